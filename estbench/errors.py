@@ -1,0 +1,30 @@
+"""The one error class of the package: what a user did wrong, in a line, with the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "unknown_name"]
+
+
+class UserError(Exception):
+    """Bad input. Its text is one line that names the mistake and what to type instead.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
+    """Return the error for a name that does not exist, with the nearest one that does.
+
+    Args:
+      kind: What the name was meant to be ("estimator", "task", "preset", "setting").
+      name: What was typed.
+      known: The names that exist.
+      hint: What to run to see them all; appended as it is.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    remedy = f"did you mean {close[0]!r}?" if close else "one of: " + ", ".join(names)
+    return UserError(f"unknown {kind} {name!r}: {remedy}{' ' + hint if hint else ''}")

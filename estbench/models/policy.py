@@ -1,0 +1,147 @@
+"""The policy: an autoregressive categorical distribution over sequences of T tokens out of V.
+
+A policy of one's own needs ``vocabulary``, ``length``, ``initial_state`` and ``step``; everything
+else follows from them and may be overridden by something faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from estbench import noise
+from estbench.models.trees import State, flatten_rows
+
+__all__ = ["Policy", "choose_by_gumbel", "choose_by_uniform"]
+
+Choose = Callable[[int, Tensor], Tensor]
+"""(position, log-probabilities [n, V]) -> tokens int64 [n]."""
+
+
+class Policy(nn.Module):
+    """Base class of autoregressive categorical policies.
+
+    Attributes:
+      vocabulary: Number of tokens V. The begin-of-sequence symbol is not one of them: at the first
+        position ``step`` is given None and the policy knows how to start.
+      length: Sequence length T.
+      truncation: Backpropagation through time stops every this many steps; 0 means never. Any
+        other value makes every estimator of the policy's gradient biased.
+    """
+
+    vocabulary: int
+    length: int
+    truncation: int = 0
+
+    def initial_state(self, n: int) -> State:
+        """Return the state before the first token, for n rows."""
+        raise NotImplementedError
+
+    def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Advance one position.
+
+        Args:
+          previous: None at the first position; then the previous token, int64 ``[n]``, or a
+            relaxed one, weights ``[n, V]``.
+          state: A state of n rows.
+
+        Returns:
+          Normalised log-probabilities ``[n, V]`` of the token at this position, and the state.
+        """
+        raise NotImplementedError
+
+    def trace(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities ``[n, T, V]`` along given sequences, and what the policy knew.
+
+        Position t is conditioned on ``tokens[:, :t]``. The second value, ``[n, T, F]``, is the
+        state that position t was drawn from as plain numbers, detached: the input of critics and
+        learned control variates.
+        """
+        state = self.initial_state(tokens.shape[0])
+        previous, rows, features = None, [], []
+        for t in range(tokens.shape[1]):
+            log_probs, state = self.step(previous, state)
+            rows.append(log_probs)
+            features.append(flatten_rows(state).detach())
+            previous = tokens[:, t]
+        return torch.stack(rows, dim=1), torch.stack(features, dim=1)
+
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """Return log-probabilities ``[n, T, V]``; position t is given ``tokens[:, :t]``."""
+        return self.trace(tokens)[0]
+
+    @torch.no_grad()
+    def sample_by(self, n: int, choose: Choose) -> Tensor:
+        """Return sequences int64 ``[n, T]`` whose tokens ``choose`` picks, position by position."""
+        state = self.initial_state(n)
+        previous, tokens = None, []
+        for t in range(self.length):
+            log_probs, state = self.step(previous, state)
+            previous = choose(t, log_probs)
+            tokens.append(previous)
+        return torch.stack(tokens, dim=1)
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """Return n independent sequences, int64 ``[n, T]``, without a graph."""
+        u = noise.uniform(rng, (n, self.length), self.dtype)
+        return self.sample_by(n, choose_by_uniform(u))
+
+    @torch.no_grad()
+    def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
+        """Return Monte-Carlo rollouts of every proper prefix, all advancing in one growing batch.
+
+        Args:
+          tokens: Sequences int64 ``[n, T]``.
+          uniforms: Noise ``[n, N, T - 1, T]``; entry ``[i, r, t, s]`` picks token s of rollout r
+            that continues ``tokens[i, :t + 1]``.
+
+        Returns:
+          Completed sequences int64 ``[n, T - 1, N, T]``: the first t + 1 tokens of entry
+          ``[:, t]`` are the prefix.
+        """
+        from estbench.models.rollouts import grow
+
+        return grow(self, tokens, uniforms)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
+
+def choose_by_uniform(u: Tensor) -> Choose:
+    """Return the inverse-CDF choice for uniforms ``[n, T]``: one number a token."""
+
+    def choose(t: int, log_probs: Tensor) -> Tensor:
+        return inverse_cdf(log_probs.exp(), u[:, t])
+
+    return choose
+
+
+def choose_by_gumbel(g: Tensor) -> Choose:
+    """Return the Gumbel-max choice for Gumbel noise ``[n, T, V]``: argmax of log p + noise."""
+
+    def choose(t: int, log_probs: Tensor) -> Tensor:
+        return (log_probs + g[:, t]).argmax(dim=-1)
+
+    return choose
+
+
+def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:
+    """Return the tokens whose interval of the cumulative distribution holds ``u``.
+
+    Args:
+      probs: Probabilities ``[n, V]``; their sum need not be exactly 1.
+      u: Uniforms ``[n]`` in [0, 1).
+    """
+    cumulative = probs.cumsum(dim=-1)
+    # Scaling by the computed total keeps a rounded sum below 1 from pointing past the last token.
+    threshold = u.unsqueeze(-1) * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(dim=-1).clamp_max(probs.shape[-1] - 1)

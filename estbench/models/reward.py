@@ -1,0 +1,135 @@
+"""Rewards: functions of whole sequences that count how often they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from estbench.errors import unknown_name
+
+__all__ = ["TRANSFORMS", "FunctionReward", "Reward"]
+
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "p": torch.sigmoid,
+    "log_p": nn.functional.logsigmoid,
+    "logit": lambda logit: logit,
+    "exp_p": lambda logit: logit.sigmoid().exp(),
+}
+"""What is made of the discriminator's logit.
+
+``p`` is the probability p_D of "real", the paper's reward; ``exp_p`` is what its published curves
+were made with (its GPU path), in [1, e], which shifts the ranking of estimators that have no
+baseline.
+"""
+
+ROWS = 512  # per call: the LSTM's buffers stay in cache, up to twice as fast at 10,000 rows
+
+
+class Reward:
+    """A discriminator's output as the reward of a sequence.
+
+    While it evaluates, the discriminator is in evaluation mode and its parameters are constants:
+    no gradient reaches them, through the relaxed reward either.
+
+    Args:
+      discriminator: Maps tokens int64 ``[n, T]`` and weights ``[n, T, V]`` to logits ``[n]``.
+      transform: A name in ``TRANSFORMS``.
+
+    Attributes:
+      is_relaxed: True: accepts relaxed sequences.
+      hard_evals: Sequences of tokens evaluated so far.
+      relaxed_evals: Relaxed sequences evaluated so far.
+
+    Raises:
+      UserError: The transform does not exist.
+    """
+
+    is_relaxed = True
+
+    def __init__(self, discriminator: nn.Module, transform: str = "p") -> None:
+        if transform not in TRANSFORMS:
+            raise unknown_name("reward", transform, TRANSFORMS)
+        self.discriminator = discriminator
+        self.transform = transform
+        self.hard_evals = 0
+        self.relaxed_evals = 0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return rewards ``[n]`` of sequences int64 ``[n, T]``, without a graph."""
+        self.hard_evals += tokens.shape[0]
+        return self._evaluate(tokens)
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """Return rewards ``[n]`` of relaxed sequences ``[n, T, V]``, differentiable in them.
+
+        A row that is a one-hot has exactly the reward of its token, bit for bit.
+        """
+        self.relaxed_evals += weights.shape[0]
+        return self._evaluate(weights if torch.is_grad_enabled() else weights.detach())
+
+    def _evaluate(self, sequences: Tensor) -> Tensor:
+        """Evaluate in gradient mode, needed or not: kernels of the two modes round differently.
+
+        Nothing is recorded where the sequences need no gradient, for the parameters are frozen.
+        """
+        with torch.enable_grad(), _frozen(self.discriminator):
+            logits = [self.discriminator(rows) for rows in torch.split(sequences, ROWS)]
+            return TRANSFORMS[self.transform](logits[0] if len(logits) == 1 else torch.cat(logits))
+
+
+class FunctionReward:
+    """A plain function as the reward.
+
+    Args:
+      function: Maps tokens int64 ``[n, T]`` to rewards ``[n]``.
+      relaxed: Maps weights ``[n, T, V]`` to rewards ``[n]``; None if there is no such thing.
+
+    Attributes:
+      is_relaxed: Whether relaxed sequences are accepted.
+      hard_evals: Sequences of tokens evaluated so far.
+      relaxed_evals: Relaxed sequences evaluated so far.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        relaxed: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.function = function
+        self.relaxed_function = relaxed
+        self.is_relaxed = relaxed is not None
+        self.hard_evals = 0
+        self.relaxed_evals = 0
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return rewards ``[n]`` of sequences int64 ``[n, T]``, without a graph."""
+        self.hard_evals += tokens.shape[0]
+        return self.function(tokens)
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """Return rewards ``[n]`` of relaxed sequences ``[n, T, V]``, differentiable in them."""
+        if self.relaxed_function is None:
+            raise TypeError("this reward takes tokens only: it was made without `relaxed`")
+        self.relaxed_evals += weights.shape[0]
+        return self.relaxed_function(weights)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and constant parameters inside; everything as it was afterwards."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for part, mode in modes:
+            part.training = mode
