@@ -1,0 +1,144 @@
+"""Baselines: what is subtracted from the reward, fixed before the draws it is used on.
+
+A baseline B_t keeps the score-function estimator unbiased as long as it is independent of
+b_{>=t} given the prefix s_t. Whatever is learned is learned from past batches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from estbench.models.control_variate import StateNetwork
+from estbench.models.policy import Policy
+
+__all__ = ["Baseline", "Critic", "MovingAverage", "NoBaseline", "make_baseline"]
+
+
+class Baseline:
+    """Base class; this one subtracts nothing."""
+
+    label = "none"
+    learned: tuple[str, ...] = ()
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """Return what is learned, before anything was."""
+        return {}
+
+    def values(self, features: Tensor, state: dict[str, Any]) -> Tensor:
+        """Return B_t, broadcastable to ``[n, T]``, for features ``[n, T, F]`` of the prefixes."""
+        return features.new_zeros(1, 1)
+
+    def adapt(self, features: Tensor, returns: Tensor, state: dict[str, Any]) -> None:
+        """Learn from used draws: features ``[n, T, F]`` and returns ``[n, T]``."""
+
+
+NoBaseline = Baseline
+
+
+class MovingAverage(Baseline):
+    """The exponentially weighted mean of past batches' rewards (Williams 1992).
+
+    The first batch has no past and goes without. The weights are corrected for the start, so that
+    after one batch the baseline is that batch's mean.
+    """
+
+    label = "moving average"
+    learned = ("baseline",)
+
+    def __init__(self, decay: float = 0.9) -> None:
+        self.decay = decay
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """See ``Baseline.initial_state``."""
+        return moving_moments()
+
+    def values(self, features: Tensor, state: dict[str, Any]) -> Tensor:
+        """See ``Baseline.values``."""
+        return features.new_full((1, 1), moving_mean(state))
+
+    def adapt(self, features: Tensor, returns: Tensor, state: dict[str, Any]) -> None:
+        """See ``Baseline.adapt``."""
+        update_moments(state, returns, self.decay)
+
+
+def moving_moments() -> dict[str, float]:
+    """Return moving moments of rewards that have not seen any yet."""
+    return {"weight": 0.0, "sum": 0.0, "squares": 0.0}
+
+
+def update_moments(moments: dict[str, float], rewards: Tensor, decay: float = 0.9) -> None:
+    """Add a batch of rewards to moving moments."""
+    values = rewards.detach().double()
+    batch = {
+        "weight": 1.0,
+        "sum": float(values.mean()),
+        "squares": float(((values - values.mean()) ** 2).mean()),
+    }
+    for key, value in batch.items():
+        moments[key] = decay * moments[key] + (1 - decay) * value
+
+
+def moving_mean(moments: dict[str, float]) -> float:
+    """Return the mean of past rewards; 0 before there are any."""
+    return moments["sum"] / moments["weight"] if moments["weight"] else 0.0
+
+
+def moving_deviation(moments: dict[str, float]) -> float:
+    """Return the standard deviation of rewards within past batches; 0 before there are any."""
+    return math.sqrt(moments["squares"] / moments["weight"]) if moments["weight"] else 0.0
+
+
+class Critic(Baseline):
+    """A learned value of the policy's state (NVIL: Mnih and Gregor 2014, section 2.3).
+
+    Two layers on the state, trained on squared error against past returns, on top of their moving
+    average and in units of their moving standard deviation.
+    """
+
+    label = "critic"
+    learned = ("critic", "baseline")
+
+    def __init__(self, learning_rate: float = 1e-2, updates: int = 4) -> None:
+        self.learning_rate = learning_rate
+        self.updates = updates
+        self.average = MovingAverage()
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """See ``Baseline.initial_state``."""
+        return {"average": self.average.initial_state(policy, rng), "rng": rng}
+
+    def values(self, features: Tensor, state: dict[str, Any]) -> Tensor:
+        """See ``Baseline.values``."""
+        mean = self.average.values(features, state["average"])
+        if "network" not in state:
+            self._build(features, state)
+        with torch.no_grad():
+            found: Tensor = mean + moving_deviation(state["average"]) * state["network"](features)
+        return found
+
+    def adapt(self, features: Tensor, returns: Tensor, state: dict[str, Any]) -> None:
+        """See ``Baseline.adapt``."""
+        self.average.adapt(features, returns, state["average"])
+        deviation = moving_deviation(state["average"])
+        if not deviation:
+            return
+        target = (returns - moving_mean(state["average"])) / deviation
+        for _ in range(self.updates):
+            loss = nn.functional.mse_loss(state["network"](features), target)
+            state["optimiser"].zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            state["optimiser"].step()
+
+    def _build(self, features: Tensor, state: dict[str, Any]) -> None:
+        network = StateNetwork(features.shape[2], features.shape[1], 0, rng=state.pop("rng"))
+        state["network"] = network.to(features)
+        state["optimiser"] = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
+
+
+def make_baseline(kind: str) -> Baseline:
+    """Return a baseline by its short name: "none", "ema" or "critic"."""
+    return {"none": Baseline, "ema": MovingAverage, "critic": Critic}[kind]()

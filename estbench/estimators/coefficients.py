@@ -1,0 +1,78 @@
+"""Coefficients of control variates in closed form, from past draws.
+
+For g = A + sum_k a_k C_k with E[C_k] = 0 the least E|g|^2 is at a = -E[C C']^{-1} E[C.A]. A
+constant baseline is the control variate -S; tuned together with eta it is a 2 x 2 solve. (The
+scalar case is equation 8 of Tucker et al. 2017 solved rather than descended.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Coefficients"]
+
+
+class Coefficients:
+    """Solves for the coefficients of some control variates from moving moments.
+
+    Args:
+      labels: Names of the control variates, in the order in which they follow the score term.
+      decay: Weight that a moment keeps from one batch to the next. The policy and the
+        discriminator move, so old moments must fade; 0.9 remembers about ten batches.
+      ridge: Added to the diagonal, relative to it: a control variate that is almost nothing
+        gets a coefficient of almost nothing.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        decay: float = 0.9,
+        ridge: float = 1e-4,
+    ) -> None:
+        self.labels = tuple(labels)
+        self.decay = decay
+        self.ridge = ridge
+
+    def initial_state(self) -> dict[str, Any]:
+        """Return coefficients of 0 and empty moments."""
+        k = len(self.labels) + 1
+        return {"values": (0.0,) * (k - 1), "moments": torch.zeros(k, k, dtype=torch.float64)}
+
+    def values(self, state: dict[str, Any]) -> tuple[float, ...]:
+        """Return the coefficients in use."""
+        found: tuple[float, ...] = state["values"]
+        return found
+
+    def alone(self, label: str, state: dict[str, Any]) -> float:
+        """Return the coefficient that one control variate would have without the others."""
+        if label not in self.labels or not bool(state["moments"].any()):
+            return 0.0
+        index = torch.tensor([0, 1 + self.labels.index(label)])
+        return self.solve(state["moments"][index][:, index])[0]
+
+    def adapt(self, gram: Tensor, state: dict[str, Any]) -> None:
+        """Update the moments with inner products ``[n, 1 + k, 1 + k]`` and solve again."""
+        batch = gram.detach().double().mean(dim=0).cpu()
+        moments = self.decay * state["moments"] + (1 - self.decay) * batch
+        state["moments"] = moments
+        state["values"] = self.solve(moments)
+
+    def solve(self, moments: Tensor) -> tuple[float, ...]:
+        """Return the coefficients of least second moment for moments ``[1 + k, 1 + k]``."""
+        matrix, target = moments[1:, 1:], -moments[1:, 0]
+        scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).sqrt()
+        normal = matrix / torch.outer(scale, scale)
+        normal = normal + self.ridge * torch.eye(len(scale), dtype=normal.dtype)
+        solved = torch.linalg.solve(normal, target / scale) / scale
+        if not bool(solved.isfinite().all()):
+            return (0.0,) * len(scale)
+        return tuple(solved.tolist())
+
+    def second_moment(self, moments: Tensor) -> float:
+        """Return the E|g|^2 that the best coefficients would leave for these moments."""
+        a = torch.tensor([1.0, *self.solve(moments)], dtype=moments.dtype)
+        return float(a @ moments @ a)

@@ -1,0 +1,356 @@
+"""REBAR on sequences (Tucker et al. 2017, equation 5), in two forms that are unbiased.
+
+With an autoregressive policy, z_t depends on b_{<t}, which jumps: a control variate that looks at
+all of z_1..z_T cannot be differentiated through those jumps. Form A relaxes one position at a
+time, after the sample's own hard prefix; form B relaxes a trajectory that never sees b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench import noise
+from estbench.estimators.base import (
+    Component,
+    Estimator,
+    EstimatorInfo,
+    PerDrawGradients,
+    Reward,
+    Surrogate,
+    register,
+)
+from estbench.estimators.baselines import Baseline, make_baseline
+from estbench.estimators.coefficients import Coefficients
+from estbench.estimators.futures import frozen, relaxed_trajectory, with_futures
+from estbench.estimators.gumbel import (
+    conditional,
+    coupled_weights,
+    independent_weights,
+    one_hot,
+)
+from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.models.policy import Policy, choose_by_gumbel, choose_by_uniform
+
+__all__ = ["GumbelSample", "Rebar", "RelaxedReward"]
+
+
+@dataclass(frozen=True)
+class GumbelSample:
+    """Sequences with the noise that made them, and all that the estimators of this family share.
+
+    Attributes:
+      tokens: b, int64 ``[n, T]``.
+      gumbel: Noise ``[n, T, V]``.
+      z: l + noise, detached ``[n, T, V]``.
+      log_probs: l with its graph ``[n, T, V]``.
+      features: The policy's state, detached ``[n, T, F]``.
+      returns: What each token earned ``[n, T]``.
+      terminal: Rewards ``[n]``.
+      uniforms: All blocks of noise.
+    """
+
+    tokens: Tensor
+    gumbel: Tensor
+    z: Tensor
+    log_probs: Tensor
+    features: Tensor
+    returns: Tensor
+    terminal: Tensor
+    uniforms: dict[str, Tensor]
+
+    @property
+    def terminal_only(self) -> bool:
+        """Whether every token earned the terminal reward."""
+        return "rollouts" not in self.uniforms
+
+    @classmethod
+    def draw(
+        cls,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        shapes: dict[str, Sequence[int]],
+    ) -> GumbelSample:
+        """Draw sequences by Gumbel-max, with further blocks of noise of the given shapes."""
+        T, V = policy.length, policy.vocabulary
+        u = noise.uniforms(rng, draws, {"gumbel": (T, V), **shapes}, policy.dtype)
+        gumbel = noise.gumbel(u["gumbel"])
+        tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))
+        returns, terminal = token_returns(policy, reward, tokens, u)
+        log_probs, features = policy.trace(tokens)
+        z = log_probs.detach() + gumbel
+        return cls(tokens, gumbel, z, log_probs, features, returns, terminal, u)
+
+
+class RelaxedReward:
+    """The control variate of REBAR: the reward itself, on relaxed tokens.
+
+    Args:
+      form: "A" (one position at a time) or "B" (the whole trajectory).
+      future: What follows the relaxed position in form A; see ``futures``.
+      coupled: Whether z~ is z itself (one evaluation) or drawn anew given b (two).
+    """
+
+    def __init__(self, form: str, future: str, coupled: bool) -> None:
+        self.form = form
+        self.future = future
+        self.coupled = coupled
+
+    def noise(self, policy: Policy) -> dict[str, Sequence[int]]:
+        """Return the noise a draw needs beside its Gumbel noise."""
+        T, V = policy.length, policy.vocabulary
+        shapes: dict[str, Sequence[int]] = {}
+        if not self.coupled:
+            shapes["conditional"] = (T, V)
+        if self.form == "A" and self.future == "sibling":
+            shapes["sibling"] = (T,)
+        return shapes
+
+    def evals(self, length: str = "T") -> str:
+        """Return relaxed evaluations a draw, as a formula."""
+        if self.form == "B":
+            return "1"
+        return length if self.coupled else f"2{length}"
+
+    def weights(
+        self, policy: Policy, reward: Reward, sample: GumbelSample, temperature: float
+    ) -> Tensor:
+        """Return the weights ``[n, T, V]`` on l of -c(z~) S + grad c(z) - grad c(z~)."""
+        tokens = sample.tokens
+        if self.coupled:
+            value, slope = self._at(policy, reward, sample, sample.z, temperature)
+            return coupled_weights(value, slope, sample.z, tokens)
+        log_probs = sample.log_probs.detach()
+        z, jacobian = conditional(log_probs, tokens, sample.uniforms["conditional"])
+        value, conditional_slope = self._at(policy, reward, sample, z, temperature)
+        if self.form == "B":
+            # The law of g~ is that of g, so what C depends on explicitly cancels on average and is
+            # left out of both terms; g~ = z~ - l moves with l by dz~/dl - 1.
+            return independent_weights(
+                value, conditional_slope, conditional_slope, jacobian, tokens
+            )
+        _, slope = self._at(policy, reward, sample, sample.z, temperature)
+        return independent_weights(value, slope, conditional_slope, jacobian, tokens)
+
+    def _at(
+        self, policy: Policy, reward: Reward, sample: GumbelSample, z: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return c ``[n, T]`` and dc/dz ``[n, T, V]`` at z ``[n, T, V]``."""
+        n, T, V = z.shape
+        with frozen(policy), torch.enable_grad():
+            z = z.detach().requires_grad_()
+            if self.form == "B":
+                gumbel = z - sample.log_probs.detach()
+                value = reward.relaxed(relaxed_trajectory(policy, gumbel, temperature))
+                (slope,) = torch.autograd.grad(value.sum(), z)
+                return value.detach().unsqueeze(1).expand(n, T), slope
+            sibling = None
+            if "sibling" in sample.uniforms:
+                sibling = policy.sample_by(n, choose_by_uniform(sample.uniforms["sibling"]))
+            relaxed = (z / temperature).softmax(dim=-1)
+            sequences = with_futures(
+                policy, sample.tokens, relaxed, self.future, sample.gumbel, temperature, sibling
+            )
+            value = reward.relaxed(sequences.reshape(n * T, T, V))
+            (slope,) = torch.autograd.grad(value.sum(), z)
+            return value.detach().reshape(n, T), slope
+
+
+class Rebar(Estimator):
+    """g = sum_t { [Q_t - B_t - b - eta c_t(z~_t)] S_t + eta grad c_t(z_t) - eta grad c_t(z~_t) }.
+
+    b and eta are solved for together on past draws; the temperature moves on a grid of ratios,
+    compared on past draws with common noise.
+
+    Args:
+      name: Name in the catalogue.
+      form: "A" or "B".
+      future: Form A's future.
+      coupled: See ``RelaxedReward``.
+      baseline: "constant" (b tuned with eta), or "none", "ema", "critic" (eta tuned alone).
+      temperature: Where it starts.
+      temperature_every: Batches between two comparisons; 0 keeps it fixed.
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+      summary: One line for the catalogue.
+    """
+
+    def __init__(
+        self,
+        name: str = "rebar",
+        form: str = "B",
+        future: str = "soft",
+        coupled: bool = True,
+        baseline: str = "constant",
+        temperature: float = 0.7,
+        temperature_every: int = 8,
+        rollouts: int = 0,
+        summary: str = "",
+    ) -> None:
+        self.control = RelaxedReward(form, future, coupled)
+        self.baseline = make_baseline("none" if baseline == "constant" else baseline)
+        self.constant = baseline == "constant"
+        self.coefficients = Coefficients(("constant", "eta") if self.constant else ("eta",))
+        self.temperature = temperature
+        self.temperature_every = temperature_every
+        self.rollouts = rollouts
+        self.info = EstimatorInfo(
+            name=name,
+            summary=summary or f"form {form}",
+            source="Tucker et al. 2017, equation 5",
+            baseline="constant" if self.constant else self.baseline.label,
+            needs_relaxed_reward=True,
+            learned=("eta", "temperature", *(("constant",) if self.constant else ())),
+            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            relaxed_evals=self.control.evals(),
+        )
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """See ``Estimator.initial_state``."""
+        return {
+            "baseline": self.baseline.initial_state(policy, rng),
+            "coefficients": self.coefficients.initial_state(),
+            "temperature": self.temperature,
+            "batches": 0,
+        }
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is one sequence."""
+        shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}
+        sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
+        control = self.control.weights(policy, reward, sample, state["temperature"])
+        baseline = self.baseline.values(sample.features, state["baseline"])
+        coefficients = self.coefficients.values(state["coefficients"])
+        components = linear_components(sample, baseline, self.constant, {"eta": control})
+        return Surrogate(
+            sample.log_probs.flatten(1),
+            combine(components, coefficients),
+            sample.tokens.unsqueeze(1),
+            sample.terminal.unsqueeze(1),
+            components=components,
+            info={
+                **dict(zip(self.coefficients.labels, coefficients, strict=True)),
+                "temperature": state["temperature"],
+            },
+            cache={"sample": sample, "reward": reward},
+        )
+
+    def adapt(
+        self,
+        policy: Policy,
+        surrogate: Surrogate,
+        gradients: PerDrawGradients,
+        state: dict[str, Any],
+    ) -> None:
+        """See ``Estimator.adapt``."""
+        sample: GumbelSample = surrogate.cache["sample"]
+        components = relearned(self.baseline, surrogate, sample, state["baseline"])
+        gram = gradients.gram(surrogate, components)
+        self.coefficients.adapt(gram, state["coefficients"])
+        state["batches"] += 1
+        if self.temperature_every and state["batches"] % self.temperature_every == 0:
+            self._move_temperature(policy, surrogate, components, gradients, state, gram)
+
+    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+        """See ``Estimator.without_control``."""
+        return without_control(self.coefficients, surrogate, state["coefficients"])
+
+    def _move_temperature(
+        self,
+        policy: Policy,
+        surrogate: Surrogate,
+        components: tuple[Component, ...],
+        gradients: PerDrawGradients,
+        state: dict[str, Any],
+        gram: Tensor,
+        ratio: float = 1.5,
+        lowest: float = 0.1,
+        highest: float = 5.0,
+    ) -> None:
+        """Take the neighbour on the grid that would have left the least variance, if any does."""
+        current = state["temperature"]
+        found = {current: self.coefficients.second_moment(gram.double().mean(dim=0))}
+        sample, reward = surrogate.cache["sample"], surrogate.cache["reward"]
+        for candidate in (current / ratio, current * ratio):
+            if lowest <= candidate <= highest:
+                control = self.control.weights(policy, reward, sample, candidate)
+                changed = (*components[:-1], Component("eta", control.flatten(1)))
+                moments = gradients.gram(surrogate, changed).double().mean(dim=0)
+                found[candidate] = self.coefficients.second_moment(moments)
+        state["temperature"] = min(found, key=lambda t: found[t])
+
+
+def linear_components(
+    sample: GumbelSample, baseline: Tensor, constant: bool, controls: dict[str, Tensor]
+) -> tuple[Component, ...]:
+    """Return the score term, the constant's if it is tuned, and the control variates' weights."""
+    scores = one_hot(sample.tokens, sample.z.shape[-1], sample.z.dtype)
+    earned = sample.returns - baseline
+    score = scores * earned.unsqueeze(-1)
+    # One number for the whole sequence makes the score term a multiple of the constant's.
+    whole = sample.terminal_only and baseline.shape[1] == 1
+    found = [Component("score", score.flatten(1), scale=-earned[:, 0] if whole else None)]
+    if constant:
+        found.append(Component("constant", -scores.flatten(1)))
+    found += [Component(name, control.flatten(1)) for name, control in controls.items()]
+    return tuple(found)
+
+
+def relearned(
+    baseline: Baseline, surrogate: Surrogate, sample: GumbelSample, state: dict[str, Any]
+) -> tuple[Component, ...]:
+    """Train the baseline on used draws; return their components as it would now have made them.
+
+    The coefficients are for the next draws, which will meet the new baseline: above all the first
+    batch, which had no past and went without, must not leave its moments behind.
+    """
+    baseline.adapt(sample.features, sample.returns, state)
+    values = baseline.values(sample.features, state)
+    return (*linear_components(sample, values, False, {}), *surrogate.components[1:])
+
+
+def combine(components: Sequence[Component], coefficients: Sequence[float]) -> Tensor:
+    """Return the score term's weights plus each further component's times its coefficient."""
+    total = components[0].weights
+    for component, coefficient in zip(components[1:], coefficients, strict=True):
+        total = total + coefficient * component.weights
+    return total
+
+
+def without_control(
+    coefficients: Coefficients, surrogate: Surrogate, state: dict[str, Any]
+) -> Surrogate:
+    """Return the surrogate with its control variates left out and its constant tuned alone."""
+    weights = surrogate.components[0].weights
+    for component in surrogate.components[1:]:
+        if component.name == "constant":
+            weights = weights + coefficients.alone("constant", state) * component.weights
+    return replace(surrogate, weights=weights)
+
+
+def _rebar(name: str, **options: Any) -> None:
+    def factory(rollouts: int = 0) -> Estimator:
+        return Rebar(name, rollouts=rollouts, **options)
+
+    register(factory)
+
+
+_rebar("rebar", summary="form B: a trajectory relaxed throughout")
+_rebar("rebar-none", baseline="none", summary="form B without a baseline")
+_rebar("rebar-ema", baseline="ema", summary="form B, minus a moving average")
+_rebar("rebar-critic", baseline="critic", summary="form B, minus a learned value of the state")
+_rebar("rebar-independent", coupled=False, summary="form B, z~ drawn anew given b")
+for _future in ("soft", "mean-field", "sibling", "uniform", "zeros"):
+    _rebar(f"rebar-{_future}", form="A", future=_future, summary=f"form A, {_future} future")

@@ -1,0 +1,189 @@
+"""Score-function estimators: sum_t (Q_t - B_t) grad log p(b_t | s_t), and who chooses B.
+
+REINFORCE (Williams 1992), with no baseline as in the paper, with a moving average, a critic
+(Mnih and Gregor 2014) or a constant tuned for least variance; leave-one-out (RLOO: Kool et al.
+2019); SeqGAN's Monte-Carlo rollouts (Yu et al. 2017).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from estbench import noise
+from estbench.estimators.base import (
+    Component,
+    Estimator,
+    EstimatorInfo,
+    PerDrawGradients,
+    Reward,
+    Surrogate,
+    register,
+)
+from estbench.estimators.baselines import make_baseline
+from estbench.estimators.coefficients import Coefficients
+from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.models.policy import Policy, choose_by_uniform
+
+__all__ = ["LeaveOneOut", "Reinforce"]
+
+
+class Reinforce(Estimator):
+    """g = sum_t (Q_t - B_t - b) S_t, with S_t = grad log p(b_t | s_t).
+
+    Args:
+      name: Name in the catalogue.
+      baseline: "none", "ema", "critic", or "constant": b = argmin E|g|^2, estimated on past draws.
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+      summary: One line for the catalogue.
+      source: Paper and equation.
+    """
+
+    def __init__(
+        self, name: str, baseline: str, rollouts: int = 0, summary: str = "", source: str = ""
+    ) -> None:
+        self.rollouts = rollouts
+        self.baseline = make_baseline("none" if baseline == "constant" else baseline)
+        self.coefficients = Coefficients(("constant",)) if baseline == "constant" else None
+        self.info = EstimatorInfo(
+            name=name,
+            summary=summary,
+            source=source,
+            baseline="constant" if baseline == "constant" else self.baseline.label,
+            learned=("constant",) if baseline == "constant" else self.baseline.learned,
+            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+        )
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """See ``Estimator.initial_state``."""
+        state = {"baseline": self.baseline.initial_state(policy, rng)}
+        if self.coefficients:
+            state["coefficients"] = self.coefficients.initial_state()
+        return state
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is one sequence."""
+        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
+        u = noise.uniforms(rng, draws, shapes, policy.dtype)
+        tokens = policy.sample_by(draws, choose_by_uniform(u["tokens"]))
+        returns, terminal = token_returns(policy, reward, tokens, u)
+        log_probs, features = policy.trace(tokens)
+        chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        baseline = self.baseline.values(features, state["baseline"])
+        weights = returns - baseline
+        components: tuple[Component, ...] = ()
+        info = {"baseline": float(baseline.mean())}
+        if self.coefficients:
+            components = (
+                Component("score", returns, scale=None if self.rollouts else -terminal),
+                Component("constant", -torch.ones_like(weights)),
+            )
+            (constant,) = self.coefficients.values(state["coefficients"])
+            weights = weights - constant
+            info["baseline"] = constant
+        return Surrogate(
+            chosen,
+            weights,
+            tokens.unsqueeze(1),
+            terminal.unsqueeze(1),
+            components=components,
+            info=info,
+            cache={"features": features, "returns": returns},
+        )
+
+    def adapt(
+        self,
+        policy: Policy,
+        surrogate: Surrogate,
+        gradients: PerDrawGradients,
+        state: dict[str, Any],
+    ) -> None:
+        """See ``Estimator.adapt``."""
+        cache = surrogate.cache
+        self.baseline.adapt(cache["features"], cache["returns"], state["baseline"])
+        if self.coefficients:
+            gram = gradients.gram(surrogate, surrogate.components)
+            self.coefficients.adapt(gram, state["coefficients"])
+
+
+class LeaveOneOut(Estimator):
+    """RLOO: g = 1/(K-1) sum_i (Q^i - mean_j Q^j) S^i; a draw is a group of K sequences.
+
+    The baseline of a sequence is the mean of the other K - 1 at the same position, which is
+    independent of it. Kool et al. 2019, "Buy 4 REINFORCE samples, get a baseline for free!".
+
+    Args:
+      group: Sequences K a draw, at least 2.
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+    """
+
+    def __init__(self, group: int = 8, rollouts: int = 0, name: str = "rloo") -> None:
+        self.group = group
+        self.rollouts = rollouts
+        self.info = EstimatorInfo(
+            name=name,
+            summary=f"leave-one-out baseline in groups of {group}",
+            source="Kool et al. 2019, equation 8",
+            baseline="leave-one-out",
+            group=group,
+            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+        )
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``."""
+        K, T = self.group, policy.length
+        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
+        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
+        tokens = policy.sample_by(draws * K, choose_by_uniform(u["tokens"]))
+        returns, terminal = token_returns(policy, reward, tokens, u)
+        grouped = returns.reshape(draws, K, T)
+        weights = (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
+        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
+        return Surrogate(
+            chosen.reshape(draws, K * T),
+            weights.reshape(draws, K * T),
+            tokens.reshape(draws, K, T),
+            terminal.reshape(draws, K),
+            info={"baseline": float(terminal.mean())},
+        )
+
+
+def _reinforce(name: str, baseline: str, summary: str, source: str, least: int = 0) -> None:
+    def factory(rollouts: int = 0) -> Estimator:
+        return Reinforce(name, baseline, max(rollouts, least), summary, source)
+
+    register(factory)
+
+
+_WILLIAMS = "Williams 1992, section 5"
+_SEQGAN = "Yu et al. 2017, equations 4 and 7"
+_reinforce("reinforce", "none", "no baseline, as in the paper", _WILLIAMS)
+_reinforce("reinforce-ema", "ema", "minus the moving average of past rewards", _WILLIAMS)
+_reinforce(
+    "reinforce-constant",
+    "constant",
+    "minus the constant of least variance, from past draws",
+    "Greensmith et al. 2004, theorem 13",
+)
+_reinforce("reinforce-critic", "critic", "minus a learned value of the state", "Mnih & Gregor 2014")
+register(partial(LeaveOneOut, 8))
+_reinforce(
+    "seqgan-rollouts", "none", "4 rollouts a position by the current policy", _SEQGAN, least=4
+)
+_reinforce("seqgan-rollouts-ema", "ema", "the same, minus a moving average", _SEQGAN, least=4)

@@ -1,0 +1,142 @@
+"""Exact gradients and exact variances, by enumeration of every sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from estbench.errors import UserError
+from estbench.estimators.base import Surrogate
+from estbench.measure.gradients import Tape
+from estbench.models.policy import Policy
+
+__all__ = ["LARGEST", "Exact", "enumerate_sequences", "enumerable", "exact"]
+
+LARGEST = 50_000  # sequences; above this a reference from many draws is cheaper
+
+
+def enumerable(policy: Policy) -> bool:
+    """Return whether all V^T sequences can be listed."""
+    return policy.vocabulary**policy.length <= LARGEST
+
+
+def enumerate_sequences(vocabulary: int, length: int) -> Tensor:
+    """Return all sequences, int64 ``[V^T, T]``, in lexicographic order."""
+    if vocabulary**length > LARGEST:
+        raise UserError(
+            f"{vocabulary}^{length} sequences cannot be enumerated; at most {LARGEST} are"
+        )
+    axes = [torch.arange(vocabulary)] * length
+    return torch.cartesian_prod(*axes).reshape(-1, length)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Exact moments of the score-function estimators of one policy and reward.
+
+    Attributes:
+      gradient: grad E[f], a tensor for each parameter.
+      mean_reward: E[f].
+      reward_variance: Var f.
+      score_moment: E|S|^2.
+      weighted_score_moment: E[(f - E f)^2 |S|^2].
+      reward_score_moment: E[(f - E f) |S|^2].
+    """
+
+    gradient: list[Tensor]
+    mean_reward: float
+    reward_variance: float
+    score_moment: float
+    weighted_score_moment: float
+    reward_score_moment: float
+
+    @property
+    def squared_norm(self) -> float:
+        """|grad E[f]|^2."""
+        return float(sum((g.double() ** 2).sum() for g in self.gradient))
+
+    def reinforce_variance(self, baseline: float = 0.0) -> float:
+        """Return tr Cov of (f - baseline) S, one sequence a draw."""
+        shift = self.mean_reward - baseline
+        second = (
+            self.weighted_score_moment
+            + 2 * shift * self.reward_score_moment
+            + shift**2 * self.score_moment
+        )
+        return second - self.squared_norm
+
+    @property
+    def best_constant(self) -> float:
+        """The constant baseline of least variance, E[f |S|^2] / E|S|^2."""
+        return self.mean_reward + self.reward_score_moment / self.score_moment
+
+    def leave_one_out_variance(self, group: int) -> float:
+        """Return tr Cov of one RLOO draw of ``group`` sequences.
+
+        RLOO is the sample covariance of reward and score, whose variance is the textbook one.
+        """
+        K = group
+        return (
+            self.weighted_score_moment
+            - (K - 2) / (K - 1) * self.squared_norm
+            + self.reward_variance * self.score_moment / (K - 1)
+        ) / K
+
+
+def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048) -> Exact:
+    """Return exact moments by enumeration, accumulated in float64.
+
+    Args:
+      policy: An enumerable policy.
+      reward: Rewards ``[n]`` of sequences int64 ``[n, T]``.
+      chunk: Sequences at a time.
+
+    Raises:
+      UserError: There are more than ``LARGEST`` sequences.
+    """
+    sequences = enumerate_sequences(policy.vocabulary, policy.length).to(policy.device)
+    with torch.no_grad():
+        f = torch.cat([reward(part) for part in sequences.split(chunk)]).double()
+        log_p = torch.cat(
+            [
+                policy.log_probs(part).gather(2, part.unsqueeze(2)).sum(dim=(1, 2))
+                for part in sequences.split(chunk)
+            ]
+        ).double()
+    p = log_p.exp()
+    p = p / p.sum()
+    mean = float(p @ f)
+    centred = f - mean
+    gradient: list[Tensor] | None = None
+    norms = []
+    for part, p_part, f_part in zip(
+        sequences.split(chunk), p.split(chunk), centred.split(chunk), strict=True
+    ):
+        with Tape(policy) as tape:
+            log_probs = policy.log_probs(part).gather(2, part.unsqueeze(2)).squeeze(2)
+        ones = torch.ones_like(log_probs)
+        surrogate = Surrogate(log_probs, ones, part.unsqueeze(1), f_part.unsqueeze(1))
+        scores = tape.differentiate(surrogate, check=False, retain_graph=True)
+        norms.append(scores.squared_norms().double())
+        # E[(f - E f) S] = grad E f: centring removes what only rounding would have to cancel.
+        weights = (p_part * f_part).to(ones.dtype)
+        total = (log_probs.sum(dim=1) * weights).sum()
+        grads = torch.autograd.grad(total, tape.parameters, materialize_grads=True)
+        gradient = (
+            [g.double() for g in grads]
+            if gradient is None
+            else [a + g.double() for a, g in zip(gradient, grads, strict=True)]
+        )
+    assert gradient is not None
+    squared = torch.cat(norms)
+    return Exact(
+        gradient=gradient,
+        mean_reward=mean,
+        reward_variance=float(p @ centred**2),
+        score_moment=float(p @ squared),
+        weighted_score_moment=float(p @ (centred**2 * squared)),
+        reward_score_moment=float(p @ (centred * squared)),
+    )

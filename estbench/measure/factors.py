@@ -1,0 +1,295 @@
+"""Per-draw gradients as sums of outer products, and the algebra that never writes them out.
+
+For a parameter W used in m rows of a draw, the draw's gradient is sum_s d_s x_s'. Its squared
+norm is sum_{s,s'} (x_s.x_s')(d_s.d_s'): m^2 (a + b) operations where the gradient itself costs
+m a b. Whichever is cheaper is taken. Parameters that share their d (a layer's weight, its bias,
+an LSTM's two matrices) share the second Gram matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from estbench.measure.rules import DENSE_VOCABULARY, Tap
+
+__all__ = ["Factors", "join"]
+
+CHUNK_NUMBERS = 1 << 22  # numbers held at a time where whole gradients must be formed
+
+
+@dataclass(frozen=True)
+class Factor:
+    """The gradients ``[n, *shape]`` of one parameter.
+
+    Attributes:
+      d: Output gradients ``[n, m, b]``; for a parameter whose gradient is held whole, None.
+      x: Inputs ``[n, m, a]``, int64 tokens ``[n, m]`` that stand for one-hot rows, or None where
+        the gradient is the plain sum of d.
+      whole: The gradients themselves where they are held.
+      transposed: The parameter is [a, b] rather than [b, a].
+      classes: a, where x holds tokens.
+      key: Factors of equal key have the same d.
+    """
+
+    shape: tuple[int, ...]
+    d: Tensor | None = None
+    x: Tensor | None = None
+    whole: Tensor | None = None
+    transposed: bool = False
+    classes: int = 0
+    key: tuple[int, ...] = ()
+
+    def form(self, picked: slice | Tensor) -> Tensor:
+        """Return whole gradients ``[picked, *shape]``."""
+        if self.whole is not None:
+            return self.whole[picked]
+        assert self.d is not None
+        d = self.d[picked]
+        if self.x is None:
+            return d.sum(dim=1).reshape(-1, *self.shape)
+        x = self.x[picked]
+        if not x.is_floating_point():
+            out = d.new_zeros(d.shape[0], self.classes, d.shape[2])
+            index = x.unsqueeze(-1).expand(-1, -1, d.shape[2])
+            return out.scatter_add(1, index, d)
+        left, right = (x, d) if self.transposed else (d, x)
+        return left.transpose(1, 2) @ right
+
+    @property
+    def prefers_gram(self) -> bool:
+        """Whether the Gram trick is cheaper than the gradient."""
+        if self.whole is not None or self.x is None:
+            return False
+        assert self.d is not None
+        m, b = self.d.shape[1], self.d.shape[2]
+        a = self.x.shape[2] if self.x.is_floating_point() else self.classes
+        return m * (a + b) < a * b
+
+    def input_gram(self) -> Tensor:
+        """Return x x' of every draw, ``[n, m, m]``."""
+        assert self.x is not None
+        assert self.d is not None
+        if self.x.is_floating_point():
+            return self.x @ self.x.transpose(1, 2)
+        return (self.x.unsqueeze(1) == self.x.unsqueeze(2)).to(self.d.dtype)
+
+
+class Factors:
+    """The factors of all parameters, for n draws."""
+
+    def __init__(self, factors: list[Factor], draws: int) -> None:
+        self.factors = factors
+        self.draws = draws
+
+    @classmethod
+    def empty(cls, draws: int, parameters: Sequence[Tensor]) -> Factors:
+        """Return factors that hold nothing."""
+        return cls([Factor(tuple(p.shape), whole=None) for p in parameters], draws)
+
+    @classmethod
+    def direct(cls, whole: Sequence[Tensor]) -> Factors:
+        """Return factors of gradients that are held whole, ``[n, *shape]`` each."""
+        return cls([Factor(tuple(g.shape[1:]), whole=g) for g in whole], whole[0].shape[0])
+
+    def whole(self, picked: Tensor) -> list[Tensor]:
+        """Return the whole gradients of some draws, ``[picked, *shape]`` for each parameter."""
+        return [f.form(picked) for f in self.factors]
+
+    def sums(self) -> list[Tensor]:
+        """Return the sum over all draws for each parameter."""
+        out = []
+        for f in self.factors:
+            if f.whole is not None:
+                out.append(f.whole.sum(dim=0))
+                continue
+            assert f.d is not None
+            d = f.d.reshape(-1, f.d.shape[2])
+            if f.x is None:
+                out.append(d.sum(dim=0).reshape(f.shape))
+            elif not f.x.is_floating_point():
+                out.append(d.new_zeros(f.shape).index_add(0, f.x.reshape(-1), d))
+            else:
+                x = f.x.reshape(-1, f.x.shape[2])
+                out.append(x.t() @ d if f.transposed else d.t() @ x)
+        return out
+
+    def block_sums(self, blocks: int) -> Tensor:
+        """Return sums over ``blocks`` equal groups of consecutive draws, ``[blocks, P]``."""
+        if self.draws % blocks:
+            raise ValueError(f"{self.draws} draws do not fall into {blocks} equal blocks")
+        parts = []
+        for f in self.factors:
+            if f.whole is not None:
+                parts.append(f.whole.reshape(blocks, -1, *f.shape).sum(dim=1).flatten(1))
+                continue
+            assert f.d is not None
+            # A block of draws is a draw with more rows.
+            d = f.d.reshape(blocks, -1, f.d.shape[2])
+            x = None if f.x is None else f.x.reshape(blocks, -1, *f.x.shape[2:])
+            merged = Factor(f.shape, d, x, transposed=f.transposed, classes=f.classes)
+            parts.append(merged.form(slice(None)).flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def squared_norms(self) -> Tensor:
+        """Return ``[n]`` squared norms over all parameters together."""
+        return self.gram([self])[:, 0, 0]
+
+    def gram(self, sets: Sequence[Factors]) -> Tensor:
+        """Return inner products ``[n, k, k]`` between k sets of factors of the same inputs."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        totals: list[Tensor] = []
+        for i, f in enumerate(self.factors):
+            if f.prefers_gram or (f.x is None and f.whole is None):
+                groups.setdefault(f.key, []).append(i)
+            else:
+                totals.append(_gram_by_form([s.factors[i] for s in sets], self.draws))
+        for members in groups.values():
+            inputs = _input_gram([self.factors[i] for i in members])
+            if inputs is None:  # biases alone: their gradients are short
+                totals += [_gram_by_form([s.factors[i] for s in sets], self.draws) for i in members]
+                continue
+            k, m = len(sets), inputs.shape[1]
+            d = torch.cat([_d(s.factors[members[0]]) for s in sets], dim=1)
+            pairs = (d @ d.transpose(1, 2)).reshape(-1, k, m, k, m)
+            if k == 1:
+                totals.append((pairs[:, 0, :, 0] * inputs).sum(dim=(1, 2)).reshape(-1, 1, 1))
+            else:
+                totals.append((pairs * inputs[:, None, :, None]).sum(dim=(2, 4)))
+        return torch.stack(totals).sum(dim=0)
+
+    def squared_norms_by_tensor(self) -> Tensor:
+        """Return ``[parameters, n]`` squared norms."""
+        rows = []
+        for f in self.factors:
+            if f.prefers_gram:
+                d = _d(f)
+                rows.append((f.input_gram() * (d @ d.transpose(1, 2))).sum(dim=(1, 2)))
+            else:
+                rows.append(_gram_by_form([f], self.draws)[:, 0, 0])
+        return torch.stack(rows)
+
+    def inner(self, other: Factors) -> Tensor:
+        """Return ``[n]`` inner products with factors of the same inputs (the same tape)."""
+        return self.gram([self, other])[:, 0, 1]
+
+    def dots(self, direction: Sequence[Tensor]) -> Tensor:
+        """Return ``[n]`` inner products with one direction."""
+        total = None
+        for f, v in zip(self.factors, direction, strict=True):
+            if f.whole is not None:
+                part = f.whole.flatten(1) @ v.flatten()
+            elif f.x is None:
+                assert f.d is not None
+                part = f.d.sum(dim=1) @ v.flatten()
+            else:
+                assert f.d is not None
+                if not f.x.is_floating_point():
+                    image = v[f.x]
+                else:
+                    image = f.x @ (v if f.transposed else v.t())
+                part = (image * f.d).sum(dim=(1, 2))
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+
+def _d(factor: Factor) -> Tensor:
+    assert factor.d is not None
+    return factor.d
+
+
+def _input_gram(members: Sequence[Factor]) -> Tensor | None:
+    """Return the sum of x x' over factors of the same d; None where all of them are biases."""
+    inputs = [f.x for f in members if f.x is not None]
+    if not inputs:
+        return None
+    # Inputs side by side make one matrix; a bias is an input that is always 1.
+    total: Tensor | None = None
+    dense = [x for x in inputs if x.is_floating_point()]
+    if dense:
+        x = torch.cat(dense, dim=2) if len(dense) > 1 else dense[0]
+        total = x @ x.transpose(1, 2)
+    for f in members:
+        if f.x is not None and not f.x.is_floating_point():
+            total = f.input_gram() if total is None else total + f.input_gram()
+    assert total is not None
+    return total + sum(f.x is None for f in members)
+
+
+def _gram_by_form(factors: Sequence[Factor], draws: int) -> Tensor:
+    """Return inner products ``[n, k, k]`` from whole gradients, some draws at a time."""
+    size = max(1, CHUNK_NUMBERS // max(1, int(torch.Size(factors[0].shape).numel())))
+    parts = []
+    for start in range(0, draws, size):
+        picked = slice(start, start + size)
+        rows = [f.form(picked).flatten(1) for f in factors]
+        if len(rows) == 1:
+            parts.append((rows[0] * rows[0]).sum(dim=1).reshape(-1, 1, 1))
+        else:
+            stacked = torch.stack(rows, dim=1)
+            parts.append(stacked @ stacked.transpose(1, 2))
+    return torch.cat(parts)
+
+
+def join(
+    taps: Sequence[Tap],
+    grads: Sequence[Tensor | None],
+    draws: int,
+    parameters: Sequence[nn.Parameter],
+    names: Sequence[str],
+) -> Factors:
+    """Return the factors of all parameters from the taps and the gradients that reached them.
+
+    Raises:
+      ValueError: A call's rows are not a whole number to each draw; the text names the tensor.
+    """
+    names_by_id = {id(p): name for p, name in zip(parameters, names, strict=True)}
+    collected: dict[int, list[tuple[Tensor, Tensor | None, bool, int]]] = {}
+    for tap, grad in zip(taps, grads, strict=True):
+        if grad is None:
+            continue
+        rows = grad.shape[0]
+        if rows % draws:
+            name = names_by_id.get(id(tap.parts[0].parameter), "?")
+            raise ValueError(f"{name}: a call has {rows} rows, no multiple of {draws} draws")
+        d = grad.reshape(draws, -1, grad.shape[-1])
+        for part in tap.parts:
+            x = part.x
+            if x is not None:
+                x = _rows(x, draws, part.classes)
+            collected.setdefault(id(part.parameter), []).append(
+                (d, x, part.transposed, part.classes)
+            )
+    return Factors([_joined(p, collected.get(id(p), []), draws) for p in parameters], draws)
+
+
+def _rows(x: Tensor, draws: int, classes: int) -> Tensor:
+    if x.is_floating_point():
+        return x.reshape(draws, -1, x.shape[-1])
+    return x.reshape(draws, -1)
+
+
+def _joined(
+    parameter: nn.Parameter, records: list[tuple[Tensor, Tensor | None, bool, int]], draws: int
+) -> Factor:
+    shape = tuple(parameter.shape)
+    if not records:
+        return Factor(shape, whole=parameter.new_zeros(1).expand(draws, *shape))
+    _, _, transposed, classes = records[0]
+    d = torch.cat([r[0] for r in records], dim=1) if len(records) > 1 else records[0][0]
+    inputs = [r[1] for r in records]
+    x: Tensor | None = None
+    if inputs[0] is not None:
+        found = [i for i in inputs if i is not None]
+        if classes and (classes <= DENSE_VOCABULARY or any(i.is_floating_point() for i in found)):
+            found = [
+                i if i.is_floating_point() else nn.functional.one_hot(i, classes).to(d.dtype)
+                for i in found
+            ]
+        x = torch.cat(found, dim=1) if len(found) > 1 else found[0]
+    key = tuple(r[0].data_ptr() for r in records)
+    return Factor(shape, d, x, transposed=transposed, classes=classes, key=key)

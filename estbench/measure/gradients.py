@@ -1,0 +1,275 @@
+"""Per-draw gradients from one batched backward pass, and the checks that they are what they say.
+
+A ``Tape`` listens to the policy's layers while a surrogate is made. One backward pass then yields
+each layer's (input, output gradient) pairs, and from them squared norms, inner products or whole
+gradients of every draw, without a loop over draws. (The identity is that of Goodfellow 2015,
+"Efficient per-example gradient computations", extended to layers that are used in several calls:
+their records are joined along rows before anything is squared.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from estbench.estimators.base import Component, Surrogate
+from estbench.measure.factors import Factors, join
+from estbench.measure.rules import RULES, Tap
+
+__all__ = ["DrawGradients", "MeterFault", "Tape"]
+
+TOLERANCE = 1e-5
+
+
+class MeterFault(Exception):
+    """The recorded gradients disagree with autograd's; the text names the tensor."""
+
+
+class Tape:
+    """Records the policy's layers while it is active (a context manager).
+
+    Args:
+      policy: The policy whose parameters are differentiated.
+
+    Attributes:
+      fault: Why the last measurement had to go draw by draw, or "".
+    """
+
+    def __init__(self, policy: nn.Module) -> None:
+        self.policy = policy
+        self.names = [name for name, p in policy.named_parameters() if p.requires_grad]
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.taps: list[Tap] = []
+        self.fault = ""
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Tape:
+        for module in self.policy.modules():
+            rule = RULES.get(type(module))
+            if rule is not None:
+                self._handles.append(module.register_forward_hook(self._hook(rule)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook(self, rule: Callable[..., Tap]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if torch.is_grad_enabled():
+                tap = rule(module, inputs, output)
+                if tap.output.requires_grad:
+                    self.taps.append(tap)
+
+        return hook
+
+    def differentiate(
+        self,
+        surrogate: Surrogate,
+        check: bool = True,
+        check_rows: bool = True,
+        retain_graph: bool = False,
+    ) -> DrawGradients:
+        """Return the gradients of a surrogate's draws.
+
+        Args:
+          surrogate: Made while the tape was recording.
+          check: Compare the sum of the draws with autograd's gradient, tensor by tensor. Where
+            they disagree the loop takes over and ``fault`` says why.
+          check_rows: Compare three draws with autograd's on their own as well, which costs a
+            second backward pass.
+          retain_graph: Keep the graph, for ``gram`` or ``mean_squared_norm`` after this.
+        """
+        weights, pathwise = surrogate.weights.detach(), surrogate.pathwise
+        # The loop, should it be needed, wants the graph as well.
+        found = self._backward(surrogate, weights, pathwise, retain_graph=retain_graph or check)
+        self.fault = ""
+        if check:
+            try:
+                self._check_sums(found)
+                if check_rows:
+                    self._check_three(found, surrogate, retain_graph)
+            except MeterFault as fault:
+                self.fault = str(fault)
+                return self._loop(surrogate)
+        return found
+
+    def gram(self, surrogate: Surrogate, components: Sequence[Component]) -> Tensor:
+        """See ``estbench.estimators.base.PerDrawGradients.gram``; the graph is kept."""
+        labels = [c.name for c in components]
+        has_base = "constant" in labels
+        passes = [i for i, c in enumerate(components) if not (has_base and c.scale is not None)]
+        grads = [
+            self._backward(
+                surrogate,
+                components[i].weights.detach(),
+                components[i].pathwise,
+                retain_graph=True,
+                with_sums=False,
+            ).factors
+            for i in passes
+        ]
+        found = grads[0].gram(grads)
+        if len(passes) == len(components):
+            return found
+        # Each component is a multiple of one that went backward: rows and columns follow.
+        base = passes.index(labels.index("constant"))
+        source = [base if i not in passes else passes.index(i) for i in range(len(components))]
+        matrix = found[:, source][:, :, source].clone()
+        for i, component in enumerate(components):
+            if i not in passes and component.scale is not None:
+                matrix[:, i, :] *= component.scale.unsqueeze(1)
+                matrix[:, :, i] *= component.scale.unsqueeze(1)
+        return matrix
+
+    def mean_squared_norm(
+        self, surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None
+    ) -> Tensor:
+        """See ``estbench.estimators.base.PerDrawGradients.mean_squared_norm``."""
+        found = self._backward(
+            surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False
+        )
+        return found.squared_norms().mean()
+
+    def _backward(
+        self,
+        surrogate: Surrogate,
+        weights: Tensor,
+        pathwise: Tensor | None,
+        retain_graph: bool = False,
+        create_graph: bool = False,
+        with_sums: bool = True,
+    ) -> DrawGradients:
+        outputs, sent = [surrogate.log_probs], [weights]
+        if pathwise is not None:
+            outputs.append(pathwise)
+            sent.append(torch.ones_like(pathwise))
+        grads = torch.autograd.grad(
+            outputs,
+            [tap.output for tap in self.taps] + (self.parameters if with_sums else []),
+            sent,
+            retain_graph=retain_graph or create_graph,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+        found: list[Tensor | None] = list(grads[: len(self.taps)])
+        draws = surrogate.log_probs.shape[0]
+        fault = ""
+        try:
+            factors = join(self.taps, found, draws, self.parameters, self.names)
+        except ValueError as error:
+            factors, fault = Factors.empty(draws, self.parameters), str(error)
+        sums = [
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(self.parameters, grads[len(self.taps) :], strict=False)
+        ]
+        return DrawGradients(factors, sums, self.names, fault)
+
+    def _check_sums(self, found: DrawGradients) -> None:
+        if found.fault:
+            raise MeterFault(found.fault)
+        mine = found.factors.sums()
+        scale = found.factors.squared_norms_by_tensor().sum(dim=1).sqrt()
+        for name, a, b, size in zip(self.names, mine, found.sums, scale.tolist(), strict=True):
+            gap = float((a - b).norm())
+            if not gap <= TOLERANCE * (float(b.norm()) + size):
+                raise MeterFault(
+                    f"{name}: the draws do not add up to its gradient "
+                    "(a layer the meter has no rule for, or one used in another way)"
+                )
+
+    def _check_three(self, found: DrawGradients, surrogate: Surrogate, retain: bool) -> None:
+        n = found.draws
+        picked = torch.tensor(sorted({0, n // 2, n - 1}))
+        # Three draws in one pass: unequal multiples, so that no mix-up among them cancels.
+        multiples = torch.tensor([1.0, -2.0, 3.0], dtype=surrogate.log_probs.dtype)[: len(picked)]
+        device = surrogate.log_probs.device
+        total = (surrogate.values[picked.to(device)] * multiples.to(device)).sum()
+        truth = torch.autograd.grad(
+            total, self.parameters, retain_graph=retain, allow_unused=True, materialize_grads=True
+        )
+        whole = found.factors.whole(picked.to(device))
+        for name, rows, b in zip(self.names, whole, truth, strict=True):
+            a = torch.tensordot(multiples.to(device), rows, dims=1)
+            size = float(rows.flatten(1).norm(dim=1).sum())
+            if not float((a - b).norm()) <= TOLERANCE * (float(b.norm()) + size):
+                raise MeterFault(
+                    f"{name}: single draws differ from autograd's "
+                    "(rows of a call are not draw-major, or rows influence each other)"
+                )
+
+    def _loop(self, surrogate: Surrogate) -> DrawGradients:
+        """Differentiate draw by draw: slow, for any policy."""
+        values = surrogate.values
+        rows = [
+            torch.autograd.grad(
+                value, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for value in values
+        ]
+        whole = [torch.stack(parts) for parts in zip(*rows, strict=True)]
+        factors = Factors.direct(whole)
+        return DrawGradients(factors, factors.sums(), self.names, self.fault)
+
+
+@dataclass(frozen=True)
+class DrawGradients:
+    """The gradients of n draws, factored by layer; nothing of size [n, parameters] is held.
+
+    Attributes:
+      factors: What the gradients are made of.
+      sums: The sum over draws, a tensor for each parameter.
+      names: The parameters' names.
+      fault: Why the factors are unusable, or "".
+    """
+
+    factors: Factors
+    sums: list[Tensor]
+    names: list[str]
+    fault: str = ""
+
+    @property
+    def draws(self) -> int:
+        """Number of draws n."""
+        return self.factors.draws
+
+    def mean(self) -> list[Tensor]:
+        """Return the mean gradient, a tensor for each parameter."""
+        return [s / self.draws for s in self.sums]
+
+    def squared_norms(self) -> Tensor:
+        """Return ``[n]`` squared norms."""
+        return self.factors.squared_norms()
+
+    def squared_norms_by_tensor(self) -> Tensor:
+        """Return ``[parameters, n]`` squared norms."""
+        return self.factors.squared_norms_by_tensor()
+
+    def dots(self, direction: Sequence[Tensor]) -> Tensor:
+        """Return ``[n]`` inner products with one direction, given a tensor for each parameter."""
+        return self.factors.dots(direction)
+
+    def inner(self, other: DrawGradients) -> Tensor:
+        """Return ``[n]`` inner products, draw by draw, with gradients from the same tape."""
+        return self.factors.inner(other.factors)
+
+    def chunks(self, size: int = 256) -> Iterator[Tensor]:
+        """Yield whole gradients ``[<= size, parameters in all]``."""
+        for start in range(0, self.draws, size):
+            picked = torch.arange(start, min(start + size, self.draws), device=self.sums[0].device)
+            yield torch.cat([g.flatten(1) for g in self.factors.whole(picked)], dim=1)
+
+    def block_sums(self, blocks: int) -> Tensor:
+        """Return the sums of ``blocks`` equal groups of consecutive draws, ``[blocks, P]``."""
+        return self.factors.block_sums(blocks)

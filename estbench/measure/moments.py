@@ -1,0 +1,134 @@
+"""From draws to numbers: total variance with an interval, bias, signal-to-noise.
+
+The draws' squared norms and their mean are enough for the total variance (the trace of the
+covariance): tr Cov = (sum |g_i|^2 - n |mean g|^2) / (n - 1). Distances from a centre that is
+near the mean make the same number without the cancellation, and an interval for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from estbench.measure.gradients import DrawGradients
+
+__all__ = ["Moments", "total_variance"]
+
+Z95 = 1.959963984540054
+
+
+def total_variance(found: DrawGradients) -> float:
+    """Return tr Cov of one draw; NaN from fewer than two draws."""
+    n = found.draws
+    if n < 2:
+        return math.nan
+    mean_norm2 = sum(float((s.double() ** 2).sum()) for s in found.sums) / n**2
+    return (float(found.squared_norms().double().sum()) - n * mean_norm2) / (n - 1)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The true gradient, or the best estimate of it that there is.
+
+    Attributes:
+      gradient: A tensor for each parameter, float64.
+      noise: tr Cov of ``gradient`` as an estimate; 0 where it is exact.
+    """
+
+    gradient: list[Tensor]
+    noise: float
+
+    @property
+    def squared_norm(self) -> float:
+        """An unbiased estimate of |grad J|^2."""
+        return sum(float((g.double() ** 2).sum()) for g in self.gradient) - self.noise
+
+
+class Moments:
+    """Collects draws, a batch at a time, and summarises them against a reference.
+
+    Args:
+      reference: Centre of the squared distances, and truth for the bias.
+      names: The parameters' names.
+    """
+
+    def __init__(self, reference: Reference, names: Sequence[str]) -> None:
+        self.reference = reference
+        self.names = list(names)
+        self.sums = [torch.zeros_like(g) for g in reference.gradient]
+        self.by_tensor = torch.zeros(len(names), dtype=torch.float64)
+        self.distances: list[Tensor] = []
+
+    def add(self, found: DrawGradients, by_tensor: bool = True) -> None:
+        """Add a batch of draws."""
+        centre = [g.to(s.dtype) for g, s in zip(self.reference.gradient, found.sums, strict=True)]
+        size = sum(float((g**2).sum()) for g in self.reference.gradient)
+        norms, dots = found.squared_norms().double(), found.dots(centre).double()
+        self.distances.append((norms - 2 * dots + size).clamp_min(0).cpu())
+        for total, part in zip(self.sums, found.sums, strict=True):
+            total += part.double()
+        if by_tensor:
+            self.by_tensor += found.squared_norms_by_tensor().double().sum(dim=1).cpu()
+
+    @property
+    def draws(self) -> int:
+        """Draws collected."""
+        return sum(len(part) for part in self.distances)
+
+    def summary(self, group: int) -> dict[str, object]:
+        """Return the columns of the variance table that come from the draws alone.
+
+        Variances are of one draw of ``group`` sequences. The interval of the variance is a normal
+        one on its logarithm, its standard error from the spread of the squared distances, which
+        heavy tails widen; ``kurtosis`` is E|g - m|^4 / (E|g - m|^2)^2. Bias is |E g - grad J| /
+        |grad J| with the noise of both means subtracted; its interval is that of the distance.
+        """
+        q = torch.cat(self.distances)
+        n = len(q)
+        mean = [s / n for s in self.sums]
+        gap2 = _squared_distance(mean, self.reference.gradient)
+        variance = (float(q.sum()) - n * gap2) / (n - 1)
+        error = float(q.std()) / math.sqrt(n)
+        spread = Z95 * error / variance if variance > 0 else math.nan
+        true2 = self.reference.squared_norm
+        noise = variance / n + self.reference.noise
+        bias2 = gap2 - noise
+        # The gap is a quadratic form in nearly normal means; with most of the noise in a few
+        # directions its standard deviation is about sqrt(2 / d) of the noise. d = 2 is cautious.
+        bias2_error = Z95 * math.sqrt(noise**2 + 4 * max(bias2, 0) * noise / 2)
+        norm2 = sum(float((m**2).sum()) for m in mean)
+        cosine = math.nan
+        dot = sum(float((m * g).sum()) for m, g in zip(mean, self.reference.gradient, strict=True))
+        own2 = norm2 - variance / n
+        if own2 > 0 and true2 > 0:
+            cosine = max(-1.0, min(1.0, dot / math.sqrt(own2 * true2)))
+        mean_tensor2 = torch.tensor([float((m**2).sum()) for m in mean], dtype=torch.float64)
+        tensors = (self.by_tensor - n * mean_tensor2) / (n - 1)
+
+        def relative(value: float) -> float:
+            return math.sqrt(max(value, 0.0) / true2) if true2 > 0 else math.nan
+
+        return {
+            "draws": n,
+            "sequences_per_draw": group,
+            "total_variance": variance,
+            "variance_low": variance * math.exp(-spread),
+            "variance_high": variance * math.exp(spread),
+            "kurtosis": float((q**2).mean() / q.mean() ** 2),
+            "relative_bias": relative(bias2),
+            "bias_low": relative(bias2 - bias2_error),
+            "bias_high": relative(bias2 + bias2_error),
+            "snr": true2 / variance if variance > 0 and true2 > 0 else math.nan,
+            "cosine": cosine,
+            "mse": variance + max(bias2, 0.0),
+            "gradient_norm": math.sqrt(true2) if true2 > 0 else math.nan,
+            "by_tensor": dict(zip(self.names, tensors.tolist(), strict=True)),
+        }
+
+
+def _squared_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return sum(float(((x - y) ** 2).sum()) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,89 @@
+"""The gradient that estimators are held against: exact where it can be, else from many draws."""
+
+from __future__ import annotations
+
+import torch
+
+from estbench.estimators.base import Reward
+from estbench.estimators.score_function import Reinforce
+from estbench.measure.exact import enumerable, exact
+from estbench.measure.gradients import Tape
+from estbench.measure.moments import Reference
+from estbench.models.policy import Policy
+
+__all__ = ["true_gradient"]
+
+PILOT = 1024
+CHUNK = 2048
+
+
+class Uncounted:
+    """A reward whose evaluations leave the counters of the run alone."""
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = reward
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        before = self.reward.hard_evals
+        found = self.reward(tokens)
+        self.reward.hard_evals = before
+        return found
+
+
+def true_gradient(
+    policy: Policy, reward: Reward, sequences: int, rng: torch.Generator
+) -> Reference:
+    """Return the gradient of E[reward], with its noise.
+
+    Enumerated where there are few enough sequences. Elsewhere REINFORCE over many sequences, with
+    a constant baseline from a pilot sample that is not used again, so that it is unbiased.
+
+    Args:
+      policy: The policy.
+      reward: The reward; its counters are left alone.
+      sequences: How many sequences, where it cannot be enumerated.
+      rng: Noise of the draws.
+    """
+    quiet = Uncounted(reward)
+    if enumerable(policy):
+        return Reference(exact(policy, quiet).gradient, 0.0)
+    method = Reinforce("reference", "none")
+    centre = float(quiet(policy.sample(PILOT, rng)).double().mean())
+    sums = None
+    squares, done = 0.0, 0
+    while done < sequences:
+        n = min(CHUNK, sequences - done)
+        with Tape(policy) as tape:
+            surrogate = method.surrogate(
+                policy,
+                Shifted(quiet, centre),
+                n,
+                rng,
+                method.initial_state(policy, rng),
+            )
+        found = tape.differentiate(surrogate, check=done == 0)
+        squares += float(found.squared_norms().double().sum())
+        parts = [s.double() for s in found.sums]
+        sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
+        done += n
+    assert sums is not None
+    mean = [s / done for s in sums]
+    norm2 = sum(float((m**2).sum()) for m in mean)
+    return Reference(mean, (squares - done * norm2) / (done - 1) / done)
+
+
+class Shifted:
+    """A hard reward minus a constant."""
+
+    hard_evals = 0
+    relaxed_evals = 0
+
+    def __init__(self, reward: Uncounted, centre: float) -> None:
+        self.reward = reward
+        self.centre = centre
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.reward(tokens) - self.centre
+
+    def relaxed(self, weights: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("the reference needs hard sequences only")
