@@ -1,0 +1,174 @@
+"""The adversarial loop: one generator step by a gradient estimator, then the discriminator.
+
+The batch that trains the generator is the batch whose variance is measured: its sequences are the
+draws, and one backward pass gives the step's gradient and every draw's norm.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from estbench.estimators import make
+from estbench.estimators.base import Surrogate
+from estbench.experiment import Experiment
+from estbench.measure.gradients import DrawGradients
+from estbench.measure.moments import total_variance
+from estbench.measure.step import measured_step
+from estbench.seeding import stream
+from estbench.tasks.base import Task
+from estbench.training.session import Session, prepare
+
+__all__ = ["train"]
+
+Payload = dict[str, Any]
+
+# The order of rows is a matter of code, not of parameters: now and then is often enough. That the
+# draws add up to the gradient is checked at every batch.
+CHECK_ROWS_EVERY = 16
+
+
+def train(
+    experiment: Experiment,
+    task: str,
+    estimator: str,
+    seed: int,
+    at_batch: Callable[[int, Session], None] | None = None,
+) -> Payload:
+    """Train SeqGAN with one estimator; return the curves and final metrics of the run.
+
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      estimator: Name of the estimator.
+      seed: The replicate.
+      at_batch: Called with the number of batches done, before the first and after each.
+    """
+    session = prepare(experiment, task, seed)
+    settings, policy, reward = session.settings, session.policy, session.reward
+    device = experiment.device
+    method = make(estimator, rollouts=settings.rollouts)
+    state = method.initial_state(policy, stream("learned", task, seed, estimator))
+    rng = stream("estimator", task, seed, estimator, device=device)
+    evaluation = stream("evaluation", task, seed, device=device)
+    group = method.info.group
+    draws = max(1, settings.batch_size // group)
+    curves = Curves()
+    started, faults = time.perf_counter(), ""
+    if at_batch:
+        at_batch(0, session)
+    for batch in range(settings.batches):
+        found, surrogate, fault = measured_step(
+            method,
+            policy,
+            reward,
+            draws,
+            rng,
+            state,
+            session.generator_optimiser,
+            check_rows=batch % CHECK_ROWS_EVERY == 0,
+        )
+        faults = faults or fault
+        metrics = step_metrics(found, surrogate, group, session.task)
+        loss, accuracy = math.nan, math.nan
+        tokens = policy.sample(settings.evaluation_samples, evaluation)
+        metrics |= session.task.quality(policy, tokens, evaluation)
+        last = batch == settings.batches - 1
+        if last or (batch + 1) % settings.evaluate_every == 0:
+            metrics |= session.task.full_quality(policy, evaluation)
+        if settings.discriminator_updates:
+            loss, accuracy = session.train_discriminator(settings.discriminator_updates)
+        metrics |= {"discriminator_loss": loss, "discriminator_accuracy": accuracy}
+        metrics |= surrogate.info
+        evals = reward.hard_evals + reward.relaxed_evals
+        curves.add(batch, evals, time.perf_counter() - started, metrics)
+        if at_batch:
+            at_batch(batch + 1, session)
+    return {
+        "steps": settings.batches,
+        "curves": curves.payload(),
+        "final": curves.final(),
+        "info": {
+            "pretraining_loss": session.pretraining,
+            "hard_evals": reward.hard_evals,
+            "relaxed_evals": reward.relaxed_evals,
+            "draws_per_batch": draws,
+            "sequences_per_draw": group,
+            "meter_fault": faults,
+        },
+    }
+
+
+def step_metrics(
+    found: DrawGradients, surrogate: Surrogate, group: int, task: Task
+) -> dict[str, float]:
+    """Return what the training batch itself says about the gradient.
+
+    ``total_variance`` is tr Cov of a draw times its number of sequences: per sequence, so that
+    groups compare. ``bias_element_variance`` is the paper's quantity, the variance over the batch
+    of one element, the output bias of the token x, likewise per sequence.
+    """
+    variance = total_variance(found) * group
+    metrics = {
+        "total_variance": variance,
+        "log_variance": _log(variance),
+        "mean_norm2": float(sum((m.double() ** 2).sum() for m in found.mean())),
+        "reward_mean": float(surrogate.rewards.double().mean()),
+    }
+    if task.paper_token is not None and found.draws > 1:
+        element = output_bias_draws(found)[:, task.paper_token].double()
+        metrics["bias_element_variance"] = float(element.var()) * group
+        metrics["log_bias_element_variance"] = _log(metrics["bias_element_variance"])
+    return metrics
+
+
+def output_bias_draws(found: DrawGradients) -> Tensor:
+    """Return every draw's gradient of the generator's output bias, ``[n, V]``."""
+    return found.factors.factors[found.names.index("output.bias")].form(slice(None))
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else math.nan
+
+
+class Curves:
+    """Metrics by batch; a metric that is not evaluated at a batch is None there."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.evals: list[int] = []
+        self.seconds: list[float] = []
+        self.metrics: dict[str, list[float | None]] = {}
+
+    def add(self, step: int, evals: int, seconds: float, metrics: dict[str, float]) -> None:
+        """Add a batch."""
+        for name in metrics:
+            if name not in self.metrics:
+                self.metrics[name] = [None] * len(self.steps)
+        self.steps.append(step)
+        self.evals.append(evals)
+        self.seconds.append(seconds)
+        for name, values in self.metrics.items():
+            value = metrics.get(name)
+            values.append(value if value is not None and math.isfinite(value) else None)
+
+    def payload(self) -> Payload:
+        """Return the curves as JSON holds them."""
+        return {
+            "step": self.steps,
+            "reward_evals": self.evals,
+            "seconds": self.seconds,
+            "metrics": self.metrics,
+        }
+
+    def final(self) -> dict[str, float | None]:
+        """Return each metric's last value."""
+        found = {}
+        for name, values in self.metrics.items():
+            known = [v for v in values if v is not None]
+            found[name] = known[-1] if known else None
+        return found

@@ -1,0 +1,64 @@
+"""The reference trajectory: RLOO's run, with the snapshots at which every estimator is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench.experiment import FRACTIONS, Experiment
+from estbench.measure.truth import true_gradient
+from estbench.seeding import stream
+from estbench.training.adversarial import train
+from estbench.training.session import Session
+
+__all__ = ["REFERENCE", "reference", "snapshot_steps"]
+
+REFERENCE = "rloo"
+
+
+def snapshot_steps(batches: int) -> list[int]:
+    """Return after how many batches the snapshots are taken; equal steps are kept apart."""
+    return [round(fraction * batches) for fraction in FRACTIONS]
+
+
+def reference(
+    experiment: Experiment, task: str, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return RLOO's run record and the state of its snapshots.
+
+    The state holds, for each snapshot, the parameters of generator and discriminator and the
+    gradient that estimators are held against, with its own noise: see ``estbench.measure.truth``.
+    """
+    settings = experiment.training_for(task)
+    steps = snapshot_steps(settings.batches)
+    taken: list[dict[str, Any]] = []
+    rng = stream("reference", task, seed, device=experiment.device)
+
+    def keep(done: int, session: Session) -> None:
+        for index, step in enumerate(steps):
+            if step == done:
+                truth = true_gradient(
+                    session.policy,
+                    session.reward,
+                    experiment.snapshots.reference_sequences,
+                    rng,
+                )
+                taken.append(
+                    {
+                        "snapshot": index,
+                        "step": step,
+                        "policy": _copy(session.policy.state_dict()),
+                        "discriminator": _copy(session.discriminator.state_dict()),
+                        "gradient": [g.cpu() for g in truth.gradient],
+                        "noise": truth.noise,
+                    }
+                )
+
+    payload = train(experiment, task, REFERENCE, seed, at_batch=keep)
+    return {**payload, "snapshot_steps": steps}, {"snapshots": taken}
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.clone(value).cpu() for name, value in state.items()}
