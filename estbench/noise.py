@@ -36,7 +36,7 @@ def uniforms(
     """
     sizes = {name: int(torch.Size(shape).numel()) for name, shape in shapes.items()}
     flat = uniform(rng, (draws, sum(sizes.values())), dtype)
-    blocks = flat.split(list(sizes.values()), dim=1)
+    blocks = torch.split(flat, list(sizes.values()), dim=1)
     return {
         name: block.reshape(draws, *shape)
         for (name, shape), block in zip(shapes.items(), blocks, strict=True)

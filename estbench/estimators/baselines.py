@@ -49,7 +49,7 @@ class MovingAverage(Baseline):
     label = "moving average"
     learned = ("baseline",)
 
-    def __init__(self, decay: float = 0.9) -> None:
+    def __init__(self, decay: float = 0.8) -> None:
         self.decay = decay
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def moving_moments() -> dict[str, float]:
     return {"weight": 0.0, "sum": 0.0, "squares": 0.0}
 
 
-def update_moments(moments: dict[str, float], rewards: Tensor, decay: float = 0.9) -> None:
+def update_moments(moments: dict[str, float], rewards: Tensor, decay: float = 0.8) -> None:
     """Add a batch of rewards to moving moments."""
     values = rewards.detach().double()
     batch = {

@@ -22,7 +22,7 @@ class Coefficients:
     Args:
       labels: Names of the control variates, in the order in which they follow the score term.
       decay: Weight that a moment keeps from one batch to the next. The policy and the
-        discriminator move, so old moments must fade; 0.9 remembers about ten batches.
+        discriminator move, so old moments must fade; 0.8 remembers about five batches.
       ridge: Added to the diagonal, relative to it: a control variate that is almost nothing
         gets a coefficient of almost nothing.
     """
@@ -30,7 +30,7 @@ class Coefficients:
     def __init__(
         self,
         labels: Sequence[str],
-        decay: float = 0.9,
+        decay: float = 0.8,
         ridge: float = 1e-4,
     ) -> None:
         self.labels = tuple(labels)
@@ -56,10 +56,14 @@ class Coefficients:
 
     def adapt(self, gram: Tensor, state: dict[str, Any]) -> None:
         """Update the moments with inner products ``[n, 1 + k, 1 + k]`` and solve again."""
+        state["moments"] = self.faded(state["moments"], gram)
+        state["values"] = self.solve(state["moments"])
+
+    def faded(self, moments: Tensor | None, gram: Tensor) -> Tensor:
+        """Return moments after one more batch; None stands for no moments yet."""
         batch = gram.detach().double().mean(dim=0).cpu()
-        moments = self.decay * state["moments"] + (1 - self.decay) * batch
-        state["moments"] = moments
-        state["values"] = self.solve(moments)
+        before = torch.zeros_like(batch) if moments is None else moments
+        return self.decay * before + (1 - self.decay) * batch
 
     def solve(self, moments: Tensor) -> tuple[float, ...]:
         """Return the coefficients of least second moment for moments ``[1 + k, 1 + k]``."""

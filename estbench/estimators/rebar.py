@@ -38,6 +38,9 @@ from estbench.models.policy import Policy, choose_by_gumbel, choose_by_uniform
 
 __all__ = ["GumbelSample", "Rebar", "RelaxedReward"]
 
+GRID = (2 / 3, 1.0, 3 / 2)  # temperatures; below, single draws carry most of the variance
+CLEARLY = 0.95  # how much less variance a rival temperature must promise
+
 
 @dataclass(frozen=True)
 class GumbelSample:
@@ -165,7 +168,7 @@ class RelaxedReward:
 class Rebar(Estimator):
     """g = sum_t { [Q_t - B_t - b - eta c_t(z~_t)] S_t + eta grad c_t(z_t) - eta grad c_t(z~_t) }.
 
-    b and eta are solved for together on past draws; the temperature moves on a grid of ratios,
+    b and eta are solved for together on past draws; the temperature is chosen from a grid,
     compared on past draws with common noise.
 
     Args:
@@ -187,7 +190,7 @@ class Rebar(Estimator):
         future: str = "soft",
         coupled: bool = True,
         baseline: str = "constant",
-        temperature: float = 0.7,
+        temperature: float = 1.0,
         temperature_every: int = 8,
         rollouts: int = 0,
         summary: str = "",
@@ -216,6 +219,7 @@ class Rebar(Estimator):
             "baseline": self.baseline.initial_state(policy, rng),
             "coefficients": self.coefficients.initial_state(),
             "temperature": self.temperature,
+            "grid": {},
             "batches": 0,
         }
 
@@ -275,21 +279,29 @@ class Rebar(Estimator):
         gradients: PerDrawGradients,
         state: dict[str, Any],
         gram: Tensor,
-        ratio: float = 1.5,
-        lowest: float = 0.1,
-        highest: float = 5.0,
     ) -> None:
-        """Take the neighbour on the grid that would have left the least variance, if any does."""
-        current = state["temperature"]
-        found = {current: self.coefficients.second_moment(gram.double().mean(dim=0))}
+        """Take the temperature on the grid that would have left the least variance.
+
+        Moments are kept for every temperature and fade like the coefficients' own; a rival must be
+        clearly better. Low temperatures give heavy tails: most batches look good and a rare one
+        undoes it, so that a choice by single batches drifts to where the variance is worst.
+        """
         sample, reward = surrogate.cache["sample"], surrogate.cache["reward"]
-        for candidate in (current / ratio, current * ratio):
-            if lowest <= candidate <= highest:
+        current = state["temperature"]
+        kept: dict[float, Tensor] = state["grid"]
+        candidates = sorted({*GRID, current})
+        for candidate in candidates:
+            if candidate == current:
+                batch = gram
+            else:
                 control = self.control.weights(policy, reward, sample, candidate)
                 changed = (*components[:-1], Component("eta", control.flatten(1)))
-                moments = gradients.gram(surrogate, changed).double().mean(dim=0)
-                found[candidate] = self.coefficients.second_moment(moments)
-        state["temperature"] = min(found, key=lambda t: found[t])
+                batch = gradients.gram(surrogate, changed)
+            kept[candidate] = self.coefficients.faded(kept.get(candidate), batch)
+        found = {t: self.coefficients.second_moment(kept[t]) for t in candidates}
+        best = min(found, key=lambda t: found[t])
+        if found[best] < CLEARLY * found[current]:
+            state["temperature"] = best
 
 
 def linear_components(

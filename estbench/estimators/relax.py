@@ -45,7 +45,7 @@ __all__ = ["Relax"]
 
 
 class Relax(Estimator):
-    """g = sum_t { [Q_t - B_t - b - c_phi(z~_t, s_t)] S_t + grad c_phi(z_t, s_t) - grad c_phi(z~_t, s_t) }.
+    """g = sum_t { [Q_t - B_t - b - c(z~_t, s_t)] S_t + grad c(z_t, s_t) - grad c(z~_t, s_t) }.
 
     b and a factor on c_phi are solved for on past draws; the factor keeps a network that has not
     learned anything yet from doing harm.

@@ -13,14 +13,14 @@ from estbench.estimators.base import Surrogate
 from estbench.measure.gradients import Tape
 from estbench.models.policy import Policy
 
-__all__ = ["LARGEST", "Exact", "enumerate_sequences", "enumerable", "exact"]
+__all__ = ["LARGEST", "Exact", "enumerable", "enumerate_sequences", "exact"]
 
 LARGEST = 50_000  # sequences; above this a reference from many draws is cheaper
 
 
 def enumerable(policy: Policy) -> bool:
     """Return whether all V^T sequences can be listed."""
-    return policy.vocabulary**policy.length <= LARGEST
+    return bool(policy.vocabulary**policy.length <= LARGEST)
 
 
 def enumerate_sequences(vocabulary: int, length: int) -> Tensor:
@@ -99,11 +99,11 @@ def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048)
     """
     sequences = enumerate_sequences(policy.vocabulary, policy.length).to(policy.device)
     with torch.no_grad():
-        f = torch.cat([reward(part) for part in sequences.split(chunk)]).double()
+        f = torch.cat([reward(part) for part in torch.split(sequences, chunk)]).double()
         log_p = torch.cat(
             [
                 policy.log_probs(part).gather(2, part.unsqueeze(2)).sum(dim=(1, 2))
-                for part in sequences.split(chunk)
+                for part in torch.split(sequences, chunk)
             ]
         ).double()
     p = log_p.exp()
@@ -113,7 +113,10 @@ def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048)
     gradient: list[Tensor] | None = None
     norms = []
     for part, p_part, f_part in zip(
-        sequences.split(chunk), p.split(chunk), centred.split(chunk), strict=True
+        torch.split(sequences, chunk),
+        torch.split(p, chunk),
+        torch.split(centred, chunk),
+        strict=True,
     ):
         with Tape(policy) as tape:
             log_probs = policy.log_probs(part).gather(2, part.unsqueeze(2)).squeeze(2)

@@ -239,7 +239,7 @@ def join(
     taps: Sequence[Tap],
     grads: Sequence[Tensor | None],
     draws: int,
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     names: Sequence[str],
 ) -> Factors:
     """Return the factors of all parameters from the taps and the gradients that reached them.
@@ -274,7 +274,7 @@ def _rows(x: Tensor, draws: int, classes: int) -> Tensor:
 
 
 def _joined(
-    parameter: nn.Parameter, records: list[tuple[Tensor, Tensor | None, bool, int]], draws: int
+    parameter: Tensor, records: list[tuple[Tensor, Tensor | None, bool, int]], draws: int
 ) -> Factor:
     shape = tuple(parameter.shape)
     if not records:

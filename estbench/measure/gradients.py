@@ -21,12 +21,12 @@ from estbench.estimators.base import Component, Surrogate
 from estbench.measure.factors import Factors, join
 from estbench.measure.rules import RULES, Tap
 
-__all__ = ["DrawGradients", "MeterFault", "Tape"]
+__all__ = ["DrawGradients", "MeterError", "Tape"]
 
 TOLERANCE = 1e-5
 
 
-class MeterFault(Exception):
+class MeterError(Exception):
     """The recorded gradients disagree with autograd's; the text names the tensor."""
 
 
@@ -100,7 +100,7 @@ class Tape:
                 self._check_sums(found)
                 if check_rows:
                     self._check_three(found, surrogate, retain_graph)
-            except MeterFault as fault:
+            except MeterError as fault:
                 self.fault = str(fault)
                 return self._loop(surrogate)
         return found
@@ -155,9 +155,10 @@ class Tape:
         if pathwise is not None:
             outputs.append(pathwise)
             sent.append(torch.ones_like(pathwise))
+        wanted = [tap.output for tap in self.taps]
         grads = torch.autograd.grad(
             outputs,
-            [tap.output for tap in self.taps] + (self.parameters if with_sums else []),
+            [*wanted, *(self.parameters if with_sums else [])],
             sent,
             retain_graph=retain_graph or create_graph,
             create_graph=create_graph,
@@ -178,13 +179,13 @@ class Tape:
 
     def _check_sums(self, found: DrawGradients) -> None:
         if found.fault:
-            raise MeterFault(found.fault)
+            raise MeterError(found.fault)
         mine = found.factors.sums()
         scale = found.factors.squared_norms_by_tensor().sum(dim=1).sqrt()
         for name, a, b, size in zip(self.names, mine, found.sums, scale.tolist(), strict=True):
             gap = float((a - b).norm())
             if not gap <= TOLERANCE * (float(b.norm()) + size):
-                raise MeterFault(
+                raise MeterError(
                     f"{name}: the draws do not add up to its gradient "
                     "(a layer the meter has no rule for, or one used in another way)"
                 )
@@ -204,7 +205,7 @@ class Tape:
             a = torch.tensordot(multiples.to(device), rows, dims=1)
             size = float(rows.flatten(1).norm(dim=1).sum())
             if not float((a - b).norm()) <= TOLERANCE * (float(b.norm()) + size):
-                raise MeterFault(
+                raise MeterError(
                     f"{name}: single draws differ from autograd's "
                     "(rows of a call are not draw-major, or rows influence each other)"
                 )

@@ -35,7 +35,7 @@ class Part:
       classes: Number of one-hot classes a where x holds tokens.
     """
 
-    parameter: nn.Parameter
+    parameter: Tensor
     x: Tensor | None
     transposed: bool = False
     classes: int = 0
@@ -54,9 +54,9 @@ Rule = Callable[[Any, tuple[Any, ...], Any], Tap]
 
 def linear(layer: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tap:
     """Weight: outer products of output gradient and input. Bias: sums."""
-    parts = [Part(layer.weight, inputs[0].detach())]  # type: ignore[arg-type]
+    parts = [Part(layer.weight, inputs[0].detach())]
     if layer.bias is not None:
-        parts.append(Part(layer.bias, None))  # type: ignore[arg-type]
+        parts.append(Part(layer.bias, None))
     return Tap(output, tuple(parts))
 
 
@@ -72,7 +72,7 @@ def token_embedding(layer: TokenEmbedding, inputs: tuple[Any, ...], output: Tens
 
 def embedding(layer: nn.Embedding, inputs: tuple[Any, ...], output: Tensor) -> Tap:
     """As above, for torch's own embedding of hard tokens."""
-    part = Part(layer.weight, inputs[0], transposed=True, classes=layer.num_embeddings)  # type: ignore[arg-type]
+    part = Part(layer.weight, inputs[0], transposed=True, classes=layer.num_embeddings)
     return Tap(output, (part,))
 
 

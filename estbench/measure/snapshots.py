@@ -98,7 +98,7 @@ def measure(
     learned: dict[str, Any],
     reference: Reference,
 ) -> dict[str, Any]:
-    """Return one row of measurements from about ``sequences`` sequences, nothing learned on them."""
+    """Return a row of measurements from about ``sequences`` sequences; nothing learns on them."""
     group = method.info.group
     total = max(2, sequences // group)
     names = [name for name, p in policy.named_parameters() if p.requires_grad]

@@ -240,7 +240,8 @@ def _by_autograd(
     """Second derivatives of everything, by differentiating the plain loop twice."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
-        hs, cs = plain(*leaves[2:], truncation)
+        gates, weight, bias, hidden, cell = leaves[2:]
+        hs, cs = plain(gates, weight, bias, hidden, cell, truncation)
         first = torch.autograd.grad((hs, cs), leaves[2:], leaves[:2], create_graph=True)
         pairs = [
             (g, v)

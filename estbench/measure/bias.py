@@ -1,0 +1,386 @@
+"""Is an estimator unbiased? A test of E[draw] against the exact gradient, with a size.
+
+Draws are collected in blocks. A U-statistic over pairs of blocks estimates |E g - grad J|^2
+without the noise that every squared mean carries; its null law comes from flipping the signs of
+whole blocks, which stays valid where the gradient has thousands of parameters and a covariance of
+very low rank (chi-square and Hotelling do not). Beside it stand t tests along directions fixed
+beforehand: the exact gradient, and its part in each tensor. At most three looks are planned.
+
+Rewards should be centred by their exact mean (``Centred``): the size of a bias that can be found
+falls with the draws' variance, and an uncentred reward needs up to 10,000 times as many draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize, stats
+from torch import Tensor
+
+from estbench.estimators.base import Estimator, Reward
+from estbench.measure.gradients import DrawGradients, Tape
+from estbench.models.policy import Policy
+
+__all__ = ["BiasResult", "Blocks", "Centred", "Look", "Plan", "bias_test"]
+
+Verdict = Literal["unbiased", "biased", "undecided"]
+Array = NDArray[np.float64]
+
+BLOCKS = 64
+FEW_FLIPS, MANY_FLIPS = 2_000, 100_000
+NOISE_SAMPLES = 20_000
+ROUNDING = 1e-3  # a bias below this part of the margin is not told from rounding
+
+
+class Centred:
+    """A reward minus a constant, hard and relaxed alike; it counts as the reward does.
+
+    Args:
+      reward: The reward.
+      mean: What is subtracted, such as ``Exact.mean_reward``.
+    """
+
+    def __init__(self, reward: Reward, mean: float) -> None:
+        self.reward = reward
+        self.mean = mean
+        self.hard_evals = 0
+        self.relaxed_evals = 0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """See ``Reward``."""
+        self.hard_evals += tokens.shape[0]
+        return self.reward(tokens) - self.mean
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """See ``Reward``."""
+        self.relaxed_evals += weights.shape[0]
+        return self.reward.relaxed(weights) - self.mean
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far a test goes, fixed before it starts.
+
+    Attributes:
+      first: Sequences at the first look (draws times the estimator's group).
+      growth: Every look has this many times the sequences of the one before.
+      looks: Looks, 1 to 3. More would be more false alarms or less power.
+      margin: Relative bias below which an estimator passes.
+      alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
+      chunk: Sequences at a time.
+
+    Raises:
+      ValueError: One of them makes no sense.
+    """
+
+    first: int = 16_384
+    growth: int = 4
+    looks: int = 3
+    margin: float = 0.02
+    alpha: float = 0.001
+    chunk: int = 4_096
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.looks <= 3:
+            raise ValueError(f"1 to 3 looks, not {self.looks}")
+        if self.growth < 2 or self.first < 1 or self.chunk < 1:
+            raise ValueError("growth must be at least 2, first and chunk at least 1")
+        if not (self.margin > 0 and 0 < self.alpha < 1):
+            raise ValueError("margin must be positive, and alpha between 0 and 1")
+
+    def draws(self, group: int) -> tuple[int, ...]:
+        """Return the draws at each look for groups of that size, multiples of the blocks."""
+        return tuple(
+            BLOCKS * max(2, math.ceil(self.first * self.growth**k / group / BLOCKS))
+            for k in range(self.looks)
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the draws said at one look.
+
+    Attributes:
+      draws: Draws so far.
+      relative_bias: |E g - grad J| / |grad J|, 0 where its square is estimated below 0.
+      low: Lower end of a 95 % interval of it.
+      high: Upper end.
+      upper: One-sided upper limit that the verdict uses: 95 % over all looks together.
+      projection: E[g] on grad J, relative to |grad J|: 1 is right.
+      noise: tr Cov of one draw / |grad J|^2.
+      p_values: Probabilities under no bias, adjusted by Holm over this look's tests: "norm" for
+        the U-statistic, "gradient" for the direction of grad J, and the tensors' names.
+    """
+
+    draws: int
+    relative_bias: float
+    low: float
+    high: float
+    upper: float
+    projection: float
+    noise: float
+    p_values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class BiasResult:
+    """The verdict on one estimator and one problem.
+
+    Attributes:
+      verdict: "unbiased" (the upper limit is below the margin), "biased" (a test rejected), or
+        "undecided" (neither, after the last look).
+      found_by: The test that rejected, or "".
+      looks: What each look saw; the last one decided.
+      margin: Relative bias below which an estimator passes.
+      alpha: Probability of rejecting an unbiased estimator.
+      meter_fault: Why the meter went draw by draw, or "".
+    """
+
+    verdict: Verdict
+    found_by: str
+    looks: tuple[Look, ...]
+    margin: float
+    alpha: float
+    meter_fault: str = ""
+
+    @property
+    def last(self) -> Look:
+        """The look that decided."""
+        return self.looks[-1]
+
+    def __str__(self) -> str:
+        look = self.last
+        size = f"{look.relative_bias:.2%} [{look.low:.2%}, {look.high:.2%}]"
+        by = f", found by {self.found_by}" if self.found_by else ""
+        return (
+            f"{self.verdict}: relative bias {size}, below {look.upper:.2%}, projection "
+            f"{look.projection:.4f}, {look.draws} draws{by}"
+        )
+
+
+class Blocks:
+    """Sums of draws in equal blocks, and what they say about the mean's error.
+
+    Args:
+      gradient: The exact gradient, a tensor for each parameter.
+      names: The parameters' names.
+
+    Raises:
+      ValueError: The exact gradient is 0, so that no bias is small beside it.
+    """
+
+    def __init__(self, gradient: Sequence[Tensor], names: Sequence[str]) -> None:
+        parts = [g.double().cpu().flatten() for g in gradient]
+        self.exact = torch.cat(parts)
+        self.norm = float(self.exact.norm())
+        if self.norm == 0:
+            raise ValueError("the exact gradient is 0: a relative bias has no meaning")
+        self.sums = torch.zeros(BLOCKS, len(self.exact), dtype=torch.float64)
+        self.draws = 0
+        self.directions = {"gradient": slice(0, len(self.exact))}
+        if len(parts) > 1:
+            start = 0
+            for name, part in zip(names, parts, strict=True):
+                # A tensor with next to no gradient has no direction but rounding's.
+                if float(part.norm()) > 1e-6 * self.norm:
+                    self.directions[name] = slice(start, start + len(part))
+                start += len(part)
+
+    def add(self, sums: Tensor, draws: int) -> None:
+        """Add draws, given as sums ``[blocks, P]`` of equal numbers of them."""
+        self.sums += sums.double().cpu()
+        self.draws += draws
+
+    def look(self, margin: float, spent: float) -> Look:
+        """Return what the blocks say.
+
+        Args:
+          margin: Relative bias below which an estimator passes.
+          spent: Probability with which the upper limit may fail at this look.
+        """
+        errors = (self.sums * (BLOCKS / self.draws) - self.exact) / self.norm
+        gram = (errors @ errors.t()).numpy()
+        u = _pair_mean(gram)
+        noise = _noise_spectrum(gram)
+        size = math.sqrt(max(u, 0.0))
+        p_values: dict[str, float] = {"norm": _flip_test(gram, u)}
+        if size < ROUNDING * margin:
+            p_values["norm"] = 1.0
+        for name, part in self.directions.items():
+            direction = self.exact[part]
+            along = (errors[:, part] @ (direction / direction.norm())).numpy()
+            p_values[name] = _t_test(along, ROUNDING * margin)
+            if name == "gradient":
+                projection = 1.0 + float(along.mean())
+        return Look(
+            draws=self.draws,
+            relative_bias=size,
+            low=_limit(u, noise, 0.975),
+            high=_limit(max(u, 0.0), noise, 0.025),
+            upper=_limit(max(u, 0.0), noise, spent),
+            projection=projection,
+            noise=float(noise.sum()) * self.draws,
+            p_values=_holm(p_values),
+        )
+
+
+def bias_test(
+    method: Estimator,
+    policy: Policy,
+    reward: Reward,
+    gradient: Sequence[Tensor],
+    rng: torch.Generator,
+    learned: dict[str, Any] | None = None,
+    plan: Plan | None = None,
+) -> BiasResult:
+    """Test whether an estimator's draws have the exact gradient as their mean.
+
+    The draws come from ``surrogate`` and ``Tape``, as in training; what is learned stays as it is.
+
+    Args:
+      method: The estimator.
+      policy: The policy, of any dtype.
+      reward: The reward, centred by its exact mean.
+      gradient: The exact gradient of E[reward], a tensor for each parameter.
+      rng: Noise of the draws.
+      learned: The estimator's state; a fresh one if None.
+      plan: Looks, margin and error rates; the default if None.
+    """
+    plan = plan or Plan()
+    if learned is None:
+        learned = method.initial_state(policy, rng)
+    names = [name for name, p in policy.named_parameters() if p.requires_grad]
+    blocks = Blocks(gradient, names)
+    planned = plan.draws(method.info.group)
+    chunk = BLOCKS * max(1, plan.chunk // method.info.group // BLOCKS)
+    looks: list[Look] = []
+    fault, verdict, found_by = "", "undecided", ""
+    for target in planned:
+        while blocks.draws < target:
+            n = min(chunk, target - blocks.draws)
+            # A policy that once needed the loop needs it always; others are trusted after that.
+            check = blocks.draws == 0 or bool(fault)
+            found, seen = _draw(method, policy, reward, n, rng, learned, check)
+            fault = fault or seen
+            blocks.add(found.block_sums(BLOCKS), n)
+        # Errors are spent in proportion to draws: early looks are for what is plainly biased.
+        looks.append(blocks.look(plan.margin, 0.05 * target / sum(planned)))
+        p_values = looks[-1].p_values
+        best = min(p_values, key=lambda name: p_values[name])
+        if p_values[best] < plan.alpha / plan.looks:
+            verdict, found_by = "biased", best
+            break
+        if looks[-1].upper < plan.margin:
+            verdict = "unbiased"
+            break
+    return BiasResult(
+        verdict,  # type: ignore[arg-type]
+        found_by,
+        tuple(looks),
+        plan.margin,
+        plan.alpha,
+        fault,
+    )
+
+
+def _draw(
+    method: Estimator,
+    policy: Policy,
+    reward: Reward,
+    draws: int,
+    rng: torch.Generator,
+    learned: dict[str, Any],
+    check: bool,
+) -> tuple[DrawGradients, str]:
+    with Tape(policy) as tape:
+        surrogate = method.surrogate(policy, reward, draws, rng, learned)
+    return tape.differentiate(surrogate, check=check), tape.fault
+
+
+def _pair_mean(gram: Array) -> float:
+    """Return the mean inner product over pairs of different blocks: |bias|^2 without noise."""
+    return float((gram.sum() - np.trace(gram)) / (BLOCKS * (BLOCKS - 1)))
+
+
+def _noise_spectrum(gram: Array) -> Array:
+    """Return the eigenvalues of the mean's covariance, largest first, from centred blocks."""
+    centred = gram - gram.mean(axis=0) - gram.mean(axis=1, keepdims=True) + gram.mean()
+    values: Array = np.linalg.eigvalsh(centred)[::-1] / (BLOCKS * (BLOCKS - 1))
+    return values.clip(min=0.0)
+
+
+@cache
+def _signs(flips: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng(20170322)
+    bits = rng.integers(0, 2, size=(flips, BLOCKS), dtype=np.int8)
+    return (2 * bits - 1).astype(np.float32)
+
+
+def _flip_test(gram: Array, u: float) -> float:
+    """Return the share of sign flips of whole blocks that make the U-statistic as large as u."""
+    scale = float(np.trace(gram))
+    if scale == 0:
+        return 1.0
+    small = (gram / scale).astype(np.float32)
+    threshold = (u * BLOCKS * (BLOCKS - 1)) / scale + 1.0
+    p = 1.0
+    for flips in (FEW_FLIPS, MANY_FLIPS):
+        signs = _signs(flips)
+        flipped = np.einsum("fb,fb->f", signs @ small, signs)
+        p = (1 + int((flipped >= threshold * (1 - 1e-6)).sum())) / (1 + flips)
+        if p > 0.01:  # more flips would only say more precisely that nothing was found
+            break
+    return p
+
+
+def _t_test(values: Array, floor: float) -> float:
+    """Return the two-sided p-value of mean 0; 1 where the mean is below the floor."""
+    mean = float(values.mean())
+    if abs(mean) < floor:
+        return 1.0
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    if error == 0:
+        return 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, len(values) - 1))
+
+
+def _holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Return p-values adjusted so that one of them below alpha is an error of alpha at most."""
+    adjusted, running = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        running = max(running, (len(p_values) - rank) * p_values[name])
+        adjusted[name] = min(1.0, running)
+    return {name: adjusted[name] for name in p_values}
+
+
+@cache
+def _normals() -> Array:
+    return np.random.default_rng(20170323).standard_normal((NOISE_SAMPLES, BLOCKS))
+
+
+def _limit(u: float, noise: Array, probability: float) -> float:
+    """Return the size of bias at which a U-statistic of at most ``u`` has that probability.
+
+    The mean's error is taken as normal with variances ``noise`` along its axes, and the bias
+    along the axis of most noise, where it hides best: the upper limit errs on the large side.
+    """
+    if noise[0] == 0:
+        return math.sqrt(max(u, 0.0))
+    z = _normals()
+    rest = z[:, 1:] ** 2 @ noise[1:] - noise.sum()
+    first = math.sqrt(noise[0]) * z[:, 0]
+
+    def gap(size: float) -> float:
+        return float(np.quantile((size + first) ** 2 + rest, probability)) - u
+
+    if gap(0.0) >= 0:
+        return 0.0
+    top = math.sqrt(max(u, 0.0)) + 10 * math.sqrt(float(noise.sum()))
+    return float(optimize.brentq(gap, 0.0, top, xtol=1e-6 * top))
