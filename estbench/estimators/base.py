@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -194,21 +194,27 @@ def names() -> list[str]:
     return list(_REGISTRY)
 
 
-def make(name: str, rollouts: int = 0) -> Estimator:
+def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
     """Return an estimator by name.
 
     Args:
       name: Its name.
       rollouts: Monte-Carlo rollouts a position that replace the terminal reward; 0 for none.
+      truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
+        estimator biased, and its ``info`` says so.
 
     Raises:
       UserError: There is none of that name.
     """
     if name not in _REGISTRY:
         raise unknown_name("estimator", name, _REGISTRY, "(see: estbench list estimators)")
-    return _REGISTRY[name](rollouts=rollouts)
+    made = _REGISTRY[name](rollouts=rollouts)
+    if truncation and made.info.unbiased:
+        why = f"backpropagation through time is cut every {truncation} steps"
+        made.info = replace(made.info, unbiased=False, why_biased=why)
+    return made
 
 
-def info(name: str) -> EstimatorInfo:
+def info(name: str, truncation: int = 0) -> EstimatorInfo:
     """Return what the estimator of that name declares about itself."""
-    return make(name).info
+    return make(name, truncation=truncation).info

@@ -120,6 +120,8 @@ class Moments:
             "variance_high": variance * math.exp(spread),
             "kurtosis": float((q**2).mean() / q.mean() ** 2),
             "relative_bias": relative(bias2),
+            # Signed, so that a mean over seeds does not lean to one side.
+            "relative_bias_squared": bias2 / true2 if true2 > 0 else math.nan,
             "bias_low": relative(bias2 - bias2_error),
             "bias_high": relative(bias2 + bias2_error),
             "snr": true2 / variance if variance > 0 and true2 > 0 else math.nan,

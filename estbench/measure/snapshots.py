@@ -47,7 +47,7 @@ def measure_at_snapshots(
     size = tasks.info(task)
     policy, discriminator = build(size.vocabulary, size.length, settings.truncation, device)
     reward = Reward(discriminator, settings.reward)
-    method = make(estimator, rollouts=settings.rollouts)
+    method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("snapshot", task, seed, estimator, device=device)
     rows = []
@@ -72,7 +72,10 @@ def measure_at_snapshots(
                 "adapt_evals": adapted,
             }
         )
-    return {"snapshots": rows}
+    return {
+        "snapshots": rows,
+        "declared": {"unbiased": method.info.unbiased, "why_biased": method.info.why_biased},
+    }
 
 
 def adapt_once(

@@ -56,7 +56,7 @@ def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -
     policy.load_state_dict(snapshot["policy"])
     discriminator.load_state_dict(snapshot["discriminator"])
     reward = Reward(discriminator, settings.reward)
-    method = make(name, rollouts=settings.rollouts)
+    method = make(name, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("timing state", task, name))
     rng = stream("timing", task, name, device=device)
     optimiser = torch.optim.Adam(policy.parameters(), lr=settings.generator_learning_rate)

@@ -35,7 +35,8 @@ def true_gradient(
 ) -> Reference:
     """Return the gradient of E[reward], with its noise.
 
-    Enumerated where there are few enough sequences. Elsewhere REINFORCE over many sequences, with
+    Always with full backpropagation through time, also where the policy cuts it: truncation is
+    then a bias that shows. Enumerated where there are few enough sequences. Elsewhere REINFORCE over many sequences, with
     a constant baseline from a pilot sample that is not used again, so that it is unbiased.
 
     Args:
@@ -44,7 +45,16 @@ def true_gradient(
       sequences: How many sequences, where it cannot be enumerated.
       rng: Noise of the draws.
     """
-    quiet = Uncounted(reward)
+    truncation, policy.truncation = policy.truncation, 0
+    try:
+        return _untruncated(policy, Uncounted(reward), sequences, rng)
+    finally:
+        policy.truncation = truncation
+
+
+def _untruncated(
+    policy: Policy, quiet: Uncounted, sequences: int, rng: torch.Generator
+) -> Reference:
     if enumerable(policy):
         return Reference(exact(policy, quiet).gradient, 0.0)
     method = Reinforce("reference", "none")

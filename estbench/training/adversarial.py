@@ -51,7 +51,7 @@ def train(
     session = prepare(experiment, task, seed)
     settings, policy, reward = session.settings, session.policy, session.reward
     device = experiment.device
-    method = make(estimator, rollouts=settings.rollouts)
+    method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
     state = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("estimator", task, seed, estimator, device=device)
     evaluation = stream("evaluation", task, seed, device=device)

@@ -1,0 +1,66 @@
+# Every target makes .venv by itself where it is missing, and again when what it holds is out of date.
+#
+#   PYTHON=python3.12                  the interpreter that .venv is made from
+#   TORCH=torch==2.7.1                 what is installed for torch; may hold options of pip
+#   ARGS="--jobs 4 --seeds 3"          more words for estbench run or pytest
+#   DIR=results/paper                  the result set of `make report`
+
+PYTHON ?= python3
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+ARGS ?=
+DIR ?= results/bench
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench smoke paper test speed lint report clean force
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## make .venv and install into it
+
+# A torch that was asked for by name replaces another one.
+ifneq ($(origin TORCH),file)
+ifneq ($(TORCH),$(shell cat .venv/.torch 2>/dev/null))
+$(INSTALLED): force
+endif
+endif
+
+# Torch comes first and by itself, so that TORCH= may name another version or another source.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make: estbench needs Python 3.11 or later; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	grep -v '^torch==' constraints.txt > .venv/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .venv/constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .venv/constraints.txt -e '.[dev]'
+	@echo '$(TORCH)' > .venv/.torch
+	@touch $@
+
+bench: $(INSTALLED) ## compare the estimators: tables, figures and report in results/bench (minutes)
+	$(BIN)/python -m estbench run --preset bench $(ARGS)
+
+smoke: $(INSTALLED) ## everything once, quickly, in results/smoke (under a minute)
+	$(BIN)/python -m estbench run --preset smoke $(ARGS)
+
+paper: $(INSTALLED) ## the paper's own schedule, in results/paper (long)
+	$(BIN)/python -m estbench run --preset paper $(ARGS)
+
+test: $(INSTALLED) ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+speed: $(INSTALLED) ## time the parts that matter (pytest-benchmark)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+report: $(INSTALLED) ## tables, figures and report.html of DIR, anew
+	$(BIN)/python -m estbench report $(DIR)
+
+clean: ## remove caches and builds; .venv and results stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find estbench tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,139 @@
+"""The verbs of the command line: parse, call, print. Nothing heavy is imported before it is used.
+
+Exit codes: 0 all is well, 1 something failed while it ran, 2 what was typed is wrong (nothing was
+computed), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from estbench import __version__
+from estbench.errors import UserError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="estbench",
+    version=__version__,
+    help="Prove, measure and compare gradient estimators for discrete sequence models.",
+)
+
+JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        error.verbose = False
+        verb = next((word for word in given if word in app and not word.startswith("-")), "")
+        text = " ".join(str(error).split())
+        return _fail(f"{text} (see: {' '.join(('estbench', verb)).strip()} --help)", 2)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except BrokenPipeError:  # "estbench list tasks | head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"estbench: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+@app.command
+def run(
+    file: Path | None = None,
+    /,
+    *,
+    preset: str | None = None,
+    tasks: str | None = None,
+    estimators: str | None = None,
+    seeds: str | None = None,
+    jobs: int | None = None,
+    out: Path | None = None,
+    device: str | None = None,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run an experiment: train, measure, time, report. Does only what is missing in its folder.
+
+    Parameters
+    ----------
+    file
+        A TOML file with the experiment; it may start from a preset (preset = "bench").
+    preset
+        A preset: smoke, bench (the default) or paper.
+    tasks
+        Tasks, separated by commas.
+    estimators
+        Estimators to train and measure, separated by commas.
+    seeds
+        A count (10: seeds 0 to 9), or seeds and ranges (0-4,7).
+    jobs
+        Worker processes, one thread each; by default as many as there are physical cores.
+    out
+        Folder of the result set; by default results/NAME, NAME being the preset's or the file's.
+    device
+        cpu, cuda or cuda:N.
+    retry_failed
+        Run again what failed before.
+    """
+    from estbench import commands
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: must be at least 1")
+    experiment = commands.experiment(
+        file=file,
+        preset=preset,
+        tasks=tasks,
+        estimators=estimators,
+        seeds=seeds,
+        device=device,
+    )
+    return commands.run(experiment, out=out, workers=jobs, retry_failed=retry_failed)
+
+
+@app.command
+def report(directory: Annotated[Path, Parameter(name="DIR")], /) -> int:
+    """Write the tables, figures and report.html of a result set anew, and print its summary.
+
+    Parameters
+    ----------
+    directory
+        A result set, such as results/bench.
+    """
+    from estbench import commands
+
+    return commands.report(directory)
+
+
+@app.command(name="list")
+def list_(what: Literal["estimators", "tasks", "presets"], /, *, as_json: JSON = False) -> int:
+    """List what there is: estimators, tasks or presets.
+
+    Parameters
+    ----------
+    what
+        What to list.
+    """
+    from estbench import commands
+
+    return commands.listing(what, as_json=as_json)
+
+
+@app.command
+def env(*, as_json: JSON = False) -> int:
+    """Show versions and machine: what a result may depend on."""
+    from estbench import commands
+
+    return commands.show_environment(as_json=as_json)

@@ -1,0 +1,277 @@
+"""What the verbs of the command line do, once the words have been read."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estbench import presets
+from estbench.errors import UserError
+from estbench.experiment import Experiment
+from estbench.validation import parse_seeds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from estbench.runner import Summary
+
+__all__ = ["experiment", "listing", "report", "run", "show_environment"]
+
+COMPANION = "reinforce-ema"
+SHOWN_FAILURES = 20
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def experiment(
+    *,
+    file: Path | None = None,
+    preset: str | None = None,
+    tasks: str | None = None,
+    estimators: str | None = None,
+    seeds: str | None = None,
+    device: str | None = None,
+) -> Experiment:
+    """Return the experiment that was asked for; what was typed wins over the file or preset.
+
+    Estimators that were typed are all that is measured, but for one: ``reinforce`` without a
+    baseline brings ``reinforce-ema``, without which no ratio to it means anything.
+
+    Raises:
+      UserError: Something does not exist, or is malformed.
+    """
+    changes: dict[str, Any] = {}
+    if seeds is not None:
+        changes["seeds"] = parse_seeds(seeds, "--seeds")
+    if tasks is not None:
+        changes["tasks"] = _names("--tasks", tasks)
+    if estimators is not None:
+        changes["estimators"] = _names("--estimators", estimators)
+        changes["also_measured"] = []
+    if device is not None:
+        changes["device"] = device
+    if file is not None and preset is not None:
+        raise UserError(
+            f'give --preset or {file}, not both; the file may begin with preset = "{preset}"'
+        )
+    if file is not None:
+        if not file.exists() and str(file) in presets.names():
+            raise UserError(f"no such file: {file}; did you mean --preset {file}?")
+        wanted = presets.read(file, changes)
+    else:
+        wanted = presets.preset(preset or presets.DEFAULT, changes)
+    wanted.check_names()
+    if "reinforce" in wanted.estimators and COMPANION not in wanted.measured:
+        wanted = dataclasses.replace(wanted, also_measured=(*wanted.also_measured, COMPANION))
+    return wanted
+
+
+def run(
+    wanted: Experiment, *, out: Path | None, workers: int | None, retry_failed: bool = False
+) -> int:
+    """Run an experiment, report on it, and say what became of it; return the exit code."""
+    from estbench import runner
+    from estbench.runner.environment import check_device, worker_count
+    from estbench.store import StorageError
+
+    if out is None and wanted.name == "reference":
+        raise UserError("results/reference/ is for committed sets: give --out another folder")
+    directory = out or Path("results") / wanted.name
+    check_device(wanted.device)
+    summary = runner.Summary()
+    try:
+        with _terminable():
+            runner.run_experiment(
+                wanted,
+                directory,
+                workers=workers or worker_count(),
+                command=command_line(),
+                display=runner.display_for(),
+                summary=summary,
+                retry_failed=retry_failed,
+            )
+            if not summary.made:
+                _say(f"nothing to do: {directory} holds all of this already")
+            _say(f"writing tables, figures and report.html to {directory}")
+            _report(directory)
+    except KeyboardInterrupt as stop:
+        done = summary.made + summary.found
+        _say(f"interrupted; the {done} records that were finished are kept in {directory}")
+        _say(f"go on with: {command_line()}")
+        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+    except StorageError as error:
+        _say(f"estbench: {error}; make room or give --out another folder, then run the same again")
+        return 1
+    _say_companion(wanted)
+    return _say_failures(summary)
+
+
+def report(directory: Path) -> int:
+    """Report on a result set; return the exit code."""
+    from estbench.store import StorageError
+
+    try:
+        _report(directory)
+    except StorageError as error:
+        _say(f"estbench: {error}")
+        return 1
+    return 0
+
+
+def listing(what: str, *, as_json: bool) -> int:
+    """Print all estimators, tasks or presets; return the exit code."""
+    rows = {"estimators": _estimators, "tasks": _tasks, "presets": _presets}[what]()
+    if as_json:
+        print(json.dumps([row for row, _ in rows], indent=2))
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0][1]:
+        table.add_column(name, overflow="fold", no_wrap=name == "name")
+    for _, cells in rows:
+        table.add_row(*cells.values())
+    _console().print(table)
+    return 0
+
+
+def show_environment(*, as_json: bool) -> int:
+    """Print versions and machine; return the exit code."""
+    from estbench.runner.environment import devices, environment
+
+    found = environment() | {"devices": devices()}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {entry}" for key, entry in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value)
+        print(f"{name.replace('_', ' ')}: {value}")
+    return 0
+
+
+def command_line() -> str:
+    """Return the command as it could be typed again."""
+    module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([*(("python", "-m", "estbench") if module else ("estbench",)), *sys.argv[1:]])
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system sends it: ends a run the way Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _report(directory: Path) -> None:
+    from estbench import report
+    from estbench.store import StorageError
+
+    try:
+        report.build(directory)
+    except OSError as error:
+        if error.errno in DISK:
+            where = error.filename or directory
+            raise StorageError(f"cannot write {where}: {error.strerror}") from None
+        raise
+    report.print_summary(directory, _console())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own; tables should not be folded for it.
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_companion(wanted: Experiment) -> None:
+    if "reinforce" in wanted.estimators and COMPANION not in wanted.estimators:
+        print(
+            "reinforce has no baseline, so that most of any ratio to it is what a constant "
+            f"baseline gives; {COMPANION} was measured at the snapshots beside it: compare to that"
+        )
+
+
+def _say_failures(summary: Summary) -> int:
+    """Say what failed and where; return the exit code."""
+    failures = summary.failures
+    if not failures:
+        return 0
+    _say(f"{len(failures)} of {summary.made + summary.found} failed:")
+    for failure in failures[:SHOWN_FAILURES]:
+        _say(f"  {failure.label}: {failure.error} ({failure.path})")
+    if len(failures) > SHOWN_FAILURES:
+        _say(f"  and {len(failures) - SHOWN_FAILURES} more, in tables/runs.csv and report.html")
+    _say("the files hold the tracebacks; --retry-failed runs them again")
+    return 1
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{option} {text!r}: give names separated by commas, such as a,b")
+    return names
+
+
+Row = tuple[dict[str, Any], dict[str, str]]  # as JSON, and as cells of a table
+
+
+def _estimators() -> list[Row]:
+    from estbench import estimators
+
+    rows = []
+    for name in estimators.names():
+        info = estimators.info(name)
+        bias = "unbiased" if info.unbiased else "biased"
+        cells = {"name": name, "bias": bias, "baseline": info.baseline, "what it is": info.summary}
+        rows.append((dataclasses.asdict(info), cells))
+    return rows
+
+
+def _tasks() -> list[Row]:
+    from estbench import tasks
+
+    rows = []
+    for name in tasks.names():
+        info = tasks.info(name)
+        sizes = {"V": str(info.vocabulary), "T": str(info.length), "metric": info.primary_metric}
+        rows.append((dataclasses.asdict(info), {"name": name, **sizes, "what it is": info.summary}))
+    return rows
+
+
+def _presets() -> list[Row]:
+    rows = []
+    for name in presets.names():
+        preset = presets.preset(name)
+        cells = {
+            "name": name + (" (default)" if name == presets.DEFAULT else ""),
+            "tasks": ", ".join(preset.tasks),
+            "estimators": ", ".join(preset.estimators),
+            "seeds": str(len(preset.seeds)),
+            "batches": str(preset.training.batches),
+            "what it is": preset.description,
+        }
+        rows.append((preset.as_dict(), cells))
+    return rows

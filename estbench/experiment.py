@@ -1,0 +1,242 @@
+"""What an experiment is: frozen dataclasses, checked as they are made.
+
+The fields below are the keys of a preset's or user's TOML file, and the line under each is their
+documentation. ``estbench.presets`` reads the files.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from estbench.errors import UserError, unknown_name
+from estbench.validation import AtLeast, MoreThan, checked, known, names, parse_seeds, table
+
+__all__ = [
+    "FRACTIONS",
+    "Experiment",
+    "SnapshotSettings",
+    "TimingSettings",
+    "TrainingSettings",
+    "check_keys",
+]
+
+FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0)
+"""Snapshots are taken after these fractions of all batches."""
+
+Count = Annotated[int, AtLeast(1)]
+Natural = Annotated[int, AtLeast(0)]
+Rate = Annotated[float, MoreThan(0.0)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A table of settings; says which field is wrong, where, and what it may be."""
+
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = checked(type(self), entry.name, getattr(self, entry.name), self.section)
+            object.__setattr__(self, entry.name, value)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings):
+    """How a run is trained."""
+
+    section: ClassVar[str] = "training"
+
+    batches: Count = 234
+    """Adversarial batches; one generator update each."""
+    batch_size: Annotated[int, AtLeast(2)] = 128
+    """Sequences per generator update."""
+    data_size: Annotated[int, AtLeast(2)] = 10_000
+    """Training sequences, generated from the seed."""
+    pretrain_epochs: Natural = 3
+    """Epochs of maximum likelihood before the adversarial batches."""
+    pretrain_batch_size: Count = 128
+    """Sequences per update of maximum likelihood."""
+    pretrain_learning_rate: Rate = 1e-3
+    """Of Adam, in maximum likelihood."""
+    generator_learning_rate: Rate = 1e-3
+    """Of Adam, in the adversarial batches."""
+    discriminator_learning_rate: Rate = 1e-3
+    """Of Adam."""
+    discriminator_pretrain_updates: Natural = 0
+    """Discriminator updates before the first adversarial batch."""
+    discriminator_updates: Natural = 79
+    """Discriminator updates per adversarial batch; 79 is one epoch of 10,000 sequences."""
+    discriminator_batch_size: Count = 128
+    """Real sequences per discriminator update, and as many generated."""
+    reward: Literal["p", "log_p", "logit", "exp_p"] = "p"
+    """What of the discriminator's belief "real" is the reward; exp_p as in the published runs."""
+    rollouts: Natural = 0
+    """Monte-Carlo rollouts per position with the current policy; 0 is one reward at the end."""
+    truncation: Natural = 0
+    """Backpropagation through time stops every that many steps (biased); 0 is never."""
+    evaluate_every: Count = 26
+    """Batches between full quality evaluations; light ones are made after every batch."""
+    evaluation_samples: Count = 128
+    """Sequences in a light quality evaluation."""
+
+
+@dataclass(frozen=True)
+class SnapshotSettings(Settings):
+    """How estimators are measured at the five shared snapshots of a reference trajectory."""
+
+    section: ClassVar[str] = "snapshots"
+
+    sequences: Annotated[int, AtLeast(2)] = 4096
+    """Sequences measured per estimator and snapshot."""
+    adaptation_batches: Natural = 10
+    """Batches of batch_size sequences to adapt to a snapshot before measuring; same for all."""
+    reference_sequences: Annotated[int, AtLeast(2)] = 16_384
+    """Sequences of the reference gradient, where it cannot be enumerated."""
+
+
+@dataclass(frozen=True)
+class TimingSettings(Settings):
+    """The serial pass that measures wall-clock, estimators interleaved."""
+
+    section: ClassVar[str] = "timing"
+
+    rounds: Natural = 8
+    """Rounds; each times every estimator on every task once. 0 leaves the pass out."""
+    seconds: Rate = 30.0
+    """Budget of the whole pass; fewer rounds are made where it is spent."""
+    warmup: Natural = 2
+    """Untimed generator steps before the timed ones."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of (task, estimator, seed) and the settings that all of it shares.
+
+    Attributes:
+      name: Also the name of the default folder, results/NAME.
+      tasks: Names of tasks.
+      estimators: Trained, and measured at the snapshots.
+      seeds: The replicates.
+      also_measured: Estimators that are measured at the snapshots only.
+      description: One line.
+      device: "cpu", "cuda" or "cuda:N".
+      training: Settings of every task.
+      per_task: What a task has otherwise: {task: {field of TrainingSettings: value}}.
+      snapshots: Settings of the measurements.
+      timing: Settings of the wall-clock pass.
+
+    Raises:
+      UserError: A value is of the wrong type or out of range.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    estimators: tuple[str, ...]
+    seeds: tuple[int, ...]
+    also_measured: tuple[str, ...] = ()
+    description: str = ""
+    device: str = "cpu"
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    per_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    timing: TimingSettings = field(default_factory=TimingSettings)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise UserError(
+                f"name = {self.name!r}: use letters, digits, '-', '_' and '.'; it names a folder"
+            )
+        for key in ("tasks", "estimators", "also_measured"):
+            object.__setattr__(self, key, names(key, getattr(self, key)))
+        object.__setattr__(self, "seeds", parse_seeds(self.seeds, "seeds"))
+        for key in ("tasks", "estimators"):
+            if not getattr(self, key):
+                raise UserError(f"{key} is empty: name at least one (see: estbench list {key})")
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"device {self.device!r}: must be cpu, cuda or cuda:N")
+        for task in (*self.tasks, *self.per_task):
+            group = self.training_for(task).batch_size
+            if self.snapshots.sequences < 2 * group:
+                raise UserError(
+                    f"[snapshots] sequences = {self.snapshots.sequences}: must be at least "
+                    f"{2 * group}, twice batch_size; some estimators make one draw of a batch"
+                )
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Every estimator measured at the snapshots: those trained, then the others."""
+        return self.estimators + tuple(e for e in self.also_measured if e not in self.estimators)
+
+    def training_for(self, task: str) -> TrainingSettings:
+        """Return the training settings of a task: the common ones with its own laid over."""
+        changes = dict(self.per_task.get(task, {}))
+        for key, value in changes.items():
+            changes[key] = checked(TrainingSettings, key, value, f"per_task.{task}")
+        return replace(self.training, **changes)
+
+    def check_names(self) -> None:
+        """Check tasks and estimators against those that exist.
+
+        Raises:
+          UserError: One does not exist.
+        """
+        from estbench import estimators, tasks
+
+        existing = {"task": tasks.names(), "estimator": estimators.names()}
+        asked = {"task": (*self.tasks, *self.per_task), "estimator": self.measured}
+        for kind, given in asked.items():
+            for name in given:
+                if name not in existing[kind]:
+                    raise unknown_name(kind, name, existing[kind], f"(see: estbench list {kind}s)")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the experiment as JSON would hold it."""
+        document = asdict(self)
+        for key, value in document.items():
+            document[key] = list(value) if isinstance(value, tuple) else value
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Experiment:
+        """Return the experiment of a document such as a TOML file or ``as_dict()`` gives.
+
+        Raises:
+          UserError: A key is missing or unknown, or a value is wrong.
+        """
+        check_keys(document)
+        for key in ("name", "tasks", "estimators", "seeds"):
+            if key not in document:
+                raise UserError(
+                    f'{key} is missing: give it, or start from a preset: preset = "bench"'
+                )
+        arguments = dict(document)
+        for key, settings in TABLES.items():
+            if key in document:
+                arguments[key] = settings(**document[key])
+        return cls(**arguments)
+
+
+TABLES: Mapping[str, type[Settings]] = types.MappingProxyType(
+    {"training": TrainingSettings, "snapshots": SnapshotSettings, "timing": TimingSettings}
+)
+
+
+def check_keys(document: Mapping[str, Any]) -> None:
+    """Check that a document holds only keys that an experiment has, each of the right shape.
+
+    Raises:
+      UserError: A key is unknown; names its section and the nearest key.
+    """
+    known(document, [entry.name for entry in fields(Experiment)], "")
+    for key in ("name", "description", "device"):
+        if not isinstance(document.get(key, ""), str):
+            raise UserError(f"{key} = {document[key]!r}: must be text")
+    sections = {key: (document.get(key, {}), settings) for key, settings in TABLES.items()}
+    per_task = table("per_task", document.get("per_task", {}))
+    sections |= {f"per_task.{task}": (own, TrainingSettings) for task, own in per_task.items()}
+    for section, (given, settings) in sections.items():
+        known(table(section, given), [entry.name for entry in fields(settings)], section)

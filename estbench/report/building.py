@@ -1,0 +1,54 @@
+"""Builds a report: reads the records once, then writes tables, figures, captions and the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from estbench.errors import UserError
+from estbench.report import ReportPaths
+from estbench.report.comparisons import Comparisons
+from estbench.report.figures import draw_all
+from estbench.report.page import render
+from estbench.report.records import load
+from estbench.report.summaries import summary_frame
+from estbench.report.tables import write_tables
+
+__all__ = ["build_report", "load_comparisons"]
+
+
+def load_comparisons(directory: Path) -> Comparisons:
+    """Read a result set."""
+    return Comparisons(load(directory))
+
+
+def build_report(directory: Path) -> ReportPaths:
+    """Write the whole report of the result set in `directory`; see `estbench.report.build`."""
+    comparisons = load_comparisons(directory)
+    try:
+        summary = summary_frame(comparisons)
+        tables = write_tables(comparisons, summary, directory / "tables")
+        figures = list(draw_all(comparisons, directory / "figures"))
+        captions = {
+            drawn.name: {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt}
+            for drawn, _ in figures
+        }
+        _write_captions(directory / "figures", captions)
+        page = directory / "report.html"
+        page.write_text(render(comparisons, figures, summary, tables), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report in {directory}: {error}") from None
+    drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for drawn, _ in figures)
+    return ReportPaths(page, tuple(tables), drawings)
+
+
+def _write_captions(folder: Path, captions: dict[str, dict[str, str]]) -> None:
+    """Write captions.json, and remove the figures of an earlier report that are no longer drawn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "captions.json"
+    if path.exists():
+        for name in set(json.loads(path.read_text(encoding="utf-8"))) - set(captions):
+            for ending in ("svg", "png", "csv"):
+                (folder / f"{Path(name).name}.{ending}").unlink(missing_ok=True)
+    text = json.dumps(captions, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,46 @@
+"""The report's figures, one file a figure, in the order of the page.
+
+A figure is a function from `Comparisons` to `Drawn`, or to None where the result set lacks what it
+shows. A new one is a file and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from estbench.report.comparisons import Comparisons
+from estbench.report.figures import (
+    bias,
+    diversity,
+    log_variance,
+    published,
+    quality,
+    snapshot_variance,
+    variance_cost,
+    wall_clock,
+)
+from estbench.report.figures.base import Drawn, drawing, write
+
+__all__ = ["FIGURES", "Drawn", "draw_all"]
+
+FIGURES: tuple[Callable[[Comparisons], Drawn | None], ...] = (
+    snapshot_variance.draw,
+    variance_cost.draw,
+    log_variance.draw_log_variance,
+    quality.draw,
+    diversity.draw,
+    wall_clock.draw,
+    bias.draw,
+    published.draw,
+    log_variance.draw_paper_quantity,
+)
+
+
+def draw_all(comparisons: Comparisons, folder: Path) -> Iterator[tuple[Drawn, str]]:
+    """Draw and write every figure that the data allows; yield each with its SVG text."""
+    for draw in FIGURES:
+        with drawing():
+            drawn = draw(comparisons)
+        if drawn is not None:
+            yield drawn, write(drawn, folder)

@@ -1,0 +1,237 @@
+"""What a figure is, and how it is written: SVG, PNG and its data, the same bytes for the same data.
+
+Figures are drawn on `matplotlib.figure.Figure` itself, without pyplot's global state. Sizes are in
+inches and made for one column of a page: panels are stacked, so a figure stays legible at 3.4
+inches in print and on a phone, and in grey (marker and dash repeat what colour says).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from estbench.report.formatting import clean
+from estbench.report.labels import estimator_facts
+from estbench.report.statistics import ENOUGH_SEEDS
+from estbench.report.style import MUTED, RC, estimator_order
+
+__all__ = [
+    "PNG_DPI",
+    "Drawn",
+    "biased_text",
+    "drawing",
+    "entries",
+    "few_text",
+    "fewest",
+    "label",
+    "label_room",
+    "n_text",
+    "order_rows",
+    "panel_title",
+    "side_by_side",
+    "stacked",
+    "write",
+]
+
+PNG_DPI = 160
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, with all that goes beside it.
+
+    Attributes:
+      name: File name without its ending.
+      title: A line: what is shown.
+      caption: What the marks are, n, the interval's method, what is up and what is better.
+      alt: What the figure says, from its numbers, for those who do not see it.
+      data: The numbers that are drawn; written as NAME.csv.
+      figure: The drawing.
+      table: The part of `data` (or another form of it) to print beneath the figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    data: pd.DataFrame
+    figure: Figure
+    table: pd.DataFrame | None = None
+
+
+def stacked(
+    rows: int,
+    *,
+    width: float = 5.2,
+    height: float | Sequence[float] = 1.95,
+    left: float = 0.52,
+    right: float = 1.42,
+    top: float = 0.32,
+    bottom: float = 0.5,
+    gap: float | Sequence[float] = 0.72,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `rows` panels in one column; all lengths in inches.
+
+    Args:
+      height: Of each panel, or one a panel.
+      left: Room for the vertical axis; `right` for labels at the ends of lines.
+      gap: Between panels, or one a gap; titles and horizontal axes are in it.
+    """
+    heights = [height] * rows if isinstance(height, (int, float)) else list(height)
+    gaps = [gap] * (rows - 1) if isinstance(gap, (int, float)) else list(gap)
+    total = top + sum(heights) + sum(gaps) + bottom
+    figure = Figure(figsize=(width, total))
+    FigureCanvasAgg(figure)
+    axes, edge = [], total - top
+    for index, tall in enumerate(heights):
+        box = (left / width, (edge - tall) / total, (width - left - right) / width, tall / total)
+        axes.append(figure.add_axes(box))
+        edge -= tall + (gaps[index] if index < len(gaps) else 0.0)
+    return figure, axes
+
+
+def side_by_side(
+    rows: int,
+    rooms: Sequence[float],
+    *,
+    panel: tuple[float, float] = (1.72, 1.5),
+    left: float = 0.7,
+    top: float = 0.5,
+    bottom: float = 0.46,
+    gap: float = 0.86,
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with a grid of panels, as a list of rows; all lengths in inches.
+
+    Args:
+      rooms: The room at the right of each column, for labels; one a column.
+      panel: Width and height of a panel.
+    """
+    wide, tall = panel
+    width = left + wide * len(rooms) + sum(rooms)
+    height = top + tall * rows + gap * (rows - 1) + bottom
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    grid = []
+    for row in range(rows):
+        edge = height - top - tall - row * (tall + gap)
+        starts = [left + wide * i + sum(rooms[:i]) for i in range(len(rooms))]
+        boxes = [(x / width, edge / height, wide / width, tall / height) for x in starts]
+        grid.append([figure.add_axes(box) for box in boxes])
+    return figure, grid
+
+
+def write(drawn: Drawn, folder: Path) -> str:
+    """Write NAME.svg, NAME.png and NAME.csv into `folder`; return the SVG's text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.StringIO()
+    salt = {"svg.hashsalt": f"estbench {drawn.name}"}  # ids in the file do not depend on chance
+    with drawing(salt), warnings.catch_warnings():
+        # A name from elsewhere may hold a letter that the font lacks; a box is drawn for it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawn.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.figure.savefig(
+            folder / f"{drawn.name}.png", format="png", dpi=PNG_DPI, metadata={"Software": None}
+        )
+    svg = buffer.getvalue()
+    (folder / f"{drawn.name}.svg").write_text(svg, encoding="utf-8")
+    drawn.data.to_csv(folder / f"{drawn.name}.csv", index=False, lineterminator="\n")
+    return svg
+
+
+def panel_title(axes: Axes, title: str, quantity: str = "") -> None:
+    """Head a panel with what it is about (bold) and what is up (a level vertical label)."""
+    head = axes.set_title(clean(title, 40))
+    if quantity:
+        axes.annotate(
+            quantity,
+            (1.0, 0.0),
+            (8.0, 2.0),
+            head,
+            textcoords="offset points",
+            color=MUTED,
+            size=8.0,
+        )
+
+
+def label_room(names: Iterable[str]) -> float:
+    """Return the inches that the longest label at a line's end needs."""
+    return 0.5 + 0.069 * max((len(label(name)) for name in names), default=0)
+
+
+def label(estimator: str) -> str:
+    """Return an estimator's name as figures write it, with a dagger if it is biased by design."""
+    dagger = "†" if estimator_facts(estimator).unbiased is False else ""
+    return clean(estimator, 26) + dagger
+
+
+def biased_text(names: Iterable[str]) -> str:
+    """Return what the dagger means, for the estimators of a figure that have one."""
+    biased = [name for name in order_rows(names) if estimator_facts(name).unbiased is False]
+    if not biased:
+        return ""
+    reasons = (f"{name} ({estimator_facts(name).why_biased or 'declared so'})" for name in biased)
+    return f" † biased by design, so not ranked: {'; '.join(reasons)}."
+
+
+def n_text(counts: pd.DataFrame, unit: str = "seeds") -> str:
+    """Return "n = 10 seeds", with every exception named.
+
+    Args:
+      counts: Columns task, estimator, n: the replicates behind each line.
+    """
+    if counts.empty:
+        return "no replicates"
+    usual = int(counts["n"].mode().max())
+    text = f"n = {usual} {unit if usual != 1 else unit.removesuffix('s')}"
+    others = counts[counts["n"] != usual].sort_values("n", kind="stable")
+    if others.empty:
+        return text
+    named = [
+        f"{row['estimator']} on {row['task']}: {row['n']}"
+        for row in entries(others.drop_duplicates(["task", "estimator"]))
+    ]
+    shown = "; ".join(named[:6]) + ("; and others" if len(named) > 6 else "")
+    return f"{text} ({shown})"
+
+
+def fewest(data: pd.DataFrame) -> pd.DataFrame:
+    """Return task, estimator, n: the least n behind any mark of each."""
+    rows = data.groupby(["task", "estimator"], sort=False)["n"].min()
+    return rows.rename("n").reset_index()
+
+
+def few_text(counts: Iterable[int]) -> str:
+    """Return a warning where any line stands on fewer than eight seeds, else nothing."""
+    fewest = min(counts, default=ENOUGH_SEEDS)
+    if fewest >= ENOUGH_SEEDS:
+        return ""
+    if fewest < 2:
+        return " Where there is one seed, there is no interval."
+    return f" Fewer than {ENOUGH_SEEDS} seeds: the intervals lean on normality."
+
+
+def entries(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows as plain dicts."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def drawing(settings: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+    """Return the context in which figures are drawn and written: the report's style."""
+    chosen: dict[Any, Any] = {**RC, **(settings or {})}
+    return matplotlib.rc_context(chosen)
+
+
+def order_rows(names: Iterable[str]) -> list[str]:
+    """Return estimators in the order of the palette, each once."""
+    return sorted(set(names), key=estimator_order)

@@ -1,0 +1,163 @@
+"""Quality against diversity after training: who scores well by repeating itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from estbench.report.comparisons import Comparisons
+from estbench.report.figures.base import (
+    Drawn,
+    biased_text,
+    entries,
+    few_text,
+    label,
+    n_text,
+    order_rows,
+    side_by_side,
+)
+from estbench.report.formatting import with_interval
+from estbench.report.labels import Metric, metric
+from estbench.report.statistics import Estimate
+from estbench.report.style import look
+
+__all__ = ["draw"]
+
+# What may stand on the horizontal axis; the first two that a task recorded do.
+CANDIDATES = ("nll_gen", "entropy", "distinct")
+TABLED = ("p_valid", "entropy", "distinct", "nll_gen", "tv")
+
+
+def draw(comparisons: Comparisons) -> Drawn | None:
+    """Draw final quality against final diversity, a row of panels a task."""
+    results = comparisons.results
+    panels: list[tuple[str, Metric, list[Metric]]] = []
+    for task in results.tasks:
+        quality = comparisons.primary(task)
+        across = [
+            metric(task, name)
+            for name in CANDIDATES
+            if any(comparisons.final(task, e, name).known for e in comparisons.trained(task))
+        ]
+        if quality and len(across) > 1:
+            panels.append((task, quality, across[:2]))
+    if not panels:
+        return None
+    data = pd.concat([_data(comparisons, *panel) for panel in panels], ignore_index=True)
+    names = order_rows(data["estimator"])
+    lines = -(-len(names) // 4)
+    figure, grid = side_by_side(
+        len(panels), [0.3, 0.12], panel=(2.05, 1.6), top=0.42 + 0.2 * lines, gap=0.78
+    )
+    for row, (task, quality, across) in zip(grid, panels, strict=True):
+        for ax, other in zip(row, across, strict=True):
+            chosen = data[(data["task"] == task) & (data["diversity"] == other.name)]
+            _panel(ax, chosen, other)
+        row[0].set_title(task)
+        row[0].set_ylabel(f"{quality.label} ({_arrow(quality)})")
+        row[1].tick_params(labelleft=False)
+    handles = [
+        Line2D(
+            [], [], color=look(n).colour, marker=look(n).marker, linestyle="none", label=label(n)
+        )
+        for n in names
+    ]
+    figure.legend(
+        handles=handles, loc="upper left", ncols=min(4, len(names)), fontsize=8, handletextpad=0.1
+    )
+    means = data[data["seed"].isna()]
+    counts = means[["task", "estimator", "n"]]
+    title = "Quality against diversity after the last batch"
+    caption = (
+        "Quality (up) against diversity (across) of the generator after training. Large mark: "
+        f"mean over seeds with 95 % t intervals in both directions, {n_text(counts)}; small marks: "
+        "single seeds. Goodness and oracle NLL can be had by repeating a few good sequences: an "
+        "estimator is better if it is better on both axes. Held-out NLL is better to the left; "
+        "entropy and distinct sequences should be near the data's, not as large as possible."
+        f"{few_text(counts['n'])}{biased_text(names)}"
+    )
+    table = _table(comparisons, [task for task, _, _ in panels])
+    said = "; ".join(
+        f"{row['estimator']} on {row['task']}: {row['quality']} {row['y']:.3g}, "
+        f"{row['diversity']} {row['x']:.3g}"
+        for row in entries(means)
+    )
+    return Drawn("diversity", title, caption, f"{title}. {said}.", data, figure, table)
+
+
+def _arrow(quality: Metric) -> str:
+    return {"higher": "higher is better", "lower": "lower is better"}.get(quality.better, "")
+
+
+def _data(
+    comparisons: Comparisons, task: str, quality: Metric, across: list[Metric]
+) -> pd.DataFrame:
+    """Return a row a point: single seeds, and means (seed missing) with intervals."""
+    rows: list[tuple[Any, ...]] = []
+    for estimator in comparisons.trained(task):
+        for other in across:
+            head = (task, estimator, other.name, quality.name)
+            x, y = (comparisons.final(task, estimator, m.name) for m in (other, quality))
+            numbers = (x.value, y.value, x.low, x.high, y.low, y.high, min(x.n, y.n))
+            rows.append((*head, pd.NA, *numbers))
+            xs, ys = (comparisons.finals(task, estimator, m.name) for m in (other, quality))
+            both = pd.concat({"x": xs, "y": ys}, axis=1, join="inner")
+            nan = float("nan")
+            for seed, (a, b) in zip(both.index, both.to_numpy(), strict=True):
+                rows.append((*head, seed, float(a), float(b), nan, nan, nan, nan, 1))
+    columns = ["task", "estimator", "diversity", "quality", "seed", "x", "y"]
+    frame = pd.DataFrame(rows, columns=[*columns, "x_low", "x_high", "y_low", "y_high", "n"])
+    return frame.astype({"seed": "Int64"})
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, across: Metric) -> None:
+    """Draw single seeds and means."""
+    names = order_rows(rows["estimator"])
+    seeds, means = rows[rows["seed"].notna()], rows[rows["seed"].isna()]
+    sns.scatterplot(
+        data=seeds,
+        x="x",
+        y="y",
+        hue="estimator",
+        style="estimator",
+        hue_order=names,
+        style_order=names,
+        palette={name: look(name).colour for name in names},
+        markers={name: look(name).marker for name in names},
+        s=9,
+        alpha=0.4,
+        linewidth=0,
+        legend=False,
+        ax=axes,
+    )
+    for point in entries(means):
+        style, x, y = look(point["estimator"]), point["x"], point["y"]
+        axes.plot([point["x_low"], point["x_high"]], [y, y], color=style.colour, linewidth=1.0)
+        axes.plot([x, x], [point["y_low"], point["y_high"]], color=style.colour, linewidth=1.0)
+        axes.plot([x], [y], marker=style.marker, color=style.colour, markersize=6)
+    axes.set_xlabel(across.axis, fontsize=8)
+    axes.set_ylabel("")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _table(comparisons: Comparisons, tasks: list[str]) -> pd.DataFrame:
+    """Return final quality and diversity in numbers."""
+    rows = []
+    for task in tasks:
+        quality = comparisons.primary(task)
+        assert quality is not None
+        for estimator in comparisons.trained(task):
+            row: dict[str, object] = {"task": task, "estimator": estimator}
+            for name in dict.fromkeys((quality.name, *TABLED)):
+                estimate: Estimate = comparisons.final(task, estimator, name)
+                if estimate.known:
+                    row[metric(task, name).label] = with_interval(estimate, "number", 3)
+            row["n"] = comparisons.final(task, estimator, quality.name).n
+            rows.append(row)
+    return pd.DataFrame(rows).fillna("–")

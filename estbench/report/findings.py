@@ -1,0 +1,236 @@
+"""What was found, in plain sentences made from the tests; a number never stands without its n."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from estbench.report.comparisons import ALPHA, BASELINED, PLAIN, Comparisons
+from estbench.report.formatting import clean, p_text, quantity, ratio, seconds, with_interval
+from estbench.report.labels import Metric, estimator_facts, peer, without_baseline
+from estbench.report.statistics import ENOUGH_SEEDS, Estimate, holm
+
+__all__ = ["TaskFindings", "task_findings"]
+
+EVALUATION = "variance_per_evaluation"
+SEQUENCE = "variance_per_sequence"
+SECOND = "variance_per_second"
+
+
+@dataclass(frozen=True)
+class TaskFindings:
+    """The sentences about one task, the weightiest first."""
+
+    task: str
+    sentences: tuple[str, ...]
+
+
+def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
+    """Return the findings of every task that has any."""
+    found = []
+    for task in comparisons.results.tasks:
+        sentences = (
+            *_control_variates(comparisons, task),
+            *_lowest(comparisons, task),
+            *_baseline_alone(comparisons, task),
+            *_quality(comparisons, task),
+            *_time(comparisons, task),
+            *_bias(comparisons, task),
+        )
+        if sentences:
+            found.append(TaskFindings(task, sentences))
+    return found
+
+
+def _lowest(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say which estimators have the least variance for each cost, and who ties with them."""
+    ranked = [name for name in comparisons.measured(task) if _ranked(name)]
+    words = {EVALUATION: "per reward evaluation", SECOND: "per second", SEQUENCE: "per sequence"}
+    parts = []
+    for cost, per in words.items():
+        values = {name: _against(comparisons, task, cost, name) for name in ranked}
+        known = {name: value for name, value in values.items() if value.known}
+        if len(known) < 2 or BASELINED not in ranked:
+            continue
+        best = min(known, key=lambda name: known[name].value)
+        tied = [
+            name
+            for name in known
+            if name != best and not comparisons.told_apart(task, cost, best, name)
+        ]
+        text = f"{per} {best}"
+        if best != BASELINED:
+            plain = comparisons.compare(task, cost, best, PLAIN)
+            text += f", {with_interval(known[best])} of {BASELINED}'s"
+            if plain.known and best != PLAIN:
+                text += f" and {ratio(plain.value)} of un-baselined {PLAIN}'s"
+        tie = f"cannot be told from {_list(tied)}" if tied else "told apart from all others"
+        parts.append(f"{text} ({tie}, {_n(known[best])})")
+    if parts:
+        yield f"Lowest gradient variance: {'; '.join(parts)}."
+
+
+def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say what each control variate is worth at equal baseline, and at what cost."""
+    for name in comparisons.measured(task):
+        equal = peer(name) if peer(name) in comparisons.measured(task) else ""
+        gain = comparisons.control_variate_gain(task, name)
+        if without_baseline(name) or name == BASELINED or not (gain.known or _family(name)):
+            continue
+        against = equal or BASELINED
+        sequence, evaluation, second = (
+            comparisons.compare(task, q, name, against) for q in (SEQUENCE, EVALUATION, SECOND)
+        )
+        if not evaluation.known:
+            continue
+        p_value = comparisons.p_holm(task, EVALUATION, name, against)
+        apart = comparisons.told_apart(task, EVALUATION, name, against)
+        verdict = (
+            "cannot be told from"
+            if not apart
+            else "is lower than"
+            if evaluation.value < 1
+            else "is higher than"
+        )
+        label = estimator_facts(name).baseline
+        where = f"At equal baseline ({label})" if equal else f"Against {BASELINED}"
+        text = (
+            f"{where}, {name}'s variance per reward evaluation {verdict} {against}'s: "
+            f"{with_interval(evaluation)} (Holm {p_text(p_value)}, {_n(evaluation)}); "
+            f"per sequence {with_interval(sequence)}"
+        )
+        if second.known:
+            text += f", per second {with_interval(second)}"
+        if gain.known:
+            text += (
+                f". Against its own draws with the control variate left out: {with_interval(gain)}"
+            )
+        yield text + "."
+
+
+def _baseline_alone(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say what a baseline alone gives, so that no ratio to `reinforce` is read as more."""
+    estimate = comparisons.compare(task, SEQUENCE, BASELINED, PLAIN)
+    if estimate.known:
+        yield (
+            f"A baseline alone takes {PLAIN}'s variance per sequence to {with_interval(estimate)} "
+            f"({BASELINED}, {_n(estimate)}): every ratio to {PLAIN} holds that factor."
+        )
+
+
+def _quality(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say which trained estimators ended best on the task's own metric."""
+    metric = comparisons.primary(task)
+    if metric is None or metric.better == "neither":
+        return
+    names = comparisons.trained(task)
+    finals = {name: comparisons.final(task, name, metric.name) for name in names}
+    known = {name: value for name, value in finals.items() if value.known}
+    if len(known) < 2:
+        return
+    sign = 1.0 if metric.better == "higher" else -1.0
+    best = max(known, key=lambda name: sign * known[name].value)
+    tied: list[str] = []
+    apart: list[str] = []
+    for name in known:
+        if name == best:
+            continue
+        told = comparisons.told_apart(task, "quality", best, name)
+        (apart if told else tied).append(name)
+    parts = [f"{_list(tied)} cannot be told apart from it"] if tied else []
+    parts += [_worse(comparisons, task, metric, name, best) for name in apart]
+    digits = _digits(known[best])
+    yield (
+        f"After training, {metric.label} is best for {best}, "
+        f"{with_interval(known[best], 'number', digits)}; {'; '.join(parts)} ({_n(known[best])})."
+    )
+
+
+def _worse(comparisons: Comparisons, task: str, metric: Metric, name: str, best: str) -> str:
+    gap = comparisons.compare(task, "quality", name, best)
+    side = "lower" if gap.value < 0 else "higher"
+    near, far = sorted((abs(gap.low), abs(gap.high)))
+    size = Estimate(abs(gap.value), near, far, gap.n)
+    p_value = comparisons.p_holm(task, "quality", name, best)
+    digits = _digits(size)
+    return f"{name} is {side} by {with_interval(size, 'number', digits)} (Holm {p_text(p_value)})"
+
+
+def _time(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say what a step takes."""
+    base = comparisons.seconds(task, PLAIN)
+    if not base.known:
+        return
+    others = [
+        f"{name} {with_interval(estimate)}"
+        for name in comparisons.timed(task)
+        if name != PLAIN
+        and (estimate := comparisons.compare(task, "seconds_per_step", name, PLAIN)).known
+    ]
+    if others:
+        yield (
+            f"A generator step takes {PLAIN} {seconds(base.value)} and the others a multiple of "
+            f"it: {', '.join(others)} ({base.n} rounds)."
+        )
+
+
+def _bias(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say whose bias was found, and how much the others could still hide."""
+    estimates = {name: comparisons.bias(task, name) for name in comparisons.measured(task)}
+    known = {name: value for name, value in estimates.items() if value.has_interval}
+    # One-sided (a squared bias is not negative), and Holm over the estimators of the task.
+    sides = [v.p_value / 2 if v.value > 0 else 1 - v.p_value / 2 for v in known.values()]
+    adjusted = dict(zip(known, holm(sides), strict=True))
+    found = [name for name in known if adjusted[name] < ALPHA]
+    clear = {name: value for name, value in known.items() if name not in found}
+    if found:
+        listed = ", ".join(f"{name} {_percent(known[name])}" for name in found)
+        yield (
+            f"The mean gradient differs from the true one by more than noise (Holm) for {listed}."
+        )
+    if clear:
+        worst = max(clear, key=lambda name: clear[name].high)
+        yield (
+            f"No bias is found for {_list(list(clear))}; the largest that the draws leave possible "
+            f"is {quantity(100 * clear[worst].high)} % of the gradient ({worst})."
+        )
+
+
+def _percent(value: Estimate) -> str:
+    low, high = quantity(100 * value.low), quantity(100 * value.high)
+    return f"({quantity(100 * value.value)} % [{low}, {high}] of the gradient)"
+
+
+def _ranked(estimator: str) -> bool:
+    return estimator_facts(estimator).unbiased is not False
+
+
+def _family(estimator: str) -> bool:
+    """Whether an estimator is of a control variate family."""
+    return estimator.split("-")[0] in ("rebar", "relax")
+
+
+def _against(comparisons: Comparisons, task: str, cost: str, name: str) -> Estimate:
+    if name == BASELINED:
+        own = comparisons.log_variance(task, name)
+        timed = cost != SECOND or name in comparisons.timed(task)
+        return Estimate(1.0, n=own.n) if own.known and timed else Estimate(float("nan"))
+    return comparisons.compare(task, cost, name, BASELINED)
+
+
+def _n(estimate: Estimate) -> str:
+    few = ", too few to rank by" if estimate.n < ENOUGH_SEEDS else ""
+    return f"n = {estimate.n}{few}"
+
+
+def _digits(estimate: Estimate) -> int:
+    """Return the decimals that a score's interval justifies."""
+    width = estimate.high - estimate.low if estimate.has_interval else abs(estimate.value)
+    return 2 if width >= 0.1 or not width > 0 else 3
+
+
+def _list(names: Sequence[str]) -> str:
+    names = [clean(name, 60) for name in names]
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

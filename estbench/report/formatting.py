@@ -1,0 +1,92 @@
+"""Numbers as people read them: few digits, the same everywhere in the report."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from estbench.report.statistics import Estimate
+
+__all__ = ["clean", "interval", "number", "p_text", "quantity", "ratio", "seconds", "with_interval"]
+
+UNKNOWN = "–"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a plain number with a fixed count of decimals ("−0.38"), or a dash if unknown."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0.0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def quantity(value: float) -> str:
+    """Return a positive quantity of any size with two to three significant digits."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    size = abs(value)
+    if size == 0.0:
+        return "0"
+    if size >= 99_950 or size < 9.995e-5:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    if size >= 99.95:
+        return f"{float(f'{value:.3g}'):,.0f}".replace("-", "−")
+    if size >= 9.995:
+        return number(value, 1)
+    if size >= 0.0995:
+        return number(value, 2)
+    return f"{value:.2g}".replace("-", "−")
+
+
+def ratio(value: float) -> str:
+    """Return a ratio ("0.63×")."""
+    return quantity(value) + "×" if math.isfinite(value) else UNKNOWN
+
+
+def seconds(value: float) -> str:
+    """Return a duration with its unit, from microseconds to hours."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    for limit, scale, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s")):
+        if value < limit:
+            return f"{quantity(value * scale)} {unit}"
+    minutes = value / 60.0
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def interval(estimate: Estimate, style: str = "ratio", digits: int = 2) -> str:
+    """Return "[0.55, 0.72]", or nothing where there is no interval."""
+    if not estimate.has_interval:
+        return ""
+    write = quantity if style in ("ratio", "quantity") else lambda x: number(x, digits)
+    return f"[{write(estimate.low)}, {write(estimate.high)}]"
+
+
+def with_interval(estimate: Estimate, style: str = "ratio", digits: int = 2) -> str:
+    """Return "0.63× [0.55, 0.72]" (style "ratio"), or the same of a plain number or quantity."""
+    if style == "ratio":
+        head = ratio(estimate.value)
+    elif style == "quantity":
+        head = quantity(estimate.value)
+    else:
+        head = number(estimate.value, digits)
+    return f"{head} {interval(estimate, style, digits)}".rstrip()
+
+
+def p_text(p_value: float) -> str:
+    """Return "p = .03" or "p < .001"."""
+    if not math.isfinite(p_value):
+        return "not tested"
+    if p_value < 0.001:
+        return "p < .001"
+    digits = 3 if p_value < 0.01 else 2
+    return "p = " + f"{p_value:.{digits}f}".replace("0.", ".", 1)
+
+
+def clean(text: object, limit: int = 400) -> str:
+    """Return `text` on one line, without control characters, cut at `limit` characters."""
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", str(text)).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"

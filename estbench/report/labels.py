@@ -1,0 +1,151 @@
+"""What things are called: metrics, units and the facts about estimators, from the registries.
+
+A result set may name an estimator or a task that this installation does not know (a plugin that is
+not loaded, a newer version). The report is still drawn; it only says less about that name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from estbench.errors import UserError
+
+__all__ = ["EstimatorFacts", "Metric", "best_value", "estimator_facts", "metric", "peer"]
+__all__ += ["primary_metric", "without_baseline"]
+
+# What asking a registry for a name that it does not have may raise.
+_UNKNOWN = (ImportError, AttributeError, KeyError, UserError)
+
+# REINFORCE with each baseline.
+_VARIANTS = ("reinforce", "reinforce-ema", "reinforce-constant", "reinforce-critic")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as the report shows it.
+
+    Attributes:
+      name: Its name in the records.
+      label: In words, for an axis.
+      unit: In words; empty where there is none.
+      better: "higher", "lower" or "neither".
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: str
+
+    @property
+    def axis(self) -> str:
+        """The text of an axis: label, and unit in brackets."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+@dataclass(frozen=True)
+class EstimatorFacts:
+    """What the registry says of an estimator.
+
+    Attributes:
+      baseline: Its baseline's name, such as "none"; empty if not known.
+      unbiased: None if not known.
+      why_biased: The reason where it is biased.
+      summary: One line on what it is.
+    """
+
+    baseline: str = ""
+    unbiased: bool | None = None
+    why_biased: str = ""
+    summary: str = ""
+
+
+_METRICS = {
+    known.name: known
+    for known in (
+        Metric("goodness", "goodness", "windows per sequence", "higher"),
+        Metric("p_valid", "P(valid)", "", "higher"),
+        Metric("tv", "total variation", "", "lower"),
+        Metric("kl", "KL to the data", "nats per token", "lower"),
+        Metric("bigram_kl", "bigram KL", "nats", "lower"),
+        Metric("distinct", "distinct sequences", "fraction of a sample", "neither"),
+        Metric("entropy", "generator's entropy", "nats per token", "neither"),
+        Metric("nll_oracle", "oracle NLL", "nats per token", "lower"),
+        Metric("nll_gen", "held-out NLL", "nats per token", "lower"),
+        Metric("kl_reverse", "reverse KL", "nats per token", "lower"),
+        Metric("kl_forward", "forward KL", "nats per token", "lower"),
+        Metric("log_variance", "log variance", "nats", "lower"),
+    )
+}
+
+
+def metric(task: str, name: str) -> Metric:
+    """Return the metric `name` of `task`, as its task declares it or as it is commonly known."""
+    try:
+        from estbench import tasks
+
+        declared = tasks.info(task).metrics[name]
+    except _UNKNOWN:
+        return _METRICS.get(name, Metric(name, name.replace("_", " "), "", "neither"))
+    return Metric(name, declared.label, declared.unit, declared.better)
+
+
+def primary_metric(task: str, available: tuple[str, ...]) -> Metric | None:
+    """Return the metric that says how good a task's sequences are, if it was recorded."""
+    try:
+        from estbench import tasks
+
+        name: str = tasks.info(task).primary_metric
+    except _UNKNOWN:
+        name = ""
+    for candidate in (name, "goodness", "nll_oracle", "p_valid", "nll_gen"):
+        if candidate and candidate in available:
+            return metric(task, candidate)
+    return None
+
+
+def peer(estimator: str) -> str:
+    """Return the REINFORCE variant with the same baseline as `estimator`, or "" if none has.
+
+    A control variate is judged against it: what differs between the two is not the baseline.
+    """
+    own = estimator_facts(estimator).baseline
+    if not own or own == "none" or estimator in _VARIANTS:
+        return ""
+    return next((name for name in _VARIANTS if estimator_facts(name).baseline == own), "")
+
+
+def without_baseline(estimator: str) -> bool:
+    """Whether nothing is subtracted from the reward, so that a ratio to it flatters."""
+    return estimator == _VARIANTS[0] or estimator_facts(estimator).baseline == "none"
+
+
+def best_value(task: str, name: str) -> tuple[float, str]:
+    """Return the best value a metric can have on a task, and what that is; nan if not known."""
+    if name == "goodness":
+        try:
+            from estbench import tasks
+
+            return float(tasks.info(task).length - 2), "maximum, T − 2"
+        except _UNKNOWN:
+            return math.nan, ""
+    if name in ("p_valid",):
+        return 1.0, "maximum"
+    return math.nan, ""
+
+
+def estimator_facts(estimator: str) -> EstimatorFacts:
+    """Return what the registry says of `estimator`, or nothing known."""
+    try:
+        return _declared(estimator)
+    except _UNKNOWN:
+        return EstimatorFacts()
+
+
+@cache  # what raises is not kept, so a plugin that is loaded later is found
+def _declared(estimator: str) -> EstimatorFacts:
+    from estbench import estimators
+
+    known = estimators.info(estimator)
+    return EstimatorFacts(known.baseline, known.unbiased, known.why_biased, known.summary)

@@ -1,0 +1,292 @@
+"""Reads a result set's JSON records into frames: one row a run, a batch, a snapshot, a round.
+
+Rows come in one order (tasks, estimators, seeds), whatever the order on disk or in the manifest,
+so that everything made of them is the same to the byte. Failed and missing runs are rows too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from estbench.errors import UserError
+from estbench.report.formatting import clean
+from estbench.report.style import estimator_order, task_order
+from estbench.store import CorruptRecordError, ResultSet
+
+__all__ = ["Failure", "Results", "load"]
+
+Record = dict[str, Any]
+
+RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", "wall_s", "cpu_s"]
+RUN_COLUMNS += ["peak_mb"]
+CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
+SNAPSHOT_FIELDS = ["snapshot", "draws", "sequences_per_draw", "total_variance", "variance_low"]
+SNAPSHOT_FIELDS += ["variance_high", "kurtosis", "relative_bias", "bias_low", "bias_high", "snr"]
+SNAPSHOT_FIELDS += ["cosine", "mse", "hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals"]
+SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
+# After DESIGN's columns: what the figures need beside them.
+SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
+# The squared bias with its sign. Records without it have the root alone, cut off at zero.
+SIGNED_BIAS = "relative_bias_squared"
+TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run or measurement that did not end well, with everything its record says."""
+
+    kind: str
+    task: str
+    estimator: str
+    seed: int
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """A result set in memory.
+
+    Attributes:
+      directory: Where it lies.
+      manifest: manifest.json, or {} where there is none.
+      runs: One row a training run that exists, failed or is missing (`status`), with final metrics.
+      curves: One row a run and batch; a column a metric.
+      variance: One row an estimator, seed and snapshot; failed measurements have no snapshot.
+      timing: One row a task, estimator and round of the timing pass.
+      failures: Every failed record.
+    """
+
+    directory: Path
+    manifest: Record
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    variance: pd.DataFrame
+    timing: pd.DataFrame
+    failures: tuple[Failure, ...]
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """Every task that any record names, in natural order."""
+        frames = (self.runs, self.variance, self.timing)
+        return sorted({t for frame in frames for t in frame["task"]}, key=task_order)
+
+    def estimators(self, frame: pd.DataFrame, task: str | None = None) -> list[str]:
+        """Return the estimators that `frame` holds (for `task`), in the order of the palette."""
+        rows = frame if task is None else frame[frame["task"] == task]
+        return sorted(set(rows["estimator"]), key=estimator_order)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every metric of the curves."""
+        return [name for name in self.curves.columns if name not in CURVE_COLUMNS]
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """The rows of `variance` that hold a measurement."""
+        return self.variance[self.variance["snapshot"].notna()]
+
+
+def load(directory: Path) -> Results:
+    """Read the result set in `directory`.
+
+    Raises:
+      UserError: If there is no such folder, no record in it, or a record is not readable.
+    """
+    if not directory.is_dir():
+        raise UserError(f"no result set at {directory}: not a folder; estbench run --out makes one")
+    store = ResultSet(directory)
+    runs, snapshots = _checked(store.runs()), _checked(store.snapshots())
+    timing, references = _checked(store.timing()), _checked(store.references())
+    if not (runs or snapshots or timing):
+        raise UserError(
+            f"nothing to report in {directory}: it holds no runs, snapshots or timing yet; "
+            f"estbench run --out {directory} computes them"
+        )
+    manifest = store.manifest() or {}
+    every = [("training", runs), ("snapshots", snapshots), ("reference", references)]
+    failures = [_failure(kind, r) for kind, records in every for r in records if _failed(r)]
+    failures += [_failure("timing", record) for record in timing if _failed(record)]
+    return Results(
+        directory,
+        manifest,
+        _ordered(_run_frame(runs, manifest), "seed"),
+        _ordered(_curve_frame(runs), "seed", "step"),
+        _ordered(_variance_frame(snapshots), "seed", "snapshot"),
+        _ordered(_timing_frame(timing), "round"),
+        tuple(sorted(failures, key=_failure_order)),
+    )
+
+
+def _checked(records: Iterator[Record]) -> list[Record]:
+    """Return every record of a kind, or say which file is damaged."""
+    try:
+        return list(records)
+    except CorruptRecordError as error:
+        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+
+
+def _failed(record: Record) -> bool:
+    return str(record.get("status", "ok")) != "ok"
+
+
+def _failure(kind: str, record: Record) -> Failure:
+    error = record.get("error") or {}
+    return Failure(
+        kind,
+        str(record.get("task") or ""),
+        str(record.get("estimator") or ""),
+        _integer(record.get("seed"), -1),
+        _message(record),
+        str(error.get("traceback") or ""),
+    )
+
+
+def _message(record: Record) -> str:
+    """Return "Type: message" of a failed record, "" of a good one."""
+    if not _failed(record):
+        return ""
+    error = record.get("error") or {}
+    return clean(f"{error.get('type', 'Error')}: {error.get('message', '')}")
+
+
+def _failure_order(failure: Failure) -> tuple[Any, ...]:
+    task, estimator = task_order(failure.task), estimator_order(failure.estimator)
+    return failure.kind, task, estimator, failure.seed
+
+
+def _run_frame(records: list[Record], manifest: Record) -> pd.DataFrame:
+    """Return the rows of tables/runs; runs that the experiment asks for and are not there too."""
+    rows: list[Record] = []
+    for record in records:
+        timing = record.get("timing") or {}
+        row = _identity(record)
+        row |= {"status": record.get("status", "ok"), "error": _message(record)}
+        row |= {"steps": record.get("steps")}
+        row |= {name: _float(timing.get(name)) for name in ("wall_s", "cpu_s", "peak_mb")}
+        final = record.get("final") or {}
+        rows.append(row | {f"final.{name}": _float(value) for name, value in final.items()})
+    there = {(row["task"], row["estimator"], row["seed"]) for row in rows}
+    for task, estimator, seed in _expected(manifest):
+        if (task, estimator, seed) not in there:
+            row = {"task": task, "estimator": estimator, "seed": seed}
+            rows.append(row | {"status": "missing", "error": ""})
+    finals = sorted({name for row in rows for name in row if name.startswith("final.")})
+    frame = pd.DataFrame(rows, columns=RUN_COLUMNS + finals)
+    # In the table a final metric has its own name, unless that is already a column's.
+    bare = {name: name.removeprefix("final.") for name in finals}
+    frame = frame.rename(columns={k: v for k, v in bare.items() if v not in RUN_COLUMNS})
+    return frame.astype({"seed": "int64", "steps": "Int64"})
+
+
+def _expected(manifest: Record) -> Iterator[tuple[str, str, int]]:
+    """Yield the training runs that the manifest's experiment asks for."""
+    experiment = manifest.get("experiment") or {}
+    for task in experiment.get("tasks") or ():
+        for estimator in experiment.get("estimators") or ():
+            for seed in experiment.get("seeds") or ():
+                yield str(task), str(estimator), int(seed)
+
+
+def _curve_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a run and batch, with a column a metric."""
+    parts: list[tuple[Record, int, dict[str, NDArray[np.float64]]]] = []
+    for record in records:
+        curves = record.get("curves")
+        if _failed(record) or not curves:
+            continue
+        named = {name: curves.get(name) or [] for name in ("step", "reward_evals", "seconds")}
+        named |= curves.get("metrics") or {}
+        # null becomes nan
+        columns = {str(k): np.array(v, dtype=np.float64) for k, v in named.items()}
+        parts.append((_identity(record), len(columns["step"]), columns))
+    metrics = sorted({name for _, _, columns in parts for name in columns} - set(CURVE_COLUMNS))
+    lengths = [length for _, length, _ in parts]
+    data: dict[str, Any] = {}
+    for name in ("task", "estimator", "seed"):
+        data[name] = np.repeat(np.array([identity[name] for identity, _, _ in parts]), lengths)
+    for name in CURVE_COLUMNS[3:] + metrics:
+        values = [_padded(columns.get(name), length) for _, length, columns in parts]
+        data[name] = np.concatenate(values) if values else np.empty(0)
+    return pd.DataFrame(data).astype({"seed": "int64", "step": "int64"})
+
+
+def _padded(values: NDArray[np.float64] | None, length: int) -> NDArray[np.float64]:
+    """Return `values`, or as many unknown ones where a run lacks the metric."""
+    if values is None or len(values) != length:
+        return np.full(length, np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _variance_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a snapshot; a failed measurement is one row without a snapshot."""
+    rows: list[Record] = []
+    numbers = [*SNAPSHOT_FIELDS[1:], *SNAPSHOT_EXTRAS, SIGNED_BIAS]
+    for record in records:
+        identity = _identity(record)
+        status = {"status": record.get("status", "ok"), "error": _message(record)}
+        if _failed(record):
+            rows.append(identity | status | {"snapshot": None})
+            continue
+        for entry in record.get("snapshots") or ():
+            values: Record = {name: _float(entry.get(name)) for name in numbers}
+            values["snapshot"] = _integer(entry.get("snapshot"), 0)
+            rows.append(identity | status | values)
+    columns = ["task", "estimator", "seed", "snapshot", *numbers, "status", "error"]
+    frame = pd.DataFrame(rows, columns=columns)
+    clipped = frame["relative_bias"].astype("float64") ** 2
+    frame[SIGNED_BIAS] = frame[SIGNED_BIAS].astype("float64").fillna(clipped)
+    whole = ["draws", "sequences_per_draw", "step"]
+    frame = frame.astype(dict.fromkeys(numbers, "float64") | {"seed": "int64", "snapshot": "Int64"})
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _timing_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a task, estimator and round."""
+    rows: list[Record] = []
+    for record in records:
+        for entry in () if _failed(record) else record.get("rows") or ():
+            row: Record = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
+            row["round"] = _integer(record.get("round"), 0)
+            row["seconds_per_step"] = _float(entry.get("seconds_per_step"))
+            rows.append(row)
+    frame = pd.DataFrame(rows, columns=TIMING_COLUMNS)
+    return frame.astype({"round": "int64", "seconds_per_step": "float64"})
+
+
+def _identity(record: Record) -> Record:
+    return {
+        "task": str(record.get("task")),
+        "estimator": str(record.get("estimator")),
+        "seed": _integer(record.get("seed"), 0),
+    }
+
+
+def _ordered(frame: pd.DataFrame, *then: str) -> pd.DataFrame:
+    """Return the rows by task (natural order), estimator (the palette's) and `then`."""
+    orders: dict[str, Callable[[str], Any]] = {"task": task_order, "estimator": estimator_order}
+    ranks = {}
+    for column, key in orders.items():
+        names = sorted(set(frame[column]), key=key)
+        ranks[f"_{column}"] = frame[column].map({name: i for i, name in enumerate(names)})
+    table = frame.assign(**ranks).sort_values(["_task", "_estimator", *then], kind="stable")
+    return table.drop(columns=list(ranks)).reset_index(drop=True)
+
+
+def _float(value: Any) -> float:
+    """Return a float; null (how records store what is not finite) is nan."""
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else math.nan
+
+
+def _integer(value: Any, default: int) -> int:
+    return default if value is None else int(value)

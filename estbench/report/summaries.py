@@ -1,0 +1,99 @@
+"""tables/summary.csv: one row a task, estimator and quantity, with interval and test."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from estbench.report.comparisons import QUANTITIES, Comparisons
+from estbench.report.records import RUN_COLUMNS
+from estbench.report.statistics import Estimate
+
+__all__ = ["SUMMARY_COLUMNS", "summary_frame"]
+
+SUMMARY_COLUMNS = ["task", "estimator", "metric", "estimate", "low", "high", "n", "against"]
+SUMMARY_COLUMNS += ["p_value", "p_holm", "kind"]
+
+
+def summary_frame(comparisons: Comparisons) -> pd.DataFrame:
+    """Return the summary: means, then ratios and differences to what an estimator is held against.
+
+    That is `reinforce`, `reinforce-ema` and the REINFORCE with the estimator's own baseline.
+
+    Returns:
+      Columns SUMMARY_COLUMNS. `estimate`, `low` and `high` are a mean ("mean", "geometric mean"), a
+      ratio or a difference of paired replicates (`kind`) with its 95 % t interval; `n` counts
+      replicates; `against` is the estimator of the comparison, with the p-value of no difference,
+      raw and Holm-adjusted over all pairs of estimators of that task and quantity.
+    """
+    rows = [row for task in comparisons.results.tasks for row in _task_rows(comparisons, task)]
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def _task_rows(comparisons: Comparisons, task: str) -> list[tuple[object, ...]]:
+    """Return the rows of one task, estimator by estimator."""
+    results = comparisons.results
+    names = {
+        name: results.estimators(frame, task)
+        for name, frame in (
+            ("runs", results.runs),
+            ("variance", results.variance),
+            ("timing", results.timing),
+        )
+    }
+    everyone = results.estimators(
+        pd.DataFrame({"estimator": [name for group in names.values() for name in group]})
+    )
+    finals = [name for name in results.runs.columns if name not in RUN_COLUMNS]
+    rows: list[tuple[object, ...]] = []
+    for estimator in everyone:
+        for label, estimate, kind in _means(comparisons, task, estimator, finals):
+            if estimate.known:
+                rows.append(_row(task, estimator, label, estimate, "", kind, float("nan")))
+        for quantity, kind in QUANTITIES.items():
+            for against in comparisons.references(task, estimator):
+                estimate = comparisons.compare(task, quantity, estimator, against)
+                if estimate.known:
+                    label = _comparison_label(comparisons, task, quantity)
+                    adjusted = comparisons.p_holm(task, quantity, estimator, against)
+                    rows.append(_row(task, estimator, label, estimate, against, kind, adjusted))
+    return rows
+
+
+def _means(
+    comparisons: Comparisons, task: str, estimator: str, finals: list[str]
+) -> list[tuple[str, Estimate, str]]:
+    """Return (metric, estimate, kind) of what is not a comparison."""
+    table = [
+        ("log_variance", comparisons.log_variance(task, estimator), "mean"),
+        ("log_variance_own", comparisons.own_log_variance(task, estimator), "mean"),
+        ("relative_bias", comparisons.bias(task, estimator), "mean"),
+        (
+            "variance_over_no_control_variate",
+            comparisons.control_variate_gain(task, estimator),
+            "ratio",
+        ),
+        ("seconds_per_step", comparisons.seconds(task, estimator), "geometric mean"),
+    ]
+    table += [(name, comparisons.final(task, estimator, name), "mean") for name in finals]
+    return table
+
+
+def _comparison_label(comparisons: Comparisons, task: str, quantity: str) -> str:
+    """Return the name of a comparison's row ("goodness_difference", "seconds_per_step_ratio")."""
+    metric = comparisons.primary(task)
+    base = metric.name if quantity == "quality" and metric else quantity
+    return f"{base}_{QUANTITIES[quantity]}"
+
+
+def _row(
+    task: str,
+    estimator: str,
+    metric: str,
+    estimate: Estimate,
+    against: str,
+    kind: str,
+    adjusted: float,
+) -> tuple[object, ...]:
+    values = (estimate.value, estimate.low, estimate.high, estimate.n)
+    p_value = estimate.p_value if against else float("nan")
+    return (task, estimator, metric, *values, against, p_value, adjusted, kind)

@@ -1,0 +1,85 @@
+"""Writes tables/: the tidy data of a result set, as CSV for people and Parquet for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from estbench.report.comparisons import PLAIN, Comparisons
+from estbench.report.records import CURVE_COLUMNS, Results
+
+__all__ = ["curve_table", "run_table", "timing_table", "variance_table", "write_tables"]
+
+
+def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write every table, and the summary, into `folder` and return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    makers: dict[str, Callable[[], pd.DataFrame]] = {
+        "runs": lambda: run_table(comparisons.results),
+        "curves": lambda: curve_table(comparisons.results),
+        "variance": lambda: variance_table(comparisons.results),
+        "timing": lambda: timing_table(comparisons),
+    }
+    paths = []
+    for name, make in makers.items():
+        table = make()
+        paths.append(write_csv(table, folder / f"{name}.csv"))
+        paths.append(folder / f"{name}.parquet")
+        table.to_parquet(paths[-1], index=False)
+    paths.append(write_csv(summary, folder / "summary.csv"))
+    paths.append(write_csv(comparisons.all_pairs, folder / "comparisons.csv"))
+    return paths
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table with the shortest digits that read back as the same number."""
+    table.to_csv(path, index=False, lineterminator="\n")
+    return path
+
+
+def run_table(results: Results) -> pd.DataFrame:
+    """Return a row a training run, with `status` ok, failed or missing, and its final metrics."""
+    return results.runs
+
+
+def curve_table(results: Results) -> pd.DataFrame:
+    """Return a row a run, batch and metric that has a value there."""
+    wide = results.curves
+    long = wide.reset_index().melt(
+        id_vars=["index", *CURVE_COLUMNS], value_vars=results.metrics, var_name="metric"
+    )
+    long = long.dropna(subset=["value"]).sort_values(["index", "metric"], kind="stable")
+    return long[[*CURVE_COLUMNS, "metric", "value"]].reset_index(drop=True)
+
+
+def variance_table(results: Results) -> pd.DataFrame:
+    """Return a row a snapshot; failed measurements are rows with `status` and `error`."""
+    return results.variance
+
+
+def timing_table(comparisons: Comparisons) -> pd.DataFrame:
+    """Return a row a round, with the ratio to `reinforce` in that round.
+
+    `low` and `high` are the 95 % t interval of the geometric mean ratio over all rounds
+    (`mean_ratio`), the same in each row of an estimator.
+    """
+    times = comparisons.results.timing
+    plain = times[times["estimator"] == PLAIN].set_index(["task", "round"])["seconds_per_step"]
+    keys = pd.MultiIndex.from_frame(times[["task", "round"]])
+    ratio = times["seconds_per_step"].to_numpy() / plain.reindex(keys).to_numpy()
+    estimates = {
+        (task, estimator): comparisons.compare(task, "seconds_per_step", estimator, PLAIN)
+        for task in comparisons.results.tasks
+        for estimator in comparisons.timed(task)
+    }
+    own = [
+        estimates[task, name] for task, name in zip(times["task"], times["estimator"], strict=True)
+    ]
+    return times.assign(
+        ratio=ratio,
+        low=[estimate.low for estimate in own],
+        high=[estimate.high for estimate in own],
+        mean_ratio=[estimate.value for estimate in own],
+    )

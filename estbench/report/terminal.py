@@ -1,0 +1,167 @@
+"""The summary in a terminal: a table a task, one or two lines an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.formatting import clean, number, quantity, ratio
+from estbench.report.labels import estimator_facts
+from estbench.report.statistics import ENOUGH_SEEDS, Estimate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["show"]
+
+Column = tuple[str, Callable[[str], tuple[str, str]]]
+
+
+def show(comparisons: Comparisons, console: Console) -> None:
+    """Print a table a task, what the columns are, and the runs that failed or are missing."""
+    from rich.markup import escape
+
+    results = comparisons.results
+    few = False
+    for task in results.tasks:
+        names = _names(comparisons, task)
+        if not names:
+            continue
+        variance, training = _columns(comparisons, task)
+        console.print(f"\n[bold]{escape(clean(task, 60))}[/bold]")
+        whole = _table(comparisons, task, names, variance + training)
+        wanted = console.measure(whole, options=console.options.update(width=1000)).maximum
+        if wanted <= console.width:
+            console.print(whole)
+        else:
+            for group in (variance, training):
+                console.print(_table(comparisons, task, names, group))
+        few = few or any(n < ENOUGH_SEEDS for n in _counts(comparisons, task, names).values())
+    console.print(
+        f"[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). Log "
+        f"variance of the gradient per sequence, in nats, and ratios: geometric means over the "
+        f"shared snapshots, paired by seed. {PLAIN} has no baseline: most of a ratio to it is what "
+        f"any baseline gives. per eval: variance × reward evaluations.[/dim]"
+    )
+    if few:
+        console.print(
+            f"[yellow]Fewer than {ENOUGH_SEEDS} seeds: too few to rank by; intervals lean on "
+            "normality.[/yellow]"
+        )
+    _problems(comparisons, console)
+
+
+def _columns(comparisons: Comparisons, task: str) -> tuple[list[Column], list[Column]]:
+    """Return the columns of variance, and those of training and time."""
+
+    def against(quantity_name: str, other: str) -> Callable[[str], tuple[str, str]]:
+        def cell(name: str) -> tuple[str, str]:
+            if name == other:
+                return "1×", ""
+            return _ratio(comparisons.compare(task, quantity_name, name, other))
+
+        return cell
+
+    def log_variance(name: str) -> tuple[str, str]:
+        return _number(comparisons.log_variance(task, name))
+
+    def step(name: str) -> tuple[str, str]:
+        estimate = comparisons.seconds(task, name)
+        thousand = replace(
+            estimate, value=1e3 * estimate.value, low=1e3 * estimate.low, high=1e3 * estimate.high
+        )
+        return quantity(thousand.value), _ends(thousand, quantity)
+
+    ema = BASELINED.replace("-", "\n-")
+    variance: list[Column] = [
+        ("log\nvariance", log_variance),
+        (f"ratio to\n{PLAIN}", against("variance_per_sequence", PLAIN)),
+        (f"ratio to\n{ema}", against("variance_per_sequence", BASELINED)),
+        (f"per eval,\n{ema}", against("variance_per_evaluation", BASELINED)),
+    ]
+    training: list[Column] = [("ms/step", step)]
+    metric = comparisons.primary(task)
+    if metric is not None:
+        name = metric.name
+
+        def quality(estimator: str) -> tuple[str, str]:
+            return _number(comparisons.final(task, estimator, name))
+
+        training.insert(0, (metric.label, quality))
+    return variance, training
+
+
+def _table(comparisons: Comparisons, task: str, names: list[str], columns: list[Column]) -> Table:
+    """Return one table; the interval stands under its number."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("estimator", no_wrap=True, min_width=18)
+    table.add_column("n", justify="right", no_wrap=True, min_width=2)
+    for head, _ in columns:
+        table.add_column(head, justify="right", overflow="fold")
+    counts = _counts(comparisons, task, names)
+    for name in names:
+        biased = " †" if estimator_facts(name).unbiased is False else ""
+        cells = [Text(clean(name, 18) + biased), Text(str(counts[name]))]
+        for _, make in columns:
+            value, ends = make(name)
+            cell = Text(value)
+            if ends:
+                cell.append(f"\n{ends}", style="dim")
+            cells.append(cell)
+        table.add_row(*cells)
+    return table
+
+
+def _names(comparisons: Comparisons, task: str) -> list[str]:
+    """Return every estimator with anything to show on a task."""
+    import pandas as pd
+
+    groups = comparisons.measured(task), comparisons.trained(task), comparisons.timed(task)
+    every = pd.DataFrame({"estimator": [name for group in groups for name in group]})
+    return comparisons.results.estimators(every)
+
+
+def _counts(comparisons: Comparisons, task: str, names: list[str]) -> dict[str, int]:
+    """Return the seeds behind each row: those measured at the snapshots, else those trained."""
+    runs = comparisons.results.runs
+    done = runs[(runs["task"] == task) & (runs["status"] == "ok")]
+    trained = done.groupby("estimator")["seed"].nunique()
+    return {
+        name: comparisons.log_variance(task, name).n or int(trained.get(name, 0)) for name in names
+    }
+
+
+def _problems(comparisons: Comparisons, console: Console) -> None:
+    """List failed records, and count missing runs."""
+    from rich.markup import escape
+
+    failures = comparisons.results.failures
+    if failures:
+        console.print(f"\n[bold red]{len(failures)} failed:[/bold red]")
+    for failure in failures:
+        where = ", ".join(filter(None, (failure.task, failure.estimator)))
+        seed = f", seed {failure.seed}" if failure.seed >= 0 else ""
+        console.print(escape(f"  {failure.kind}: {where}{seed}: {failure.message}"))
+    runs = comparisons.results.runs
+    missing = int((runs["status"] == "missing").sum())
+    if missing:
+        console.print(f"[yellow]{missing} training runs are missing[/yellow]")
+
+
+def _ratio(estimate: Estimate) -> tuple[str, str]:
+    return ratio(estimate.value), _ends(estimate, quantity)
+
+
+def _number(estimate: Estimate) -> tuple[str, str]:
+    return number(estimate.value), _ends(estimate, number)
+
+
+def _ends(estimate: Estimate, write: Callable[[float], str]) -> str:
+    """Return an interval in as few characters as can be: "0.55…0.72"."""
+    return f"{write(estimate.low)}…{write(estimate.high)}" if estimate.has_interval else ""

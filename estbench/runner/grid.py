@@ -1,0 +1,163 @@
+"""Running an experiment: what is missing in its result set is made, phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from estbench.experiment import Experiment
+from estbench.runner.estimate import Costs, longest_first
+from estbench.runner.manifest import held, manifest, union
+from estbench.runner.plan import Plan, make_plan
+from estbench.runner.pool import run_jobs, stop_workers
+from estbench.runner.progress import Display
+from estbench.runner.timing import rounds_due, run_timing
+from estbench.runner.worker import Outcome, copy_as_run
+from estbench.store import ResultSet
+
+__all__ = ["Failure", "Summary", "run_experiment"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A record of a failure: what it was, why, and the file that holds its traceback."""
+
+    label: str
+    error: str
+    path: Path
+
+
+@dataclass
+class Summary:
+    """What a call of ``run_experiment`` did.
+
+    Attributes:
+      made: Records made now.
+      found: Records that were there already.
+      failures: Those of either that failed.
+    """
+
+    made: int = 0
+    found: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def run_experiment(
+    experiment: Experiment,
+    directory: Path,
+    *,
+    workers: int,
+    command: str,
+    display: Display,
+    summary: Summary | None = None,
+    retry_failed: bool = False,
+) -> Summary:
+    """Make every record of an experiment that is not in its result set yet.
+
+    Args:
+      experiment: What is wanted; names have been checked.
+      directory: The result set; made where missing.
+      workers: Processes that work at the same time, one thread each.
+      command: What the user typed, for the manifest.
+      display: Where progress is shown.
+      summary: Filled as records are made, so that it is right after an interruption too.
+      retry_failed: Whether records of failures are made again.
+
+    Returns:
+      The summary. The numbers on disk depend neither on ``workers`` nor on the order in which the
+      records were made.
+
+    Raises:
+      UserError: The folder cannot be written, or holds records made with other settings.
+      StorageError: The disk refused a record; all written before are whole.
+    """
+    results = ResultSet(directory)
+    summary = Summary() if summary is None else summary
+    before = held(results)
+    whole = union(before, experiment, results)
+    with results.writing():
+        plan = make_plan(experiment, results, retry_failed=retry_failed, warn=display.note)
+        due = rounds_due(experiment, results, retry_failed=retry_failed, warn=display.note)
+        summary.found = len(plan.ended)
+        for ending in plan.ended:
+            _add_failure(summary, results, ending)
+        if before != whole or not plan.empty:
+            results.write_manifest(manifest(whole, command))
+        for job in plan.discard:
+            results.record_path(job.kind, job.task, job.estimator, job.seed).unlink()
+        for job, record in plan.copies:
+            copy_as_run(results, job, record)
+        try:
+            timing_seconds = experiment.timing.seconds if due else 0.0
+            _train_and_measure(plan, results, workers, timing_seconds, display, summary)
+            if due:
+                _time(whole, results, due, retry_failed, display, summary)
+        finally:
+            display.close()
+    return summary
+
+
+def _train_and_measure(
+    plan: Plan,
+    results: ResultSet,
+    workers: int,
+    timing_seconds: float,
+    display: Display,
+    summary: Summary,
+) -> None:
+    """Work through the plan in a pool; measurements begin when all references are there."""
+    costs = Costs()
+    for ending in plan.ended:
+        if not ending.error:
+            costs.observe(ending.job, ending.seconds)
+    phases = {"training": longest_first(plan.training), "snapshots": longest_first(plan.measuring)}
+    waiting = dict.fromkeys(phases["training"] + phases["snapshots"])
+    try:
+        for phase, jobs in phases.items():
+            if not jobs:
+                continue
+            display.phase(phase, len(jobs))
+            for ending in run_jobs(jobs, workers, results.path, display.note):
+                del waiting[ending.job]
+                if not ending.error:
+                    costs.observe(ending.job, ending.seconds)
+                summary.made += 1
+                _add_failure(summary, results, ending)
+                left = costs.left(waiting, workers)
+                left = None if left is None else left + timing_seconds
+                display.ended(ending.job.label, ending.error, ending.seconds, left)
+    finally:
+        if plan.training or plan.measuring:
+            stop_workers()
+
+
+def _time(
+    whole: Experiment,
+    results: ResultSet,
+    due: list[int],
+    retry_failed: bool,
+    display: Display,
+    summary: Summary,
+) -> None:
+    """Make the timing rounds that are due; the workers are gone by now."""
+    left = whole.timing.seconds
+    display.phase("timing", len(due))
+
+    def tell(index: int, error: str, seconds: float) -> None:
+        nonlocal left
+        left -= seconds
+        summary.made += 1
+        if error:
+            summary.failures.append(
+                Failure(f"timing round {index}", error, results.timing_path(index))
+            )
+        display.ended(f"round {index}", error, seconds, max(left, 0.0))
+
+    run_timing(whole, results, retry_failed=retry_failed, tell=tell)
+
+
+def _add_failure(summary: Summary, results: ResultSet, ending: Outcome) -> None:
+    if ending.error:
+        job = ending.job
+        path = results.record_path(job.kind, job.task, job.estimator, job.seed)
+        summary.failures.append(Failure(job.label, ending.error, path))

@@ -1,0 +1,86 @@
+"""What there is to do: the functions that compute, and a job that names one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from estbench.experiment import Experiment
+
+__all__ = ["Job", "measure", "reference", "timing_round", "train", "warm_up"]
+
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One record to be made, in whatever process.
+
+    Attributes:
+      kind: "run", "reference" or "snapshots".
+      task: Its task.
+      estimator: Its estimator; a reference's is rloo.
+      seed: Its seed.
+      key: What its record will be found by.
+      function: What computes it: ``train``, ``reference`` or ``measure`` below.
+      experiment: What is passed to it.
+      prepare: Called in the worker before the clock starts: ``warm_up`` below.
+    """
+
+    kind: str
+    task: str
+    estimator: str
+    seed: int
+    key: str
+    function: Callable[..., Any] = field(compare=False, repr=False)
+    experiment: Experiment = field(compare=False, repr=False)
+    prepare: Callable[[], None] = field(compare=False, repr=False)
+
+    @property
+    def label(self) -> str:
+        """How it is called in lines for people."""
+        what = "reference (rloo)" if self.kind == "reference" else self.estimator
+        where = " at the snapshots" if self.kind == "snapshots" else ""
+        return f"{self.task} {what} seed {self.seed}{where}"
+
+
+# The functions below import what computes only when they are called, in the process that does it:
+# a driver that only hands out jobs needs no torch.
+
+
+def warm_up() -> None:
+    """Import what a process imports once, which is no run's time."""
+    import torch
+
+    torch.optim.Adam([torch.zeros(1)])  # the first optimiser imports torch's compiler: 1.3 s
+
+
+def train(experiment: Experiment, task: str, estimator: str, seed: int) -> Payload:
+    """Train a generator; returns a run's payload."""
+    from estbench.training import adversarial
+
+    return adversarial.train(experiment, task, estimator, seed)
+
+
+def reference(experiment: Experiment, task: str, seed: int) -> tuple[Payload, dict[str, Any]]:
+    """Train rloo and keep its snapshots; returns a run's payload and the states to save."""
+    from estbench.training import reference
+
+    return reference.reference(experiment, task, seed)
+
+
+def measure(
+    experiment: Experiment, task: str, estimator: str, seed: int, state: dict[str, Any]
+) -> Payload:
+    """Measure an estimator at the snapshots in ``state``; returns a measurement's payload."""
+    from estbench.measure import snapshots
+
+    return snapshots.measure_at_snapshots(experiment, task, estimator, seed, state)
+
+
+def timing_round(experiment: Experiment, index: int, states: dict[str, Any]) -> Payload:
+    """Time every estimator on every task once; returns a timing round's payload."""
+    from estbench.measure import timing
+
+    return timing.timing_round(experiment, index, states)

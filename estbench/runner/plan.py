@@ -1,0 +1,162 @@
+"""What of an experiment is not in its result set yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from estbench.errors import UserError
+from estbench.experiment import Experiment
+from estbench.runner import jobs
+from estbench.runner.jobs import Job
+from estbench.runner.timing import rounds_due, state_seeds
+from estbench.runner.worker import Outcome, outcome
+from estbench.store import (
+    REFERENCE_ESTIMATOR,
+    CorruptRecordError,
+    Record,
+    ResultSet,
+    key,
+)
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass
+class Plan:
+    """What to do, and what is done.
+
+    Attributes:
+      training: References and training runs to be made.
+      measuring: Measurements to be made, once the references are there.
+      copies: References whose run, rloo's, is not beside the other runs yet.
+      discard: Jobs whose old record has to go first: it failed, or its states are lost.
+      ended: What the result set holds already of what was asked for.
+    """
+
+    training: list[Job] = field(default_factory=list)
+    measuring: list[Job] = field(default_factory=list)
+    copies: list[tuple[Job, Record]] = field(default_factory=list)
+    discard: list[Job] = field(default_factory=list)
+    ended: list[Outcome] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left to train, measure or copy."""
+        return not (self.training or self.measuring or self.copies)
+
+
+class _Planner:
+    """Looks each wanted record up, and sorts it into the plan."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        results: ResultSet,
+        retry_failed: bool,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.experiment = experiment
+        self.results = results
+        self.retry_failed = retry_failed
+        self.warn = warn
+        self.plan = Plan()
+
+    def job(self, kind: str, task: str, estimator: str, seed: int) -> Job:
+        functions: dict[str, Callable[..., Any]] = {
+            "run": jobs.train,
+            "reference": jobs.reference,
+            "snapshots": jobs.measure,
+        }
+        identity = key(kind, self.experiment, task, estimator, seed)
+        function = functions[kind]
+        return Job(kind, task, estimator, seed, identity, function, self.experiment, jobs.warm_up)
+
+    def find(self, job: Job) -> Record | None:
+        """Return the record of a job, or None where the job has to be done."""
+        path = self.results.record_path(job.kind, job.task, job.estimator, job.seed)
+        try:
+            record = self.results.read(path)
+        except CorruptRecordError as error:
+            self.warn(f"{error}: it is made again")
+            return None
+        if record is None:
+            return None
+        if record["key"] != job.key:
+            raise UserError(
+                f"{path} was made with other settings or by another version of {job.estimator}: "
+                f"give --out another folder, or delete {self.results.path}"
+            )
+        if record["status"] == "failed" and self.retry_failed:
+            self.plan.discard.append(job)
+            return None
+        return record
+
+    def look_up(self, job: Job, todo: list[Job]) -> None:
+        record = self.find(job)
+        if record is None:
+            todo.append(job)
+        else:
+            self.plan.ended.append(outcome(job, record))
+
+    def references(self, state_needed: set[tuple[str, int]]) -> None:
+        copy = REFERENCE_ESTIMATOR in self.experiment.estimators
+        for task, seed in self.pairs():
+            job = self.job("reference", task, REFERENCE_ESTIMATOR, seed)
+            record = self.find(job)
+            if record and record["status"] == "ok" and (task, seed) in state_needed:
+                digest = self.results.state_digest(task, seed)
+                if digest != record.get("state_sha256"):
+                    self.warn(
+                        f"{self.results.state_path(task, seed)} is missing or damaged: "
+                        "its reference is trained again"
+                    )
+                    self.plan.discard.append(job)
+                    record = None
+            if record is None:
+                self.plan.training.append(job)
+                continue
+            self.plan.ended.append(outcome(job, record))
+            if copy and self.find(self.job("run", task, REFERENCE_ESTIMATOR, seed)) is None:
+                self.plan.copies.append((job, record))
+
+    def pairs(self) -> Iterator[tuple[str, int]]:
+        for task in self.experiment.tasks:
+            for seed in self.experiment.seeds:
+                yield task, seed
+
+
+def make_plan(
+    experiment: Experiment,
+    results: ResultSet,
+    *,
+    retry_failed: bool = False,
+    warn: Callable[[str], None] = print,
+) -> Plan:
+    """Compare an experiment with its result set; changes nothing on disk.
+
+    Args:
+      experiment: What is wanted.
+      results: Where it may be already.
+      retry_failed: Whether records of failures count as missing.
+      warn: Is told of damaged files, a line each; they count as missing.
+
+    Raises:
+      UserError: A record was made with other settings.
+    """
+    planner = _Planner(experiment, results, retry_failed, warn)
+    plan = planner.plan
+    for task, seed in planner.pairs():
+        for estimator in experiment.measured:
+            planner.look_up(planner.job("snapshots", task, estimator, seed), plan.measuring)
+        for estimator in experiment.estimators:
+            if estimator != REFERENCE_ESTIMATOR:
+                planner.look_up(planner.job("run", task, estimator, seed), plan.training)
+    needed = {(job.task, job.seed) for job in plan.measuring}
+    # A timing round that does not exist yet needs the states of one seed a task, whichever.
+    if rounds_due(experiment, results, retry_failed=retry_failed, warn=warn):
+        missing = set(experiment.tasks) - set(state_seeds(experiment, results))
+        needed |= {(task, experiment.seeds[0]) for task in missing}
+    planner.references(needed)
+    return plan

@@ -1,0 +1,126 @@
+"""A pool of worker processes that survives the death of any of them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+from estbench.runner.jobs import Job
+from estbench.runner.worker import Outcome, execute, outcome, save
+from estbench.store import CorruptRecordError, ResultSet, envelope
+
+__all__ = ["run_jobs", "stop_workers"]
+
+
+def run_jobs(
+    jobs: Iterable[Job], workers: int, directory: Path, note: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """Yield the outcomes of jobs as they end; the records are on disk by then.
+
+    When a worker is killed (no memory left, ``kill -9``) the whole pool dies with it, and nobody
+    says whose worker it was. So the jobs that were being worked on are suspects: they are run again
+    after all others, first together, for what was an accident will not happen twice, then alone.
+    A job that stood under suspicion and was the only one when the pool died again has killed its
+    worker at least twice: it becomes a failed record. ``note`` is told of each death in a line.
+
+    Raises:
+      StorageError: The disk refused a record.
+    """
+    results = ResultSet(directory)
+    waiting, suspects = list(jobs), list[Job]()
+    widths = (workers, workers, 1)
+    for sweep, width in enumerate(widths):
+        waiting, suspects = (suspects if sweep else waiting), []
+        while waiting:
+            sent: list[Job] = []
+            ended: set[Job] = set()
+            try:
+                for ending in _sweep(waiting, sent, width, directory):
+                    ended.add(ending.job)
+                    yield ending
+                break
+            except BrokenProcessPool as error:
+                begun = [job for job in sent if job not in ended]
+                waiting = waiting[len(sent) :]
+                caught = []
+                for job in begun:
+                    found = _found(results, job)
+                    if found is None:
+                        caught.append(job)
+                    else:
+                        yield found
+                if sweep and len(caught) == 1:
+                    yield _killed(results, caught[0], error)
+                else:
+                    suspects += caught
+                    names = ", ".join(job.label for job in caught)
+                    note(f"a worker process died; what was being worked on is run again: {names}")
+
+
+def stop_workers() -> None:
+    """Kill the workers, whatever they do; returns when they are gone."""
+    from joblib.externals.loky import get_reusable_executor
+
+    with _undisturbed():
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore an impatient second Ctrl-C, which would leave workers behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Iterator[Outcome]:
+    """Yield outcomes; ``sent`` grows by each job that is handed to a worker."""
+    from joblib import Parallel, delayed, parallel_config
+
+    def calls() -> Iterator[object]:
+        for job in jobs:
+            sent.append(job)
+            yield delayed(execute)(job, directory)
+
+    # As many jobs are out as there are workers, never one in advance: what is out when the pool
+    # dies is what was being worked on. With n_jobs=1 joblib would work in this process, where a
+    # job could neither be stopped nor die alone; hence two workers, of which one works.
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = Parallel(
+            n_jobs=max(2, width),
+            pre_dispatch=width,
+            batch_size=1,
+            return_as="generator_unordered",
+        )
+        yield from parallel(calls())
+
+
+def _found(results: ResultSet, job: Job) -> Outcome | None:
+    """Return the outcome of a job whose record was written though the driver did not hear of it."""
+    try:
+        record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))
+    except CorruptRecordError:
+        return None
+    return None if record is None or record["key"] != job.key else outcome(job, record)
+
+
+def _killed(results: ResultSet, job: Job, error: Exception) -> Outcome:
+    """Write the failed record of a job that cannot write its own."""
+    reason = " ".join(str(error).split())
+    failure = {
+        "type": "WorkerKilled",
+        "message": f"its worker process died, twice: no memory left, or killed ({reason})",
+        "traceback": None,
+    }
+    record = envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=failure)
+    save(results, job, record, {})
+    return outcome(job, record)

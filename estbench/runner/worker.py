@@ -1,0 +1,219 @@
+"""What happens in a worker: one job becomes one record, written before the worker says so."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from estbench.runner.jobs import Job
+from estbench.store import (
+    REFERENCE_ESTIMATOR,
+    Record,
+    ResultSet,
+    StorageError,
+    encode,
+    envelope,
+    finite,
+    key,
+    write_bytes,
+)
+
+__all__ = [
+    "Outcome",
+    "copy_as_run",
+    "execute",
+    "one_line",
+    "one_thread",
+    "outcome",
+    "recorded",
+    "save",
+]
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended; its numbers are in the file, not here.
+
+    Attributes:
+      job: The job.
+      error: "" or, where it failed, the kind of error and its message, in one line.
+      seconds: How long it took.
+    """
+
+    job: Job
+    error: str
+    seconds: float
+
+
+def one_thread() -> None:
+    """Let this process compute on one thread: small models are slower on two.
+
+    The variables hold for what is imported later; torch is told if it is there already.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def execute(job: Job, directory: Path) -> Outcome:
+    """Do a job and write its record, whole, whether it succeeds or fails.
+
+    Raises:
+      StorageError: The disk refused the record.
+    """
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl-C reaches the whole process group; the driver decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    job.prepare()
+    one_thread()
+    results = ResultSet(directory)
+    states: dict[str, Any] = {}
+
+    def compute() -> Record:
+        grid = (job.experiment, job.task)
+        if job.kind == "reference":
+            payload, state = job.function(*grid, job.seed)
+            states.update(state)
+            return dict(payload)
+        if job.kind == "snapshots":
+            _require_reference(results, job)
+            state = _load(results.state_path(job.task, job.seed))
+            return dict(job.function(*grid, job.estimator, job.seed, state))
+        return dict(job.function(*grid, job.estimator, job.seed))
+
+    head = (job.kind, job.key, job.task, job.estimator, job.seed)
+    record = recorded(compute, *head)
+    save(results, job, record, states)
+    return outcome(job, record)
+
+
+def outcome(job: Job, record: Record) -> Outcome:
+    """Return how a job ended, from its record."""
+    return Outcome(job, one_line(record["error"]), float(record["timing"]["wall_s"]))
+
+
+def one_line(error: Mapping[str, Any] | None) -> str:
+    """Return a record's error as one line; "" where there is none."""
+    if not error:
+        return ""
+    text = " ".join(f"{error['type']}: {error['message']}".split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def recorded(compute: Callable[[], Record], *head: Any) -> Record:
+    """Return the record of a computation: its payload, or how it failed.
+
+    A payload that is not finite where it matters makes a failed record, and is kept in it.
+    """
+    wall, cpu = time.perf_counter(), time.process_time()
+    payload: Record = {}
+    error: dict[str, str | None] | None = None
+    try:
+        payload = compute()
+        bad = _not_finite(payload)
+        payload = finite(payload)
+        encode(payload)  # what is no JSON is the job's failure, not the disk's
+        if bad:
+            error = {"type": "NotFinite", "message": bad, "traceback": None}
+    except StorageError:
+        raise
+    except Exception as caught:
+        payload = {}
+        error = {
+            "type": type(caught).__name__,
+            "message": str(caught),
+            "traceback": traceback.format_exc(),
+        }
+    timing = {
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": time.process_time() - cpu,
+        "peak_mb": _peak_mib(),
+    }
+    return envelope(*head, error=error, timing=timing) | payload
+
+
+def save(results: ResultSet, job: Job, record: Record, states: Mapping[str, Any]) -> None:
+    """Write a job's files. The record comes last: once it is there, everything is.
+
+    Raises:
+      StorageError: The disk refused a file.
+    """
+    if job.kind == "reference":
+        if record["status"] == "ok":
+            data = _dump(states)
+            write_bytes(results.state_path(job.task, job.seed), data)
+            record = record | {"state_sha256": sha256(data).hexdigest()}
+        if REFERENCE_ESTIMATOR in job.experiment.estimators:
+            copy_as_run(results, job, record)
+    path = results.record_path(job.kind, job.task, job.estimator, job.seed)
+    write_bytes(path, encode(record))
+
+
+def copy_as_run(results: ResultSet, job: Job, record: Record) -> None:
+    """Write a reference's record as the training run that it is, rloo's.
+
+    Raises:
+      StorageError: The disk refused it.
+    """
+    run = {k: v for k, v in record.items() if k not in ("snapshot_steps", "state_sha256")}
+    run |= {"kind": "run"}
+    run |= {"key": key("run", job.experiment, job.task, REFERENCE_ESTIMATOR, job.seed)}
+    write_bytes(results.run_path(job.task, REFERENCE_ESTIMATOR, job.seed), encode(run))
+
+
+class ReferenceFailed(Exception):  # noqa: N818  (its name is what the record shows)
+    """There are no snapshots to measure at."""
+
+
+def _require_reference(results: ResultSet, job: Job) -> None:
+    path = results.reference_path(job.task, job.seed)
+    record = results.read(path)
+    if record is None or record["status"] != "ok":
+        reason = one_line(record["error"]) if record else f"{path} is missing"
+        raise ReferenceFailed(f"no reference of {job.task}, seed {job.seed}: {reason}")
+
+
+def _not_finite(payload: Record) -> str:
+    """Return what makes a payload worthless, or ""."""
+    for name, value in payload.get("final", {}).items():
+        if isinstance(value, float) and math.isnan(value):
+            return f"final {name} is not a number"
+    for row in payload.get("snapshots", ()):
+        variance = row.get("total_variance")
+        if variance is None or not math.isfinite(variance):
+            return f"total variance at snapshot {row.get('snapshot')} is {variance}"
+    return ""
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    return torch.load(path, weights_only=True)
+
+
+def _dump(states: Mapping[str, Any]) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(states), buffer)
+    return buffer.getvalue()

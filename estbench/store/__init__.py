@@ -1,0 +1,24 @@
+"""Result sets on disk: paths, schema, keys, atomic writing, reading."""
+
+from estbench.store.atomic import StorageError, encode, write_bytes, write_json
+from estbench.store.keys import REFERENCE_ESTIMATOR, key, timing_key
+from estbench.store.results import CorruptRecordError, ResultSet
+from estbench.store.schema import SCHEMA, VOLATILE, Record, envelope, finite, numbers
+
+__all__ = [
+    "REFERENCE_ESTIMATOR",
+    "SCHEMA",
+    "VOLATILE",
+    "CorruptRecordError",
+    "Record",
+    "ResultSet",
+    "StorageError",
+    "encode",
+    "envelope",
+    "finite",
+    "key",
+    "numbers",
+    "timing_key",
+    "write_bytes",
+    "write_json",
+]

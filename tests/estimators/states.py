@@ -1,0 +1,55 @@
+"""What an estimator has learned when it is tested: nothing, anything, or what it is meant to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from estbench.estimators.base import Estimator
+from estbench.measure.snapshots import adapt_once
+from estbench.models.policy import Policy
+from problems import Problem, rng
+
+STATES = ("fresh", "arbitrary", "trained")
+BATCHES, SEQUENCES = 60, 128
+
+
+def learned(method: Estimator, problem: Problem, how: str, seed: int = 0) -> dict[str, Any]:
+    """Return the state; "arbitrary" has every coefficient away from 0 and a random network."""
+    noise = rng(seed)
+    state = method.initial_state(problem.policy, noise)
+    if how == "trained":
+        train(method, problem, state, noise)
+    if how == "arbitrary":
+        disturb(method, problem.policy, state, noise)
+    return state
+
+
+def train(
+    method: Estimator,
+    problem: Problem,
+    state: dict[str, Any],
+    noise: torch.Generator,
+    batches: int = BATCHES,
+) -> None:
+    draws = max(2, SEQUENCES // method.info.group)
+    for _ in range(batches):
+        adapt_once(method, problem.policy, problem.reward, draws, noise, state)
+
+
+def disturb(
+    method: Estimator, policy: Policy, state: dict[str, Any], noise: torch.Generator
+) -> None:
+    if "coefficients" in state:
+        values = state["coefficients"]["values"]
+        state["coefficients"]["values"] = tuple(0.8 - 0.3 * i for i in range(len(values)))
+    if "network" in state:
+        with torch.no_grad():
+            for parameter in state["network"].parameters():
+                parameter += 0.2 * torch.randn(
+                    parameter.shape, generator=noise, dtype=parameter.dtype
+                )
+    average = state.get("baseline", {}).get("average", state.get("baseline", {}))
+    if "weight" in average:
+        average.update(weight=1.0, sum=0.3, squares=0.5)

@@ -1,0 +1,118 @@
+"""Rewards count what they are asked, and leave the discriminator as it was."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from estbench.errors import UserError
+from estbench.models.discriminator import Discriminator
+from estbench.models.reward import FunctionReward, Reward
+
+TOKENS = torch.tensor([[0, 1, 0], [2, 2, 2], [4, 3, 1]])
+WEIGHTS = torch.nn.functional.one_hot(TOKENS, 5).float()
+
+
+def discriminator() -> Discriminator:
+    return Discriminator(5).initialise(torch.Generator().manual_seed(0), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("transform", "of_p"),
+    [
+        ("p", lambda p: p),
+        ("log_p", math.log),
+        ("logit", lambda p: math.log(p / (1 - p))),
+        ("exp_p", math.exp),
+    ],
+)
+def test_a_transform_is_what_its_name_says(transform: str, of_p) -> None:  # type: ignore[no-untyped-def]
+    model = discriminator()
+    reward = Reward(model, transform)
+    with torch.no_grad():
+        outputs = model.output(model.lstm(WEIGHTS)[1][0][0])
+    expected = [of_p(p) for p in outputs.softmax(dim=1)[:, 1].tolist()]
+    assert reward(TOKENS).tolist() == pytest.approx(expected, rel=1e-5)
+    assert reward.relaxed(WEIGHTS).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_hard_and_relaxed_evaluations_are_counted_apart_by_row() -> None:
+    reward = Reward(discriminator())
+    reward(TOKENS)
+    reward(TOKENS[:1])
+    reward.relaxed(WEIGHTS[:2])
+    assert (reward.hard_evals, reward.relaxed_evals) == (4, 2)
+
+
+def test_no_gradient_reaches_the_discriminator() -> None:
+    model = discriminator()
+    reward = Reward(model)
+    weights = WEIGHTS.clone().requires_grad_()
+    assert not reward(TOKENS).requires_grad
+    reward.relaxed(weights).sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_constant_relaxed_sequence_makes_no_graph() -> None:
+    assert not Reward(discriminator()).relaxed(WEIGHTS).requires_grad
+
+
+@pytest.mark.parametrize("n", [3, 1500])
+def test_a_one_hot_has_its_tokens_reward_bit_for_bit_in_any_mode(n: int) -> None:
+    reward = Reward(discriminator())
+    tokens = torch.randint(5, (n, 15), generator=torch.Generator().manual_seed(0))
+    weights = torch.nn.functional.one_hot(tokens, 5).float().requires_grad_()
+    hard = reward(tokens)
+    relaxed = reward.relaxed(weights)
+    assert relaxed.requires_grad
+    assert torch.equal(hard, relaxed)
+    with torch.no_grad():
+        assert torch.equal(hard, reward(tokens))
+        assert torch.equal(hard, reward.relaxed(weights))
+        assert not reward.relaxed(weights).requires_grad
+
+
+def test_dropout_is_off_while_a_reward_is_evaluated_and_on_again_afterwards() -> None:
+    class Noisy(Discriminator):
+        def forward(self, sequences):  # type: ignore[no-untyped-def]
+            logits = super().forward(sequences)
+            return torch.nn.functional.dropout(logits, 0.5, self.training)
+
+    model = Noisy(5).initialise(torch.Generator().manual_seed(0), 0.5)
+    model.output.eval()
+    reward = Reward(model)
+    assert torch.equal(reward(TOKENS), reward(TOKENS))
+    assert torch.equal(reward.relaxed(WEIGHTS), reward(TOKENS))
+    assert model.training
+    assert not model.output.training
+
+
+def test_an_error_inside_leaves_the_discriminator_trainable() -> None:
+    model = discriminator()
+    with pytest.raises((RuntimeError, IndexError)):
+        Reward(model)(torch.tensor([[7]]))
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_an_unknown_transform_is_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="did you mean 'log_p'"):
+        Reward(discriminator(), "log-p")
+
+
+def test_a_function_is_a_reward() -> None:
+    hard = FunctionReward(lambda tokens: tokens.sum(dim=1).float())
+    assert hard(TOKENS).tolist() == [1, 6, 8]
+    assert hard.hard_evals == 3
+    assert not hard.is_relaxed
+    with pytest.raises(TypeError, match="tokens only"):
+        hard.relaxed(WEIGHTS)
+    both = FunctionReward(hard.function, lambda weights: (weights @ torch.arange(5.0)).sum(dim=1))
+    assert both.is_relaxed
+    assert both.relaxed(WEIGHTS).tolist() == both(TOKENS).tolist()
+    assert (both.hard_evals, both.relaxed_evals) == (3, 3)

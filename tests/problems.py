@@ -1,0 +1,143 @@
+"""Enumerable problems that estimators are tested on, each with its exact gradient."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from estbench import tasks
+from estbench.measure.bias import Centred
+from estbench.measure.exact import Exact, exact
+from estbench.models.discriminator import Discriminator
+from estbench.models.generator import Generator
+from estbench.models.policy import Policy
+from estbench.models.reward import FunctionReward, Reward
+from estbench.seeding import stream
+from estbench.training.discriminator import train_discriminator
+from estbench.training.pretraining import pretrain
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A policy with a reward that is centred by its exact mean, and the truth about them."""
+
+    policy: Policy
+    reward: Centred
+    exact: Exact
+
+    @property
+    def gradient(self) -> list[Tensor]:
+        return self.exact.gradient
+
+    @property
+    def difficulty(self) -> float:
+        """tr Cov / |grad J|^2 of REINFORCE on the centred reward."""
+        mean = self.exact.mean_reward
+        return self.exact.reinforce_variance(mean) / self.exact.squared_norm
+
+
+def problem(policy: Policy, reward: FunctionReward | Reward) -> Problem:
+    truth = exact(policy, reward)
+    return Problem(policy, Centred(reward, truth.mean_reward), truth)
+
+
+class SmoothReward:
+    """A random two-layer function of a sequence, with every interaction between its tokens."""
+
+    def __init__(self, vocabulary: int, length: int, seed: int, width: int = 8) -> None:
+        noise = rng(seed)
+        size = vocabulary * length
+        self.vocabulary = vocabulary
+        self.first = torch.randn(size, width, generator=noise, dtype=torch.float64)
+        self.second = torch.randn(width, generator=noise, dtype=torch.float64) / math.sqrt(width)
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        if not weights.is_floating_point():
+            weights = nn.functional.one_hot(weights, self.vocabulary).double()
+        first = self.first.to(weights.dtype)
+        return (weights.flatten(1) @ first).tanh() @ self.second.to(weights.dtype)
+
+
+def function_reward(vocabulary: int, length: int, seed: int) -> FunctionReward:
+    smooth = SmoothReward(vocabulary, length, seed)
+    return FunctionReward(smooth, smooth)
+
+
+@cache
+def tiny() -> Problem:
+    """V = 3, T = 3: 27 sequences, an LSTM of 4 units in float64, a smooth reward."""
+    policy = Generator(3, 3, embedding=4, hidden=4, dtype=torch.float64)
+    policy.initialise("normal", 0.7, rng(TINY_SEEDS[0]))
+    return problem(policy, function_reward(3, 3, TINY_SEEDS[1]))
+
+
+TINY_SEEDS = (1, 1)
+
+
+@cache
+def expressions(dtype: torch.dtype = torch.float64) -> Problem:
+    """`expressions-3`: 125 sequences, the paper's LSTMs, both partly trained; R = the logit."""
+    policy, discriminator = _partly_trained()
+    policy = copy.deepcopy(policy).to(dtype)
+    made = problem(policy, Reward(copy.deepcopy(discriminator).to(dtype), "logit"))
+    assert made.difficulty <= 15
+    return made
+
+
+@cache
+def _partly_trained() -> tuple[Generator, Discriminator]:
+    task = tasks.make("expressions-3", 0, 10_000)
+    policy = Generator(5, 3).initialise(*task.initialisation, stream("test generator"))
+    pretrain(policy, task.train, 1, 128, 1e-3, rng(1))
+    discriminator = Discriminator(5).initialise(stream("test discriminator"))
+    optimiser = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
+    fake = policy.sample(80 * 128, rng(2))
+    train_discriminator(discriminator, optimiser, task.train, fake, 80, 128, rng(3))
+    return policy, discriminator
+
+
+class BernoulliPolicy(Policy):
+    """Independent Bernoullis that share one logit: log p = log_softmax([0, logit])."""
+
+    def __init__(self, length: int, logit: float) -> None:
+        super().__init__()
+        self.vocabulary, self.length = 2, length
+        self.logit = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        nn.init.constant_(self.logit.weight, logit)
+
+    def initial_state(self, n: int) -> Tensor:
+        return torch.ones(n, 1, dtype=torch.float64)
+
+    def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        logit = self.logit(state)
+        return torch.cat([torch.zeros_like(logit), logit], dim=1).log_softmax(dim=1), state
+
+
+def bernoulli(theta: float, target: float) -> tuple[BernoulliPolicy, FunctionReward]:
+    """E (b - t)^2 with p(b = 1) = theta."""
+
+    def reward(sequences: Tensor) -> Tensor:
+        b = sequences[:, 0, 1] if sequences.is_floating_point() else sequences[:, 0].double()
+        return (b - target) ** 2
+
+    return BernoulliPolicy(1, math.log(theta / (1 - theta))), FunctionReward(reward, reward)
+
+
+def three_bernoullis(logit: float) -> tuple[BernoulliPolicy, FunctionReward]:
+    """E sum_i (b_i - p_i)^2 with p = (.6, .51, .48)."""
+    targets = torch.tensor([0.6, 0.51, 0.48], dtype=torch.float64)
+
+    def reward(sequences: Tensor) -> Tensor:
+        b = sequences[..., 1] if sequences.is_floating_point() else sequences.double()
+        return ((b - targets) ** 2).sum(dim=1)
+
+    return BernoulliPolicy(3, logit), FunctionReward(reward, reward)

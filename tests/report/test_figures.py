@@ -1,0 +1,153 @@
+"""Figures: the look is fixed by name, labels do not overlap, axes show what matters."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estbench.report.building import load_comparisons
+from estbench.report.figures import quality
+from estbench.report.figures.base import drawing, n_text
+from estbench.report.figures.curves import MAX_POINTS, curve_data
+from estbench.report.figures.direct import spread
+from estbench.report.figures.scales import log_view, tick_text, view
+from estbench.report.published import PUBLISHED, block_centres
+from estbench.report.style import estimator_order, look, task_order
+
+from .synthetic import write_result_set
+
+KNOWN = [f"reinforce{baseline}" for baseline in ("", "-constant", "-ema", "-critic")]
+KNOWN += ["rloo", "seqgan-rollouts", "rebar", "relax"]
+
+
+@given(
+    st.lists(st.floats(-50, 150, allow_nan=False), min_size=1, max_size=9),
+    st.floats(1, 10),
+)
+def test_labels_keep_their_distance_and_their_order(wanted: list[float], gap: float) -> None:
+    placed = spread(wanted, gap, 0.0, 100.0)
+    ordered = [placed[i] for i in np.argsort(wanted, kind="stable")]
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(ordered))
+    assert min(placed) >= -1e-9
+    assert max(placed) <= 100.0 + 1e-9 or (len(wanted) - 1) * gap > 100.0
+
+
+def test_labels_that_are_far_apart_stay_where_they_are() -> None:
+    assert spread([80.0, 10.0, 45.0], 10.0, 0.0, 100.0) == [80.0, 10.0, 45.0]
+
+
+def test_every_known_estimator_has_a_colour_marker_and_dash_of_its_own() -> None:
+    looks = [look(name) for name in KNOWN]
+    assert len({entry.colour for entry in looks}) == len(KNOWN)
+    assert len({entry.marker for entry in looks}) == len(KNOWN)
+    assert len({(entry.marker, str(entry.dash)) for entry in looks}) == len(KNOWN)
+
+
+def test_a_look_depends_on_the_name_alone() -> None:
+    assert look("my-own-estimator") == look("my-own-estimator")
+    assert look("rebar-soft").colour != look("rebar").colour
+
+
+@pytest.mark.parametrize("name", [*KNOWN, "rebar-soft", "relax-rebar", "mine"])
+def test_colours_can_be_seen_on_white_and_on_black(name: str) -> None:
+    assert _contrast(look(name).colour, "#ffffff") >= 3.0
+    assert _contrast(look(name).dark, "#15191e") >= 3.0
+
+
+def _contrast(first: str, second: str) -> float:
+    """WCAG 2 contrast of two colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_tasks_and_estimators_are_in_the_order_a_reader_expects() -> None:
+    tasks = ["oracle-small", "expressions-15", "expressions-3"]
+    assert sorted(tasks, key=task_order) == ["expressions-3", "expressions-15", "oracle-small"]
+    names = ["zeta", "rebar-soft", "relax", "reinforce", "rebar"]
+    assert sorted(names, key=estimator_order) == [
+        "reinforce",
+        "rebar",
+        "rebar-soft",
+        "relax",
+        "zeta",
+    ]
+
+
+def test_long_curves_are_averaged_in_blocks_within_a_seed(tmp_path: Path) -> None:
+    write_result_set(
+        tmp_path,
+        tasks=("expressions-3",),
+        trained=("rloo",),
+        also_measured=(),
+        seeds=2,
+        batches=130,
+    )
+    results = load_comparisons(tmp_path).results
+    data = curve_data(results.curves, "expressions-3", "goodness")
+    assert data["block"].unique().tolist() == [3]
+    means = data[data["seed"].isna()]
+    assert len(means) <= MAX_POINTS
+    first = results.curves[results.curves["step"] < 3]["goodness"].mean()
+    assert means["estimate"].iloc[0] == pytest.approx(first)
+
+
+def test_a_metric_that_is_not_recorded_at_every_batch_has_fewer_points(bench_set: Path) -> None:
+    results = load_comparisons(bench_set).results
+    data = curve_data(results.curves, "expressions-3", "tv")
+    assert sorted(data["step"].unique()) == [0, 8, 16, 24, 32, 40, 48, 56, 59]
+
+
+def test_an_axis_shows_all_means_but_not_all_of_an_endless_interval() -> None:
+    assert view([1.0, 3.0], [0.5, 2.0], [1.5, 3.5]) == (0.5, 3.5)
+    assert view([1.0, 3.0], [-900.0, 2.0], [1.5, 1e6]) == (-1.0, 5.0)
+    low, high = log_view([0.5, 1.0], [1e-9, 0.9], [0.6, 1e9])
+    assert 0.1 < low < 0.5
+    assert 1.0 < high < 5.0
+
+
+def test_ticks_are_short() -> None:
+    assert [tick_text(v) for v in (0.5, 20.0, 5000.0, 1e7, 2e-6)] == [
+        "0.5",
+        "20",
+        "5,000",
+        "10⁷",
+        "2·10⁻⁶",
+    ]
+
+
+def test_n_names_every_exception() -> None:
+    counts = pd.DataFrame({"task": "a", "estimator": ["x", "y", "z"], "n": [10, 10, 9]})
+    assert n_text(counts) == "n = 10 seeds (z on a: 9)"
+    assert n_text(counts.iloc[:1].assign(n=1)) == "n = 1 seed"
+
+
+def test_the_published_series_is_whole() -> None:
+    assert len(PUBLISHED) == 2 * 2 * 3
+    assert all(len(values) == 9 for values in PUBLISHED.values())
+    assert block_centres()[0] == 12.5
+    assert PUBLISHED["expressions-15", "goodness", "rebar"][-1] == 12.51
+
+
+def test_a_figure_without_its_metric_is_left_out(tmp_path: Path) -> None:
+    write_result_set(tmp_path, tasks=("oracle-small",), seeds=2, batches=3, rounds=1)
+    for path in (tmp_path / "runs").rglob("*.json"):
+        record = json.loads(path.read_text())
+        for name in ("nll_oracle", "nll_gen", "distinct", "entropy"):
+            record["curves"]["metrics"].pop(name)
+            record["final"].pop(name, None)
+        path.write_text(json.dumps(record))
+    with drawing():
+        assert quality.draw(load_comparisons(tmp_path)) is None

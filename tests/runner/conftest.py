@@ -1,0 +1,115 @@
+"""A small experiment on fake jobs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.runner import Summary, jobs, run_experiment
+from estbench.runner.jobs import Job
+from estbench.runner.worker import Outcome, execute
+from estbench.store import ResultSet, numbers
+
+from . import fakes
+
+
+@dataclass
+class Screen:
+    """A display that remembers."""
+
+    notes: list[str] = field(default_factory=list)
+    phases: dict[str, int] = field(default_factory=dict)
+    lefts: list[float | None] = field(default_factory=list)
+
+    def phase(self, name: str, total: int) -> None:
+        self.phases[name] = total
+
+    def ended(self, label: str, error: str, seconds: float, left: float | None) -> None:
+        self.lefts.append(left)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Grid:
+    """An experiment and where it goes."""
+
+    experiment: Experiment
+    directory: Path
+    screen: Screen = field(default_factory=Screen)
+
+    @property
+    def results(self) -> ResultSet:
+        return ResultSet(self.directory)
+
+    def run(self, workers: int = 2, *, retry_failed: bool = False, **changes: Any) -> Summary:
+        """Run it, with changes."""
+        return run_experiment(
+            replace(self.experiment, **changes),
+            self.directory,
+            workers=workers,
+            command="estbench run",
+            display=self.screen,
+            retry_failed=retry_failed,
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        """All that must be the same whenever and however it is run, by path."""
+        found = {}
+        for path in sorted(self.directory.rglob("seed-*.json")):
+            record = self.results.read(path)
+            found[str(path.relative_to(self.directory))] = numbers(record)
+        return found
+
+
+SMALL = Experiment(
+    name="small",
+    tasks=("expressions-3", "oracle-small"),
+    estimators=("reinforce", "rloo"),
+    also_measured=("reinforce-ema",),
+    seeds=(0, 1),
+    training=TrainingSettings(batches=8, batch_size=4),
+    snapshots=SnapshotSettings(sequences=8),
+    timing=TimingSettings(rounds=2),
+)
+
+
+def in_this_process(
+    todo: Iterable[Job], workers: int, directory: Path, note: object = None
+) -> Iterator[Outcome]:
+    """The pool without its processes: the same records, without waiting for workers to start."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for job in todo:
+            yield execute(job, directory)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def grid(pool: Grid, monkeypatch: pytest.MonkeyPatch) -> Grid:
+    """The small experiment, whose jobs run in this process."""
+    monkeypatch.setattr("estbench.runner.grid.run_jobs", in_this_process)
+    monkeypatch.setattr("estbench.runner.grid.stop_workers", lambda: None)
+    return pool
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
+    """The small experiment, whose jobs run in worker processes."""
+    mischief = tmp_path / "mischief"
+    mischief.mkdir()
+    monkeypatch.setenv(fakes.FOLDER, str(mischief))
+    for name in ("train", "reference", "measure", "timing_round", "warm_up"):
+        monkeypatch.setattr(jobs, name, getattr(fakes, name))
+    return Grid(SMALL, tmp_path / "set")

@@ -1,0 +1,131 @@
+"""Jobs that compute nothing, quickly and always the same; files in a folder make them misbehave.
+
+The folder is named by the environment, which worker processes inherit. A file MISCHIEF@LABEL in it
+(``raise@expressions-3 relax seed 1``) holds how often that job is to misbehave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from estbench.experiment import Experiment
+
+FOLDER = "ESTBENCH_TEST_FOLDER"
+
+
+def folder() -> Path:
+    """Where mischief is read from and calls are logged to."""
+    return Path(os.environ[FOLDER])
+
+
+def calls() -> list[str]:
+    """What has been computed since ``forget``, in no particular order."""
+    path = folder() / "calls.log"
+    return sorted(path.read_text().splitlines()) if path.exists() else []
+
+
+def forget() -> None:
+    """Forget the calls."""
+    (folder() / "calls.log").unlink(missing_ok=True)
+
+
+def plan_mischief(kind: str, label: str, times: int = 1) -> None:
+    """Make the job of that label misbehave ``times`` times: raise, kill, nan or sleep."""
+    (folder() / f"{kind}@{label}").write_text(str(times))
+
+
+def log(*labels: str) -> None:
+    """Note that these were computed."""
+    with (folder() / "calls.log").open("a") as file:
+        file.writelines(f"{label}\n" for label in labels)
+
+
+def _mischief(kind: str, label: str) -> bool:
+    path = folder() / f"{kind}@{label}"
+    left = int(path.read_text()) if path.exists() else 0
+    if left:
+        path.write_text(str(left - 1))
+    return left > 0
+
+
+def _begin(label: str) -> np.random.Generator:
+    log(label)
+    if _mischief("raise", label):
+        raise FloatingPointError("loss is nan\nat batch 17")
+    if _mischief("kill", label):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if _mischief("sleep", label):
+        time.sleep(60.0)
+    return np.random.default_rng(int(hashlib.sha256(label.encode()).hexdigest()[:8], 16))
+
+
+def train(experiment: Experiment, task: str, estimator: str, seed: int) -> dict[str, Any]:
+    """A run's payload."""
+    label = f"{task} {estimator} seed {seed}"
+    rng = _begin(label)
+    batches = experiment.training_for(task).batches
+    goodness = rng.random(batches).tolist()
+    curves = {
+        "step": list(range(batches)),
+        "reward_evals": list(range(batches)),
+        "seconds": [time.perf_counter()] * batches,
+        "metrics": {"goodness": goodness, "log_variance": [float("-inf")] * batches},
+    }
+    final = {"goodness": float("nan") if _mischief("nan", label) else goodness[-1]}
+    # torch takes a second and a half to import, which most of these jobs need not spend
+    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1
+    info = {"threads": threads, "omp": os.environ["OMP_NUM_THREADS"]}
+    return {"steps": batches, "curves": curves, "final": final, "info": info}
+
+
+def reference(
+    experiment: Experiment, task: str, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's payload and its states."""
+    import torch
+
+    payload = train(experiment, task, "reference (rloo)", seed)
+    state = {"snapshots": [{"policy": {"w": torch.full((2,), seed + 0.5)}} for _ in range(5)]}
+    return payload | {"snapshot_steps": [0, 1, 2, 4, 8]}, state
+
+
+def measure(
+    experiment: Experiment, task: str, estimator: str, seed: int, state: dict[str, Any]
+) -> dict[str, Any]:
+    """A measurement's payload; the state must be this seed's."""
+    rng = _begin(f"measure {task} {estimator} seed {seed}")
+    weights = state["snapshots"][0]["policy"]["w"]
+    assert weights.tolist() == [seed + 0.5] * 2
+    rows = [{"snapshot": i, "total_variance": float(rng.random())} for i in range(5)]
+    return {"snapshots": rows}
+
+
+def timing_round(experiment: Experiment, index: int, states: dict[str, Any]) -> dict[str, Any]:
+    """A timing round's payload."""
+    _begin(f"timing {index}")
+    rows = [
+        {"task": task, "estimator": estimator, "seconds_per_step": 1e-3}
+        for task in states
+        for estimator in experiment.measured
+    ]
+    return {"round": index, "rows": rows}
+
+
+def warm_up() -> None:
+    """Nothing."""
+
+
+def install() -> None:
+    """Put the fakes in the place of the real jobs, in this process; workers follow."""
+    from estbench.runner import jobs
+
+    jobs.train, jobs.reference, jobs.measure = train, reference, measure
+    jobs.timing_round, jobs.warm_up = timing_round, warm_up

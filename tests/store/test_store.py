@@ -1,0 +1,166 @@
+"""Result sets on disk: whole files or none, and keys that change only when numbers would."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from estbench.errors import UserError
+from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.store import (
+    CorruptRecordError,
+    ResultSet,
+    StorageError,
+    atomic,
+    envelope,
+    finite,
+    key,
+    numbers,
+    timing_key,
+    write_bytes,
+    write_json,
+)
+
+BASE = Experiment("x", ("expressions-3",), ("rloo",), (0, 1))
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "record.json"
+    write_json(path, {"a": 1})
+    write_json(path, {"a": [0.1, None]})
+    assert path.read_text() == '{"a":[0.1,null]}\n'
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, call, full)
+    with pytest.raises(StorageError, match=r"cannot write .*record.json: No space left"):
+        write_json(path, {"a": 2})
+    assert path.read_text() == '{"a":1}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        write_bytes(tmp_path / "file" / "record.json", b"")
+
+
+def test_numbers_that_are_not_finite_are_stored_as_null() -> None:
+    payload = {"a": [1.0, float("nan")], "b": {"c": float("-inf")}, "d": (2, "x", None, True)}
+    assert finite(payload) == {"a": [1.0, None], "b": {"c": None}, "d": [2, "x", None, True]}
+
+
+def test_time_and_memory_are_left_out_of_what_must_be_equal() -> None:
+    record = envelope("run", "k", "t", "e", 0) | {"final": {"goodness": 1.0}}
+    record["snapshots"] = [{"seconds_per_draw": 1.0, "mse": 2.0}]
+    left = numbers(record)
+    assert "timing" not in left
+    assert left["final"] == {"goodness": 1.0}
+    assert left["snapshots"] == [{"mse": 2.0}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": (0, 1, 2, 3)},
+        {"tasks": ("expressions-3", "oracle-small")},
+        {"estimators": ("rloo", "relax")},
+        {"also_measured": ("relax",)},
+        {"name": "y", "description": "z"},
+        {"timing": TimingSettings(rounds=1)},
+        {"per_task": {"oracle-small": {"batches": 3}}},
+        {"per_task": {"expressions-3": {"batches": 234}}},
+    ],
+)
+def test_a_key_does_not_depend_on_the_rest_of_the_grid(change: dict[str, object]) -> None:
+    grown = replace(BASE, **change)  # type: ignore[arg-type]
+    for kind in ("run", "reference", "snapshots"):
+        assert key(kind, grown, "expressions-3", "rloo", 0) == key(
+            kind, BASE, "expressions-3", "rloo", 0
+        )
+
+
+def test_a_key_depends_on_all_that_determines_the_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where = ("expressions-3", "relax", 0)
+    keys = {
+        key("run", BASE, *where),
+        key("reference", BASE, *where),
+        key("snapshots", BASE, *where),
+        key("run", BASE, "oracle-small", "relax", 0),
+        key("run", BASE, "expressions-3", "rebar", 0),
+        key("run", BASE, "expressions-3", "relax", 1),
+        key("run", replace(BASE, training=TrainingSettings(batches=3)), *where),
+        key("run", replace(BASE, per_task={"expressions-3": {"batches": 4}}), *where),
+        key("run", replace(BASE, device="cuda:1"), *where),
+        key("snapshots", replace(BASE, snapshots=SnapshotSettings(sequences=999)), *where),
+    }
+    assert len(keys) == 10
+    assert key("run", replace(BASE, device="cuda"), *where) in keys, "whichever card"
+    assert key("run", replace(BASE, snapshots=SnapshotSettings(sequences=999)), *where) in keys
+
+    from estbench import estimators
+
+    later = replace(estimators.info("relax"), version=99)
+    monkeypatch.setattr(estimators, "info", lambda name: later)
+    assert key("run", BASE, *where) not in keys
+
+
+def test_timing_rounds_have_a_key_of_their_own() -> None:
+    assert timing_key(replace(BASE, estimators=("relax",))) == timing_key(BASE)
+    assert timing_key(replace(BASE, timing=TimingSettings(warmup=0))) != timing_key(BASE)
+
+
+def test_records_are_found_by_task_estimator_and_seed(tmp_path: Path) -> None:
+    results = ResultSet(tmp_path)
+    assert list(results.runs()) == []
+    for seed in (10, 2):
+        record = envelope("run", "k", "t", "e", seed)
+        write_json(results.run_path("t", "e", seed), record)
+    assert [record["seed"] for record in results.runs()] == [2, 10]
+    assert results.run_path("t", "e", 2) == tmp_path / "runs" / "t" / "e" / "seed-002.json"
+    assert results.state_path("t", 2) == tmp_path / "reference" / "t" / "seed-002.pt"
+    assert results.timing_path(3) == tmp_path / "timing" / "003.json"
+    assert results.read(results.run_path("t", "e", 3)) is None
+    results.run_path("t", "e", 2).write_text('{"kind": "run", "schema"')
+    with pytest.raises(CorruptRecordError, match=r"seed-002.json"):
+        list(results.runs())
+
+
+def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path: Path) -> None:
+    assert ResultSet(tmp_path).manifest() is None
+    (tmp_path / "manifest.json").write_text('{"experi')
+    with pytest.raises(UserError, match=r"manifest.json is damaged: delete it"):
+        ResultSet(tmp_path).manifest()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, reason in ((tmp_path / "file", "it is a file"), (tmp_path / "file" / "x", "Not a")):
+        with (
+            pytest.raises(UserError, match=rf"cannot write to .*{reason}.*--out"),
+            ResultSet(path).writing(),
+        ):
+            pass
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "runs" / f".seed-000.json.{os.getpid()}.tmp"
+    left.parent.mkdir()
+    left.write_text("{")
+    with ResultSet(tmp_path).writing():
+        assert not left.exists()

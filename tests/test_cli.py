@@ -1,0 +1,226 @@
+"""The command line: what may be typed, what is refused, and what is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from estbench import commands, report, runner
+from estbench.cli import main
+from estbench.experiment import Experiment
+from estbench.runner.grid import Failure
+from estbench.store import StorageError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, so that what is written shows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["estbench"])
+
+
+class Recorded:
+    """Stands in for the runner: remembers what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.experiment: Experiment | None = None
+        self.directory = Path()
+        self.options: dict[str, object] = {}
+        self.failures: list[Failure] = []
+        self.error: BaseException | None = None
+
+    def run_experiment(
+        self, experiment: Experiment, directory: Path, *, summary: runner.Summary, **options: object
+    ) -> None:
+        self.experiment, self.directory, self.options = experiment, directory, options
+        summary.made, summary.failures = 5, self.failures
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    fake = Recorded()
+    monkeypatch.setattr(runner, "run_experiment", fake.run_experiment)
+    monkeypatch.setattr(report, "build", lambda directory: None)
+    monkeypatch.setattr(report, "print_summary", lambda directory, console: None)
+    return fake
+
+
+BAD = [
+    (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
+    (["run", "--seed", "3"], "Did you mean --seeds?"),
+    (["run", "a.toml", "b"], "Unused Tokens: ['b']"),
+    (["run", "--seeds"], "--seeds requires an argument"),
+    (["run", "--seeds", "0"], "--seeds = 0: must be from 1 to"),
+    (["run", "--seeds", "-3"], "--seeds '-3' is not a list of seeds"),
+    (["run", "--seeds", "two"], "--seeds 'two' is not a list of seeds: give a count such as 10"),
+    (["run", "--seeds", "5-2"], "--seeds '5-2' is not"),
+    (["run", "--jobs", "0"], "--jobs 0: must be at least 1"),
+    (["run", "--jobs", "-1"], "--jobs -1: must be at least 1"),
+    (["run", "--jobs", "x"], 'unable to convert "x" into int'),
+    (["run", "--estimators", "relx"], "unknown estimator 'relx': did you mean 'relax'?"),
+    (["run", "--estimators", "relax,"], "--estimators 'relax,': give names separated by commas"),
+    (["run", "--tasks", "expressions-4"], "unknown task 'expressions-4': did you mean"),
+    (["run", "--preset", "papr"], "unknown preset 'papr': did you mean 'paper'?"),
+    (["run", "--preset", "smoke", "bad.toml"], "give --preset or bad.toml, not both"),
+    (["run", "smoke"], "no such file: smoke; did you mean --preset smoke?"),
+    (["run", "none.toml"], "no such file: none.toml"),
+    (["run", "bad.toml"], "bad.toml: unknown setting 'training.batchs'"),
+    (["run", "--device", "tpu"], "device 'tpu': must be cpu, cuda or cuda:N"),
+    (["run", "--device", "cuda:99"], "device cuda:99: there is none here; one of: cpu"),
+    (["run", "--out", "bad.toml"], "cannot write to bad.toml (it is a file): give --out"),
+    (["run", "--out", "bad.toml/x"], "cannot write to bad.toml/x (Not a directory)"),
+    (["run", "reference.toml"], "results/reference/ is for committed sets"),
+    (["report"], "DIR requires an argument"),
+    (["report", "none"], "none"),
+    (["list", "estimator"], 'Choose from: "estimators", "tasks", "presets"'),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_done(
+    words: list[str], text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Path("bad.toml").write_text('preset = "bench"\n[training]\nbatchs = 3\n')
+    Path("reference.toml").write_text('preset = "bench"\n')
+    before = sorted(tmp_path.rglob("*"))
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert text in printed.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_module_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "estbench", "run", "--seeds", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("estbench: --seeds = 0")
+    assert result.stdout == ""
+
+
+def test_help_answers_without_importing_anything_heavy() -> None:
+    code = (
+        "import sys; from estbench.cli import main; main(['run', '--help']);"
+        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'matplotlib', 'seaborn', 'joblib'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for option in ["--preset", "--tasks", "--estimators", "--seeds", "--jobs", "--out", "--device"]:
+        assert option in result.stdout
+
+
+def test_a_bare_run_is_bench_in_results_bench(recorded: Recorded) -> None:
+    assert main(["run"]) == 0
+    assert recorded.experiment is not None
+    assert recorded.experiment.name == "bench"
+    assert recorded.directory == Path("results/bench")
+    assert recorded.options["workers"]
+
+
+def test_what_is_typed_wins(recorded: Recorded) -> None:
+    Path("mine.toml").write_text('preset = "smoke"\nseeds = 7\ntasks = ["oracle-small"]\n')
+    words = "run mine.toml --seeds 0-1,4 --tasks expressions-3,oracle-small --jobs 3 --out there"
+    assert main(words.split()) == 0
+    assert recorded.experiment is not None
+    assert recorded.experiment.seeds == (0, 1, 4)
+    assert recorded.experiment.tasks == ("expressions-3", "oracle-small")
+    assert recorded.directory == Path("there")
+    assert recorded.options["workers"] == 3
+    assert main(["run", "mine.toml"]) == 0
+    assert recorded.directory == Path("results/mine")
+
+
+def test_reinforce_brings_the_one_with_a_baseline_and_says_why(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--estimators", "reinforce,rebar,relax", "--seeds", "10"]) == 0
+    assert recorded.experiment is not None
+    assert recorded.experiment.estimators == ("reinforce", "rebar", "relax")
+    assert recorded.experiment.also_measured == ("reinforce-ema",)
+    assert recorded.experiment.seeds == tuple(range(10))
+    assert recorded.directory == Path("results/bench")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no baseline" in line]
+    assert len(lines) == 1
+    assert "reinforce-ema was measured" in lines[0]
+
+    assert main(["run", "--estimators", "rloo,relax"]) == 0
+    assert recorded.experiment.also_measured == ()
+    assert "no baseline" not in capsys.readouterr().out
+
+
+def test_failures_are_named_with_their_files_and_the_exit_code_is_1(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("results/bench/runs/t/relax/seed-003.json")
+    recorded.failures = [Failure("t relax seed 3", "ValueError: no", path)] * 25
+    assert main(["run"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "25 of 5 failed:" in lines
+    assert f"  t relax seed 3: ValueError: no ({path})" in lines
+    assert any("and 5 more" in line for line in lines)
+    assert "--retry-failed" in lines[-1]
+
+
+def test_an_interruption_says_what_is_kept_and_how_to_go_on(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded.error = KeyboardInterrupt()
+    monkeypatch.setattr(sys, "argv", ["estbench", "run", "--tasks", "expressions-3"])
+    assert main() == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2] == "interrupted; the 5 records that were finished are kept in results/bench"
+    assert lines[-1] == "go on with: estbench run --tasks expressions-3"
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded.error = StorageError("cannot write results/bench/x: No space left on device")
+    assert main(["run"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "No space left on device; make room" in lines[0]
+
+    def build(directory: Path) -> None:
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr(report, "build", build)
+    assert main(["report", "results/bench"]) == 1
+    assert "cannot write report.html: No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["estimators", "tasks", "presets"])
+def test_lists_are_tables_or_json_arrays(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert isinstance(rows, list)
+    assert main(["list", what]) == 0
+    table = capsys.readouterr().out
+    for row in rows:
+        assert row["name"] in table
+
+
+def test_the_environment_names_versions_and_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["packages"]["torch"]
+    assert found["cpu"]["cores"] >= 1
+    assert found["cpu"]["cores"] <= (os.cpu_count() or 1)
+    assert found["devices"][0] == "cpu"
+    assert main(["env"]) == 0
+    assert found["packages"]["torch"] in capsys.readouterr().out
+
+
+def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/x/estbench/__main__.py", "run", "--out", "a b"])
+    assert commands.command_line() == "python -m estbench run --out 'a b'"
