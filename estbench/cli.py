@@ -126,9 +126,9 @@ def list_(what: Literal["estimators", "tasks", "presets"], /, *, as_json: JSON =
     what
         What to list.
     """
-    from estbench import commands
+    from estbench.listing import listing
 
-    return commands.listing(what, as_json=as_json)
+    return listing(what, as_json=as_json)
 
 
 @app.command

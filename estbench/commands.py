@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from estbench.runner import Summary
 
-__all__ = ["experiment", "listing", "report", "run", "show_environment"]
+__all__ = ["console", "experiment", "report", "run", "show_environment"]
 
 COMPANION = "reinforce-ema"
 SHOWN_FAILURES = 20
@@ -125,23 +125,6 @@ def report(directory: Path) -> int:
     return 0
 
 
-def listing(what: str, *, as_json: bool) -> int:
-    """Print all estimators, tasks or presets; return the exit code."""
-    rows = {"estimators": _estimators, "tasks": _tasks, "presets": _presets}[what]()
-    if as_json:
-        print(json.dumps([row for row, _ in rows], indent=2))
-        return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0][1]:
-        table.add_column(name, overflow="fold", no_wrap=name == "name")
-    for _, cells in rows:
-        table.add_row(*cells.values())
-    _console().print(table)
-    return 0
-
-
 def show_environment(*, as_json: bool) -> int:
     """Print versions and machine; return the exit code."""
     from estbench.runner.environment import devices, environment
@@ -192,10 +175,11 @@ def _report(directory: Path) -> None:
             where = error.filename or directory
             raise StorageError(f"cannot write {where}: {error.strerror}") from None
         raise
-    report.print_summary(directory, _console())
+    report.print_summary(directory, console())
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return where tables are printed."""
     from rich.console import Console
 
     # A file or a pipe has no width of its own; tables should not be folded for it.
@@ -233,45 +217,3 @@ def _names(option: str, text: str) -> list[str]:
     if not all(names):
         raise UserError(f"{option} {text!r}: give names separated by commas, such as a,b")
     return names
-
-
-Row = tuple[dict[str, Any], dict[str, str]]  # as JSON, and as cells of a table
-
-
-def _estimators() -> list[Row]:
-    from estbench import estimators
-
-    rows = []
-    for name in estimators.names():
-        info = estimators.info(name)
-        bias = "unbiased" if info.unbiased else "biased"
-        cells = {"name": name, "bias": bias, "baseline": info.baseline, "what it is": info.summary}
-        rows.append((dataclasses.asdict(info), cells))
-    return rows
-
-
-def _tasks() -> list[Row]:
-    from estbench import tasks
-
-    rows = []
-    for name in tasks.names():
-        info = tasks.info(name)
-        sizes = {"V": str(info.vocabulary), "T": str(info.length), "metric": info.primary_metric}
-        rows.append((dataclasses.asdict(info), {"name": name, **sizes, "what it is": info.summary}))
-    return rows
-
-
-def _presets() -> list[Row]:
-    rows = []
-    for name in presets.names():
-        preset = presets.preset(name)
-        cells = {
-            "name": name + (" (default)" if name == presets.DEFAULT else ""),
-            "tasks": ", ".join(preset.tasks),
-            "estimators": ", ".join(preset.estimators),
-            "seeds": str(len(preset.seeds)),
-            "batches": str(preset.training.batches),
-            "what it is": preset.description,
-        }
-        rows.append((preset.as_dict(), cells))
-    return rows

@@ -36,8 +36,9 @@ def true_gradient(
     """Return the gradient of E[reward], with its noise.
 
     Always with full backpropagation through time, also where the policy cuts it: truncation is
-    then a bias that shows. Enumerated where there are few enough sequences. Elsewhere REINFORCE over many sequences, with
-    a constant baseline from a pilot sample that is not used again, so that it is unbiased.
+    then a bias that shows. Enumerated where there are few enough sequences. Elsewhere REINFORCE
+    over many sequences, with a constant baseline from a pilot sample that is not used again, so
+    that it is unbiased.
 
     Args:
       policy: The policy.

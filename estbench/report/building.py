@@ -9,6 +9,7 @@ from estbench.errors import UserError
 from estbench.report import ReportPaths
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures import draw_all
+from estbench.report.labels import report_on
 from estbench.report.page import render
 from estbench.report.records import load
 from estbench.report.summaries import summary_frame
@@ -19,7 +20,9 @@ __all__ = ["build_report", "load_comparisons"]
 
 def load_comparisons(directory: Path) -> Comparisons:
     """Read a result set."""
-    return Comparisons(load(directory))
+    results = load(directory)
+    report_on(results.manifest.get("experiment") or {})
+    return Comparisons(results)
 
 
 def build_report(directory: Path) -> ReportPaths:

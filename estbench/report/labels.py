@@ -7,13 +7,25 @@ not loaded, a newer version). The report is still drawn; it only says less about
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from estbench.errors import UserError
 
-__all__ = ["EstimatorFacts", "Metric", "best_value", "estimator_facts", "metric", "peer"]
-__all__ += ["primary_metric", "without_baseline"]
+__all__ = [
+    "EstimatorFacts",
+    "Metric",
+    "best_value",
+    "estimator_facts",
+    "metric",
+    "peer",
+    "primary_metric",
+    "report_on",
+    "without_baseline",
+]
 
 # What asking a registry for a name that it does not have may raise.
 _UNKNOWN = (ImportError, AttributeError, KeyError, UserError)
@@ -135,17 +147,27 @@ def best_value(task: str, name: str) -> tuple[float, str]:
     return math.nan, ""
 
 
+# Cutting backpropagation through time is the policy's doing and biases every estimator of a set.
+_truncation: ContextVar[int] = ContextVar("truncation", default=0)
+
+
+def report_on(experiment: Mapping[str, Any]) -> None:
+    """Make `estimator_facts` speak of estimators as this experiment runs them."""
+    settings = [experiment.get("training") or {}, *(experiment.get("per_task") or {}).values()]
+    _truncation.set(max(int(s.get("truncation") or 0) for s in settings))
+
+
 def estimator_facts(estimator: str) -> EstimatorFacts:
     """Return what the registry says of `estimator`, or nothing known."""
     try:
-        return _declared(estimator)
+        return _declared(estimator, _truncation.get())
     except _UNKNOWN:
         return EstimatorFacts()
 
 
 @cache  # what raises is not kept, so a plugin that is loaded later is found
-def _declared(estimator: str) -> EstimatorFacts:
+def _declared(estimator: str, truncation: int) -> EstimatorFacts:
     from estbench import estimators
 
-    known = estimators.info(estimator)
+    known = estimators.info(estimator, truncation)
     return EstimatorFacts(known.baseline, known.unbiased, known.why_biased, known.summary)
