@@ -154,7 +154,7 @@ def test_reinforce_brings_the_one_with_a_baseline_and_says_why(
     assert "reinforce-ema was measured" in lines[0]
 
     assert main(["run", "--estimators", "rloo,relax"]) == 0
-    assert recorded.experiment.also_measured == ()
+    assert not recorded.experiment.also_measured
     assert "no baseline" not in capsys.readouterr().out
 
 

@@ -359,10 +359,17 @@ def _rebar(name: str, **options: Any) -> None:
     register(factory)
 
 
-_rebar("rebar", summary="form B: a trajectory relaxed throughout")
-_rebar("rebar-none", baseline="none", summary="form B without a baseline")
-_rebar("rebar-ema", baseline="ema", summary="form B, minus a moving average")
-_rebar("rebar-critic", baseline="critic", summary="form B, minus a learned value of the state")
-_rebar("rebar-independent", coupled=False, summary="form B, z~ drawn anew given b")
+_rebar("rebar", summary="REBAR on a trajectory relaxed throughout (form B)")
+_rebar("rebar-none", baseline="none", summary="REBAR, form B, without a baseline")
+_rebar("rebar-ema", baseline="ema", summary="REBAR, form B, minus a moving average")
+_rebar(
+    "rebar-critic", baseline="critic", summary="REBAR, form B, minus a learned value of the state"
+)
+_rebar("rebar-independent", coupled=False, summary="REBAR, form B, with z~ drawn anew given b")
 for _future in ("soft", "mean-field", "sibling", "uniform", "zeros"):
-    _rebar(f"rebar-{_future}", form="A", future=_future, summary=f"form A, {_future} future")
+    _rebar(
+        f"rebar-{_future}",
+        form="A",
+        future=_future,
+        summary=f"REBAR a step at a time (form A), {_future} future",
+    )

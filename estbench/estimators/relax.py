@@ -90,7 +90,7 @@ class Relax(Estimator):
         self.rollouts = rollouts
         self.info = EstimatorInfo(
             name=name,
-            summary=summary or "a learned control variate of state and token",
+            summary=summary or "RELAX: a learned control variate of state and token",
             source="Grathwohl et al. 2018, equation 8",
             baseline="constant" if self.constant else self.baseline.label,
             needs_relaxed_reward=with_reward,
@@ -225,8 +225,8 @@ def _relax(name: str, **options: Any) -> None:
 
 
 _relax("relax")
-_relax("relax-none", baseline="none", summary="the same without a baseline")
-_relax("relax-ema", baseline="ema", summary="the same, minus a moving average")
-_relax("relax-critic", baseline="critic", summary="the same, minus a learned value of the state")
-_relax("relax-rebar", with_reward=True, summary="the same, with REBAR's term beside it")
-_relax("relax-independent", coupled=False, summary="the same, z~ drawn anew given b")
+_relax("relax-none", baseline="none", summary="RELAX without a baseline")
+_relax("relax-ema", baseline="ema", summary="RELAX, minus a moving average")
+_relax("relax-critic", baseline="critic", summary="RELAX, minus a learned value of the state")
+_relax("relax-rebar", with_reward=True, summary="RELAX with REBAR's term beside it")
+_relax("relax-independent", coupled=False, summary="RELAX with z~ drawn anew given b")

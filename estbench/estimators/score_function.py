@@ -131,7 +131,7 @@ class LeaveOneOut(Estimator):
         self.rollouts = rollouts
         self.info = EstimatorInfo(
             name=name,
-            summary=f"leave-one-out baseline in groups of {group}",
+            summary=f"RLOO: leave-one-out baseline in groups of {group}",
             source="Kool et al. 2019, equation 8",
             baseline="leave-one-out",
             group=group,
@@ -173,17 +173,28 @@ def _reinforce(name: str, baseline: str, summary: str, source: str, least: int =
 
 _WILLIAMS = "Williams 1992, section 5"
 _SEQGAN = "Yu et al. 2017, equations 4 and 7"
-_reinforce("reinforce", "none", "no baseline, as in the paper", _WILLIAMS)
-_reinforce("reinforce-ema", "ema", "minus the moving average of past rewards", _WILLIAMS)
+_reinforce("reinforce", "none", "REINFORCE without a baseline, as in the paper", _WILLIAMS)
+_reinforce("reinforce-ema", "ema", "REINFORCE minus the moving average of past rewards", _WILLIAMS)
 _reinforce(
     "reinforce-constant",
     "constant",
-    "minus the constant of least variance, from past draws",
+    "REINFORCE minus the constant of least variance on past draws",
     "Greensmith et al. 2004, theorem 13",
 )
-_reinforce("reinforce-critic", "critic", "minus a learned value of the state", "Mnih & Gregor 2014")
+_reinforce(
+    "reinforce-critic",
+    "critic",
+    "REINFORCE minus a learned value of the state",
+    "Mnih & Gregor 2014",
+)
 register(partial(LeaveOneOut, 8))
 _reinforce(
-    "seqgan-rollouts", "none", "4 rollouts a position by the current policy", _SEQGAN, least=4
+    "seqgan-rollouts",
+    "none",
+    "SeqGAN: 4 rollouts a position by the current policy",
+    _SEQGAN,
+    least=4,
 )
-_reinforce("seqgan-rollouts-ema", "ema", "the same, minus a moving average", _SEQGAN, least=4)
+_reinforce(
+    "seqgan-rollouts-ema", "ema", "SeqGAN's rollouts, minus a moving average", _SEQGAN, least=4
+)

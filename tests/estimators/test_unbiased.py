@@ -18,7 +18,7 @@ from problems import Problem, expressions, tiny
 from . import controls
 from .states import STATES, learned
 
-PLAN = Plan(first=32_768, growth=2, looks=3, margin=0.02, alpha=0.001)
+PLAN = Plan(first=49_152, growth=2, looks=3, margin=0.02, alpha=0.001)
 NAMES = estimators.names()
 LEARNING = [name for name in NAMES if estimators.info(name).learned]
 

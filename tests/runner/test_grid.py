@@ -9,7 +9,7 @@ import pytest
 
 from estbench.errors import UserError
 from estbench.experiment import TimingSettings, TrainingSettings
-from estbench.store import StorageError, atomic
+from estbench.store import StorageError
 
 from . import fakes
 from .conftest import SMALL, Grid
@@ -146,7 +146,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_file(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     before = sorted(grid.directory.rglob("*"))
     with pytest.raises(StorageError, match="No space left on device"):
         grid.run()

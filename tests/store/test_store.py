@@ -14,7 +14,6 @@ from estbench.store import (
     CorruptRecordError,
     ResultSet,
     StorageError,
-    atomic,
     envelope,
     finite,
     key,
@@ -45,7 +44,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, call, full)
+    monkeypatch.setattr(f"os.{call}", full)
     with pytest.raises(StorageError, match=r"cannot write .*record.json: No space left"):
         write_json(path, {"a": 2})
     assert path.read_text() == '{"a":1}\n'

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures.base import (
@@ -62,6 +62,9 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         right.tick_params(labelleft=False)
         curve_labels(left, published)
         curve_labels(right, own)
+        # Only the left panel names the values: the right one's grid must be the same.
+        right.yaxis.set_major_locator(FixedLocator(list(left.get_yticks())))
+        right.set_ylim(low, high)
     # Through records: pandas warns where it would concatenate columns that are wholly unknown.
     data = pd.DataFrame(
         [
