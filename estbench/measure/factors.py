@@ -117,6 +117,22 @@ class Factors:
                 out.append(x.t() @ d if f.transposed else d.t() @ x)
         return out
 
+    def scales(self) -> list[float]:
+        """Return for each parameter the size that the rounding of its sum goes with.
+
+        That is the root of the sum of squares of all that is added up: sum_s |x_s|^2 |d_s|^2.
+        """
+        out = []
+        for f in self.factors:
+            if f.whole is not None:
+                out.append(float(f.whole.norm()))
+                continue
+            squares = _d(f).square().sum(dim=2)
+            if f.x is not None and f.x.is_floating_point():
+                squares = squares * f.x.square().sum(dim=2)
+            out.append(float(squares.sum().sqrt()))
+        return out
+
     def block_sums(self, blocks: int) -> Tensor:
         """Return sums over ``blocks`` equal groups of consecutive draws, ``[blocks, P]``."""
         if self.draws % blocks:

@@ -181,10 +181,12 @@ class Tape:
         if found.fault:
             raise MeterError(found.fault)
         mine = found.factors.sums()
-        scale = found.factors.squared_norms_by_tensor().sum(dim=1).sqrt()
-        for name, a, b, size in zip(self.names, mine, found.sums, scale.tolist(), strict=True):
+        scales = found.factors.scales()
+        # Autograd adds up the rows of an embedding one by one, and its rounding grows with them.
+        tolerance = TOLERANCE * max(1.0, (found.draws / 256) ** 0.5)
+        for name, a, b, size in zip(self.names, mine, found.sums, scales, strict=True):
             gap = float((a - b).norm())
-            if not gap <= TOLERANCE * (float(b.norm()) + size):
+            if not gap <= tolerance * (float(b.norm()) + size):
                 raise MeterError(
                     f"{name}: the draws do not add up to its gradient "
                     "(a layer the meter has no rule for, or one used in another way)"

@@ -92,7 +92,9 @@ class Moments:
         mean = [s / n for s in self.sums]
         gap2 = _squared_distance(mean, self.reference.gradient)
         variance = (float(q.sum()) - n * gap2) / (n - 1)
-        error = float(q.std()) / math.sqrt(n)
+        # The second term is the noise of the mean that is subtracted: all there is where every
+        # draw lies equally far from the truth (two outcomes of probability 1/2).
+        error = math.sqrt(float(q.var()) / n + 2 * (variance / n) ** 2)
         spread = Z95 * error / variance if variance > 0 else math.nan
         true2 = self.reference.squared_norm
         noise = variance / n + self.reference.noise
