@@ -38,9 +38,7 @@ def train(
         adapt_once(method, problem.policy, problem.reward, draws, noise, state)
 
 
-def disturb(
-    method: Any, policy: Policy, state: dict[str, Any], noise: torch.Generator
-) -> None:
+def disturb(method: Any, policy: Policy, state: dict[str, Any], noise: torch.Generator) -> None:
     if "coefficients" in state:
         # The constant is an offset of a reward that is centred; the others are best near 1.
         given = {"constant": 0.1, "factor": 0.7, "eta": 0.6}
