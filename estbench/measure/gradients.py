@@ -99,7 +99,7 @@ class Tape:
             try:
                 self._check_sums(found)
                 if check_rows:
-                    self._check_three(found, surrogate, retain_graph)
+                    self._check_three(found, surrogate)
             except MeterError as fault:
                 self.fault = str(fault)
                 return self._loop(surrogate)
@@ -192,15 +192,16 @@ class Tape:
                     "(a layer the meter has no rule for, or one used in another way)"
                 )
 
-    def _check_three(self, found: DrawGradients, surrogate: Surrogate, retain: bool) -> None:
+    def _check_three(self, found: DrawGradients, surrogate: Surrogate) -> None:
         n = found.draws
         picked = torch.tensor(sorted({0, n // 2, n - 1}))
         # Three draws in one pass: unequal multiples, so that no mix-up among them cancels.
         multiples = torch.tensor([1.0, -2.0, 3.0], dtype=surrogate.log_probs.dtype)[: len(picked)]
         device = surrogate.log_probs.device
         total = (surrogate.values[picked.to(device)] * multiples.to(device)).sum()
+        # The graph is kept: if this disagrees, the loop needs it.
         truth = torch.autograd.grad(
-            total, self.parameters, retain_graph=retain, allow_unused=True, materialize_grads=True
+            total, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         whole = found.factors.whole(picked.to(device))
         for name, rows, b in zip(self.names, whole, truth, strict=True):

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 __all__ = ["StateNetwork"]
 
@@ -27,11 +28,12 @@ class StateNetwork(nn.Module):
         self, features: int, length: int, extra: int, rng: torch.Generator, width: int = 64
     ) -> None:
         super().__init__()
-        self.state = nn.Linear(features, width)
+        # Every parameter is set below: torch's own initialisation would move its global stream.
+        self.state = _linear(features, width)
         self.position = nn.Parameter(torch.zeros(length, width))
-        self.extra = nn.Linear(extra, width, bias=False) if extra else None
-        self.middle = nn.Linear(width, width)
-        self.out = nn.Linear(width, 1)
+        self.extra = _linear(extra, width, bias=False) if extra else None
+        self.middle = _linear(width, width)
+        self.out = _linear(width, 1)
         with torch.no_grad():
             for layer in (self.state, self.middle, self.extra):
                 if layer is not None:
@@ -51,3 +53,8 @@ class StateNetwork(nn.Module):
         hidden = nn.functional.silu(self.middle(hidden))
         out: Tensor = self.out(hidden).squeeze(-1)
         return out
+
+
+def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    layer: nn.Linear = skip_init(nn.Linear, inputs, outputs, bias=bias)  # type: ignore[no-untyped-call]
+    return layer

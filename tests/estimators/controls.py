@@ -107,7 +107,7 @@ class HardRollout(BiasedRebar):
     blocks = ("rollouts",)
 
     def context(self, policy: Policy, sample: GumbelSample) -> Tensor:
-        n, T, V = sample.z.shape
+        V = sample.z.shape[-1]
         completed = policy.continue_from(sample.tokens, sample.uniforms["rollouts"])[:, :, 0]
         completed = torch.cat([completed, sample.tokens.unsqueeze(1)], dim=1)
         return one_hot(completed, V, sample.z.dtype)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from problems import Problem, expressions, tiny
 
 from estbench import estimators
 from estbench.estimators.base import Estimator
 from estbench.measure.bias import BiasResult, Plan, bias_test
 from estbench.seeding import stream
-from problems import Problem, expressions, tiny
 
 from . import controls
 from .states import STATES, learned
@@ -21,6 +21,17 @@ from .states import STATES, learned
 PLAN = Plan(first=49_152, growth=2, looks=3, margin=0.02, alpha=0.001)
 NAMES = estimators.names()
 LEARNING = [name for name in NAMES if estimators.info(name).learned]
+# One of each kind: the others differ from these in a baseline or a future, tested above.
+ON_EXPRESSIONS = [
+    "reinforce-constant",
+    "reinforce-critic",
+    "rloo",
+    "seqgan-rollouts",
+    "rebar",
+    "rebar-soft",
+    "relax",
+    "relax-rebar",
+]
 
 
 def judge(method: Estimator, problem: Problem, how: str, rollouts: int = 0) -> BiasResult:
@@ -52,14 +63,14 @@ def test_the_mean_is_the_exact_gradient_with_rollouts(name: str) -> None:
     assert result.verdict == "unbiased", str(result)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_EXPRESSIONS)
 def test_the_mean_is_the_exact_gradient_on_expressions(name: str) -> None:
     """In float32, as in training."""
     result = judge(estimators.make(name), expressions(torch.float32), "trained")
     assert result.verdict == "unbiased", str(result)
 
 
-@pytest.mark.parametrize("name", ["reinforce-ema", "rloo", "rebar", "relax"])
+@pytest.mark.parametrize("name", ["rebar", "relax"])
 def test_the_mean_is_the_exact_gradient_on_expressions_in_float64(name: str) -> None:
     result = judge(estimators.make(name), expressions(), "trained")
     assert result.verdict == "unbiased", str(result)
