@@ -80,7 +80,7 @@ def tiny() -> Problem:
     return problem(policy, function_reward(3, 3, TINY_SEEDS[1]))
 
 
-TINY_SEEDS = (2, 8)
+TINY_SEEDS = (1, 1)
 
 
 @cache
