@@ -12,7 +12,8 @@ from torch import Tensor
 from estbench import estimators
 from estbench.estimators.base import Surrogate
 from estbench.estimators.score_function import Reinforce
-from estbench.measure.bias import Blocks, Centred, Plan, bias_test
+from estbench.measure.bias import Centred, Plan, bias_test
+from estbench.measure.blocks import Blocks
 from estbench.models.policy import Policy
 
 PARAMETERS, RANK, DRAWS = 300, 4, 6_400
