@@ -19,7 +19,7 @@ from torch import Tensor
 
 from estbench.estimators.base import Estimator, Reward
 from estbench.measure.blocks import BLOCKS, Blocks, Look
-from estbench.measure.gradients import DrawGradients, Tape
+from estbench.measure.gradients import Tape
 from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
@@ -161,10 +161,11 @@ def bias_test(
     for target in planned:
         while blocks.draws < target:
             n = min(chunk, target - blocks.draws)
-            # A policy that once needed the loop needs it always; others are trusted after that.
-            check = blocks.draws == 0 or bool(fault)
-            found, seen = _draw(method, policy, reward, n, rng, learned, check)
-            fault = fault or seen
+            with Tape(policy, fault) as tape:
+                surrogate = method.surrogate(policy, reward, n, rng, learned)
+            # Once is enough to know a policy by.
+            found = tape.differentiate(surrogate, check=blocks.draws == 0)
+            fault = tape.fault
             blocks.add(found.block_sums(BLOCKS), n)
         # Errors are spent in proportion to draws: early looks are for what is plainly biased.
         looks.append(blocks.look(plan.margin, 0.05 * target / sum(planned)))
@@ -184,17 +185,3 @@ def bias_test(
         plan.alpha,
         fault,
     )
-
-
-def _draw(
-    method: Estimator,
-    policy: Policy,
-    reward: Reward,
-    draws: int,
-    rng: torch.Generator,
-    learned: dict[str, Any],
-    check: bool,
-) -> tuple[DrawGradients, str]:
-    with Tape(policy) as tape:
-        surrogate = method.surrogate(policy, reward, draws, rng, learned)
-    return tape.differentiate(surrogate, check=check), tape.fault

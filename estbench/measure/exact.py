@@ -111,18 +111,20 @@ def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048)
     mean = float(p @ f)
     centred = f - mean
     gradient: list[Tensor] | None = None
-    norms = []
+    norms: list[Tensor] = []
+    fault = ""
     for part, p_part, f_part in zip(
         torch.split(sequences, chunk),
         torch.split(p, chunk),
         torch.split(centred, chunk),
         strict=True,
     ):
-        with Tape(policy) as tape:
+        with Tape(policy, fault) as tape:
             log_probs = policy.log_probs(part).gather(2, part.unsqueeze(2)).squeeze(2)
         ones = torch.ones_like(log_probs)
         surrogate = Surrogate(log_probs, ones, part.unsqueeze(1), f_part.unsqueeze(1))
-        scores = tape.differentiate(surrogate, check=False, retain_graph=True)
+        scores = tape.differentiate(surrogate, check=not norms, retain_graph=True)
+        fault = tape.fault
         norms.append(scores.squared_norms().double())
         # E[(f - E f) S] = grad E f: centring removes what only rounding would have to cancel.
         weights = (p_part * f_part).to(ones.dtype)

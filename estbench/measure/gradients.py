@@ -35,17 +35,19 @@ class Tape:
 
     Args:
       policy: The policy whose parameters are differentiated.
+      fault: The fault of an earlier tape on the same policy. A policy that once needed the loop
+        needs it always, checked or not.
 
     Attributes:
-      fault: Why the last measurement had to go draw by draw, or "".
+      fault: Why measurements have to go draw by draw, or "".
     """
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, fault: str = "") -> None:
         self.policy = policy
         self.names = [name for name, p in policy.named_parameters() if p.requires_grad]
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.taps: list[Tap] = []
-        self.fault = ""
+        self.fault = fault
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> Tape:
@@ -91,10 +93,11 @@ class Tape:
             second backward pass.
           retain_graph: Keep the graph, for ``gram`` or ``mean_squared_norm`` after this.
         """
+        if self.fault:
+            return self._loop(surrogate)
         weights, pathwise = surrogate.weights.detach(), surrogate.pathwise
         # The loop, should it be needed, wants the graph as well.
         found = self._backward(surrogate, weights, pathwise, retain_graph=retain_graph or check)
-        self.fault = ""
         if check:
             try:
                 self._check_sums(found)

@@ -113,12 +113,12 @@ def measure(
         while moments.draws < total:
             draws = min(max(1, CHUNK // group), total - moments.draws)
             started = time.perf_counter()
-            with Tape(policy) as tape:
+            with Tape(policy, fault) as tape:
                 surrogate = method.surrogate(policy, reward, draws, rng, learned)
             seconds += time.perf_counter() - started
             first = moments.draws == 0
             found = tape.differentiate(surrogate, check=first, retain_graph=True)
-            fault = fault or tape.fault
+            fault = tape.fault
             moments.add(found)
             plain = method.without_control(surrogate, learned)
             if plain is not None:

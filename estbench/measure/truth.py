@@ -61,10 +61,10 @@ def _untruncated(
     method = Reinforce("reference", "none")
     centre = float(quiet(policy.sample(PILOT, rng)).double().mean())
     sums = None
-    squares, done = 0.0, 0
+    squares, done, fault = 0.0, 0, ""
     while done < sequences:
         n = min(CHUNK, sequences - done)
-        with Tape(policy) as tape:
+        with Tape(policy, fault) as tape:
             surrogate = method.surrogate(
                 policy,
                 Shifted(quiet, centre),
@@ -73,6 +73,7 @@ def _untruncated(
                 method.initial_state(policy, rng),
             )
         found = tape.differentiate(surrogate, check=done == 0)
+        fault = tape.fault
         squares += float(found.squared_norms().double().sum())
         parts = [s.double() for s in found.sums]
         sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]

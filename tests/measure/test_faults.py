@@ -1,0 +1,72 @@
+"""A policy that the meter cannot read is measured draw by draw to the last chunk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from estbench.estimators import make
+from estbench.measure import snapshots
+from estbench.measure.exact import exact
+from estbench.measure.moments import Reference
+from estbench.models.policy import Policy
+from estbench.models.reward import FunctionReward
+
+
+class Scaled(Policy):
+    """Independent tokens, with a parameter that no layer of the meter's rules holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocabulary, self.length = 3, 2
+        self.linear = nn.Linear(1, 3, dtype=torch.float64)
+        self.scale = nn.Parameter(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+
+    def initial_state(self, n: int) -> Tensor:
+        return torch.ones(n, 1, dtype=torch.float64)
+
+    def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Any]:
+        return (self.linear(state) * self.scale).log_softmax(dim=1), state
+
+
+def reward() -> FunctionReward:
+    return FunctionReward(lambda tokens: tokens.double().sum(dim=1) - 2)
+
+
+def by_loop(policy: Policy) -> tuple[Tensor, Tensor]:
+    """Return probabilities and f(b) S for all nine sequences, one backward pass each."""
+    every = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    log_p = policy.log_probs(every).gather(2, every.unsqueeze(2)).sum(dim=(1, 2))
+    f, parameters = reward()(every), list(policy.parameters())
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(x, parameters, retain_graph=True)])
+        for x in log_p
+    ]
+    return log_p.exp().detach(), f.unsqueeze(1) * torch.stack(rows)
+
+
+def test_exact_moments_of_a_policy_without_rules() -> None:
+    policy = Scaled()
+    p, draws = by_loop(policy)
+    found = exact(policy, reward(), chunk=4)
+    mean = p @ draws
+    variance = float(p @ (draws**2).sum(dim=1) - (mean**2).sum())
+    assert found.reinforce_variance(0.0) == pytest.approx(variance)
+
+
+def test_every_chunk_of_a_measurement_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "CHUNK", 64)
+    policy = Scaled()
+    truth = exact(policy, reward())
+    method, rng = make("reinforce"), torch.Generator().manual_seed(0)
+    state = method.initial_state(policy, rng)
+    row = snapshots.measure(
+        method, policy, reward(), 1024, rng, state, Reference(truth.gradient, 0.0)
+    )
+    assert "scale" in row["info"]["meter_fault"]
+    assert row["by_tensor"]["scale"] > 0
+    assert row["variance_low"] < truth.reinforce_variance(0.0) < row["variance_high"]
+    assert sum(row["by_tensor"].values()) == pytest.approx(row["total_variance"], rel=1e-6)
