@@ -8,13 +8,11 @@ time, after the sample's own hard prefix; form B relaxes a trajectory that never
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
 from estbench.estimators.base import (
     Component,
     Estimator,
@@ -24,71 +22,25 @@ from estbench.estimators.base import (
     Surrogate,
     register,
 )
-from estbench.estimators.baselines import Baseline, make_baseline
+from estbench.estimators.baselines import make_baseline
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.futures import frozen, relaxed_trajectory, with_futures
-from estbench.estimators.gumbel import (
-    conditional,
-    coupled_weights,
-    independent_weights,
-    one_hot,
+from estbench.estimators.control import (
+    GumbelSample,
+    combine,
+    control_weights,
+    linear_components,
+    relearned,
+    without_control,
 )
-from estbench.estimators.returns import rollout_noise, token_returns
-from estbench.models.policy import Policy, choose_by_gumbel, choose_by_uniform
+from estbench.estimators.futures import frozen, relaxed_trajectory, with_futures
+from estbench.estimators.gumbel import conditional, independent_weights
+from estbench.estimators.returns import rollout_noise
+from estbench.models.policy import Policy, choose_by_uniform
 
-__all__ = ["GumbelSample", "Rebar", "RelaxedReward"]
+__all__ = ["Rebar", "RelaxedReward"]
 
 GRID = (2 / 3, 1.0, 3 / 2)  # temperatures; below, single draws carry most of the variance
 CLEARLY = 0.95  # how much less variance a rival temperature must promise
-
-
-@dataclass(frozen=True)
-class GumbelSample:
-    """Sequences with the noise that made them, and all that the estimators of this family share.
-
-    Attributes:
-      tokens: b, int64 ``[n, T]``.
-      gumbel: Noise ``[n, T, V]``.
-      z: l + noise, detached ``[n, T, V]``.
-      log_probs: l with its graph ``[n, T, V]``.
-      features: The policy's state, detached ``[n, T, F]``.
-      returns: What each token earned ``[n, T]``.
-      terminal: Rewards ``[n]``.
-      uniforms: All blocks of noise.
-    """
-
-    tokens: Tensor
-    gumbel: Tensor
-    z: Tensor
-    log_probs: Tensor
-    features: Tensor
-    returns: Tensor
-    terminal: Tensor
-    uniforms: dict[str, Tensor]
-
-    @property
-    def terminal_only(self) -> bool:
-        """Whether every token earned the terminal reward."""
-        return "rollouts" not in self.uniforms
-
-    @classmethod
-    def draw(
-        cls,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        shapes: dict[str, Sequence[int]],
-    ) -> GumbelSample:
-        """Draw sequences by Gumbel-max, with further blocks of noise of the given shapes."""
-        T, V = policy.length, policy.vocabulary
-        u = noise.uniforms(rng, draws, {"gumbel": (T, V), **shapes}, policy.dtype)
-        gumbel = noise.gumbel(u["gumbel"])
-        tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))
-        returns, terminal = token_returns(policy, reward, tokens, u)
-        log_probs, features = policy.trace(tokens)
-        z = log_probs.detach() + gumbel
-        return cls(tokens, gumbel, z, log_probs, features, returns, terminal, u)
 
 
 class RelaxedReward:
@@ -125,21 +77,18 @@ class RelaxedReward:
         self, policy: Policy, reward: Reward, sample: GumbelSample, temperature: float
     ) -> Tensor:
         """Return the weights ``[n, T, V]`` on l of -c(z~) S + grad c(z) - grad c(z~)."""
+
+        def at(z: Tensor) -> tuple[Tensor, Tensor]:
+            return self._at(policy, reward, sample, z, temperature)
+
+        if self.form == "A" or self.coupled:
+            return control_weights(sample, self.coupled, at)
+        # The law of g~ is that of g, so what C depends on explicitly cancels on average and is left
+        # out of both terms; g~ = z~ - l moves with l by dz~/dl - 1, and one evaluation is enough.
         tokens = sample.tokens
-        if self.coupled:
-            value, slope = self._at(policy, reward, sample, sample.z, temperature)
-            return coupled_weights(value, slope, sample.z, tokens)
-        log_probs = sample.log_probs.detach()
-        z, jacobian = conditional(log_probs, tokens, sample.uniforms["conditional"])
-        value, conditional_slope = self._at(policy, reward, sample, z, temperature)
-        if self.form == "B":
-            # The law of g~ is that of g, so what C depends on explicitly cancels on average and is
-            # left out of both terms; g~ = z~ - l moves with l by dz~/dl - 1.
-            return independent_weights(
-                value, conditional_slope, conditional_slope, jacobian, tokens
-            )
-        _, slope = self._at(policy, reward, sample, sample.z, temperature)
-        return independent_weights(value, slope, conditional_slope, jacobian, tokens)
+        z, jacobian = conditional(sample.log_probs.detach(), tokens, sample.uniforms["conditional"])
+        value, slope = at(z)
+        return independent_weights(value, slope, slope, jacobian, tokens)
 
     def _at(
         self, policy: Policy, reward: Reward, sample: GumbelSample, z: Tensor, temperature: float
@@ -302,54 +251,6 @@ class Rebar(Estimator):
         best = min(found, key=lambda t: found[t])
         if found[best] < CLEARLY * found[current]:
             state["temperature"] = best
-
-
-def linear_components(
-    sample: GumbelSample, baseline: Tensor, constant: bool, controls: dict[str, Tensor]
-) -> tuple[Component, ...]:
-    """Return the score term, the constant's if it is tuned, and the control variates' weights."""
-    scores = one_hot(sample.tokens, sample.z.shape[-1], sample.z.dtype)
-    earned = sample.returns - baseline
-    score = scores * earned.unsqueeze(-1)
-    # One number for the whole sequence makes the score term a multiple of the constant's.
-    whole = sample.terminal_only and baseline.shape[1] == 1
-    found = [Component("score", score.flatten(1), scale=-earned[:, 0] if whole else None)]
-    if constant:
-        found.append(Component("constant", -scores.flatten(1)))
-    found += [Component(name, control.flatten(1)) for name, control in controls.items()]
-    return tuple(found)
-
-
-def relearned(
-    baseline: Baseline, surrogate: Surrogate, sample: GumbelSample, state: dict[str, Any]
-) -> tuple[Component, ...]:
-    """Train the baseline on used draws; return their components as it would now have made them.
-
-    The coefficients are for the next draws, which will meet the new baseline: above all the first
-    batch, which had no past and went without, must not leave its moments behind.
-    """
-    baseline.adapt(sample.features, sample.returns, state)
-    values = baseline.values(sample.features, state)
-    return (*linear_components(sample, values, False, {}), *surrogate.components[1:])
-
-
-def combine(components: Sequence[Component], coefficients: Sequence[float]) -> Tensor:
-    """Return the score term's weights plus each further component's times its coefficient."""
-    total = components[0].weights
-    for component, coefficient in zip(components[1:], coefficients, strict=True):
-        total = total + coefficient * component.weights
-    return total
-
-
-def without_control(
-    coefficients: Coefficients, surrogate: Surrogate, state: dict[str, Any]
-) -> Surrogate:
-    """Return the surrogate with its control variates left out and its constant tuned alone."""
-    weights = surrogate.components[0].weights
-    for component in surrogate.components[1:]:
-        if component.name == "constant":
-            weights = weights + coefficients.alone("constant", state) * component.weights
-    return replace(surrogate, weights=weights)
 
 
 def _rebar(name: str, **options: Any) -> None:

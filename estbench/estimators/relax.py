@@ -28,15 +28,15 @@ from estbench.estimators.baselines import (
     update_moments,
 )
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.gumbel import conditional, coupled_weights, independent_weights
-from estbench.estimators.rebar import (
+from estbench.estimators.control import (
     GumbelSample,
-    RelaxedReward,
     combine,
+    control_weights,
     linear_components,
     relearned,
     without_control,
 )
+from estbench.estimators.rebar import RelaxedReward
 from estbench.estimators.returns import rollout_noise
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
@@ -192,15 +192,7 @@ class Relax(Estimator):
 
     def _weights(self, sample: GumbelSample, state: dict[str, Any]) -> Tensor:
         """Return the weights ``[n, T, V]`` on l that c_phi gives, with their graph in phi."""
-        tokens = sample.tokens
-        if self.coupled:
-            value, slope = self._at(sample, sample.z, state)
-            return coupled_weights(value, slope, sample.z, tokens)
-        log_probs = sample.log_probs.detach()
-        z, jacobian = conditional(log_probs, tokens, sample.uniforms["conditional"])
-        value, conditional_slope = self._at(sample, z, state)
-        _, slope = self._at(sample, sample.z, state)
-        return independent_weights(value, slope, conditional_slope, jacobian, tokens)
+        return control_weights(sample, self.coupled, lambda z: self._at(sample, z, state))
 
     def _at(self, sample: GumbelSample, z: Tensor, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return c_phi ``[n, T]`` and its derivative ``[n, T, V]`` in z, with their graphs.

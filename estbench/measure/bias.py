@@ -19,37 +19,13 @@ from torch import Tensor
 
 from estbench.estimators.base import Estimator, Reward
 from estbench.measure.blocks import BLOCKS, Blocks, Look
+from estbench.measure.centred import Centred
 from estbench.measure.gradients import Tape
 from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
 
 Verdict = Literal["unbiased", "biased", "undecided"]
-
-
-class Centred:
-    """A reward minus a constant, hard and relaxed alike; it counts as the reward does.
-
-    Args:
-      reward: The reward.
-      mean: What is subtracted, such as ``Exact.mean_reward``.
-    """
-
-    def __init__(self, reward: Reward, mean: float) -> None:
-        self.reward = reward
-        self.mean = mean
-        self.hard_evals = 0
-        self.relaxed_evals = 0
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """See ``Reward``."""
-        self.hard_evals += tokens.shape[0]
-        return self.reward(tokens) - self.mean
-
-    def relaxed(self, weights: Tensor) -> Tensor:
-        """See ``Reward``."""
-        self.relaxed_evals += weights.shape[0]
-        return self.reward.relaxed(weights) - self.mean
 
 
 @dataclass(frozen=True)

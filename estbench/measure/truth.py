@@ -6,6 +6,7 @@ import torch
 
 from estbench.estimators.base import Reward
 from estbench.estimators.score_function import Reinforce
+from estbench.measure.centred import Centred
 from estbench.measure.exact import enumerable, exact
 from estbench.measure.gradients import Tape
 from estbench.measure.moments import Reference
@@ -15,19 +16,6 @@ __all__ = ["true_gradient"]
 
 PILOT = 1024
 CHUNK = 2048
-
-
-class Uncounted:
-    """A reward whose evaluations leave the counters of the run alone."""
-
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        before = self.reward.hard_evals
-        found = self.reward(tokens)
-        self.reward.hard_evals = before
-        return found
 
 
 def true_gradient(
@@ -46,20 +34,20 @@ def true_gradient(
       sequences: How many sequences, where it cannot be enumerated.
       rng: Noise of the draws.
     """
+    evals = reward.hard_evals
     truncation, policy.truncation = policy.truncation, 0
     try:
-        return _untruncated(policy, Uncounted(reward), sequences, rng)
+        return _untruncated(policy, reward, sequences, rng)
     finally:
-        policy.truncation = truncation
+        policy.truncation, reward.hard_evals = truncation, evals
 
 
-def _untruncated(
-    policy: Policy, quiet: Uncounted, sequences: int, rng: torch.Generator
-) -> Reference:
+def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Generator) -> Reference:
     if enumerable(policy):
-        return Reference(exact(policy, quiet).gradient, 0.0)
+        return Reference(exact(policy, reward).gradient, 0.0)
     method = Reinforce("reference", "none")
-    centre = float(quiet(policy.sample(PILOT, rng)).double().mean())
+    centre = float(reward(policy.sample(PILOT, rng)).double().mean())
+    centred = Centred(reward, centre)
     sums = None
     squares, done, fault = 0.0, 0, ""
     while done < sequences:
@@ -67,7 +55,7 @@ def _untruncated(
         with Tape(policy, fault) as tape:
             surrogate = method.surrogate(
                 policy,
-                Shifted(quiet, centre),
+                centred,
                 n,
                 rng,
                 method.initial_state(policy, rng),
@@ -82,20 +70,3 @@ def _untruncated(
     mean = [s / done for s in sums]
     norm2 = sum(float((m**2).sum()) for m in mean)
     return Reference(mean, (squares - done * norm2) / (done - 1) / done)
-
-
-class Shifted:
-    """A hard reward minus a constant."""
-
-    hard_evals = 0
-    relaxed_evals = 0
-
-    def __init__(self, reward: Uncounted, centre: float) -> None:
-        self.reward = reward
-        self.centre = centre
-
-    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.reward(tokens) - self.centre
-
-    def relaxed(self, weights: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError("the reference needs hard sequences only")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from estbench import noise
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
+from estbench.estimators.control import GumbelSample
 from estbench.estimators.gumbel import conditional, one_hot
-from estbench.estimators.rebar import GumbelSample
 from estbench.estimators.score_function import Reinforce
 from estbench.models.policy import Policy, choose_by_uniform
 

@@ -10,7 +10,7 @@ from problems import expressions, rng, tiny
 from torch import Tensor
 
 from estbench.estimators.base import Component, Surrogate
-from estbench.estimators.rebar import combine
+from estbench.estimators.control import combine
 from estbench.estimators.relax import Relax
 from estbench.measure.gradients import Tape
 from estbench.measure.moments import total_variance

@@ -1,0 +1,34 @@
+"""A reward without its mean: the same gradient, with far less variance."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from estbench.estimators.base import Reward
+
+__all__ = ["Centred"]
+
+
+class Centred:
+    """A reward minus a constant, hard and relaxed alike; it counts as the reward does.
+
+    Args:
+      reward: The reward.
+      mean: What is subtracted, such as ``Exact.mean_reward``.
+    """
+
+    def __init__(self, reward: Reward, mean: float) -> None:
+        self.reward = reward
+        self.mean = mean
+        self.hard_evals = 0
+        self.relaxed_evals = 0
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """See ``Reward``."""
+        self.hard_evals += tokens.shape[0]
+        return self.reward(tokens) - self.mean
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """See ``Reward``."""
+        self.relaxed_evals += weights.shape[0]
+        return self.reward.relaxed(weights) - self.mean
