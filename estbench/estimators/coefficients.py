@@ -7,7 +7,8 @@ scalar case is equation 8 of Tucker et al. 2017 solved rather than descended.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Coefficients:
         discriminator move, so old moments must fade; 0.8 remembers about five batches.
       ridge: Added to the diagonal, relative to it: a control variate that is almost nothing
         gets a coefficient of almost nothing.
+      bounds: Least and greatest coefficient of control variates that may not take any value.
     """
 
     def __init__(
@@ -32,10 +34,12 @@ class Coefficients:
         labels: Sequence[str],
         decay: float = 0.8,
         ridge: float = 1e-4,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.labels = tuple(labels)
         self.decay = decay
         self.ridge = ridge
+        self.bounds = dict(bounds or {})
 
     def initial_state(self) -> dict[str, Any]:
         """Return coefficients of 0 and empty moments."""
@@ -52,7 +56,7 @@ class Coefficients:
         if label not in self.labels or not bool(state["moments"].any()):
             return 0.0
         index = torch.tensor([0, 1 + self.labels.index(label)])
-        return self.solve(state["moments"][index][:, index])[0]
+        return self._least(state["moments"][index][:, index])[0]
 
     def adapt(self, gram: Tensor, state: dict[str, Any]) -> None:
         """Update the moments with inner products ``[n, 1 + k, 1 + k]`` and solve again."""
@@ -66,8 +70,29 @@ class Coefficients:
         return self.decay * before + (1 - self.decay) * batch
 
     def solve(self, moments: Tensor) -> tuple[float, ...]:
-        """Return the coefficients of least second moment for moments ``[1 + k, 1 + k]``."""
+        """Return the coefficients of least second moment for moments ``[1 + k, 1 + k]``.
+
+        A coefficient that leaves its bounds is set to the nearer one, and the others are solved for
+        again beside it (exactly the least there is where one coefficient has bounds).
+        """
+        free = list(self._least(moments))
+        for index, label in enumerate(self.labels):
+            low, high = self.bounds.get(label, (-math.inf, math.inf))
+            if not low <= free[index] <= high:
+                held = min(max(free[index], low), high)
+                kept = [i for i in range(len(moments)) if i != 1 + index]
+                # The fixed control variate joins the term that all others are subtracted from.
+                joined = torch.eye(len(moments), dtype=moments.dtype)[kept]
+                joined[0, 1 + index] = held
+                others = list(self._least(joined @ moments @ joined.T))
+                free = [*others[:index], held, *others[index:]]
+        return tuple(free)
+
+    def _least(self, moments: Tensor) -> tuple[float, ...]:
+        """Return the coefficients of least second moment, whatever the bounds."""
         matrix, target = moments[1:, 1:], -moments[1:, 0]
+        if not len(target):
+            return ()
         scale = matrix.diagonal().clamp_min(torch.finfo(matrix.dtype).tiny).sqrt()
         normal = matrix / torch.outer(scale, scale)
         normal = normal + self.ridge * torch.eye(len(scale), dtype=normal.dtype)

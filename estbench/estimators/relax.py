@@ -83,7 +83,9 @@ class Relax(Estimator):
             "factor",
             *(("eta",) if self.control else ()),
         )
-        self.coefficients = Coefficients(labels)
+        # phi is trained at a factor of 1. While it grows, moments of its smaller past would ask for
+        # thousands; the step they make would stay in Adam's second moments for the whole run.
+        self.coefficients = Coefficients(labels, bounds={"factor": (0.0, 1.0)})
         self.temperature = temperature
         self.learning_rate = learning_rate
         self.updates = updates
