@@ -23,17 +23,26 @@ class Baseline:
 
     label = "none"
     learned: tuple[str, ...] = ()
+    version = 1  # see ``EstimatorInfo.version``
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """Return what is learned, before anything was."""
         return {}
 
-    def values(self, features: Tensor, state: dict[str, Any]) -> Tensor:
-        """Return B_t, broadcastable to ``[n, T]``, for features ``[n, T, F]`` of the prefixes."""
+    def values(self, features: Tensor, tokens: Tensor, state: dict[str, Any]) -> Tensor:
+        """Return B_t, broadcastable to ``[n, T]``.
+
+        Args:
+          features: The policy's state at each prefix ``[n, T, F]``.
+          tokens: b, int64 ``[n, T]``; B_t depends on those before t.
+          state: What ``initial_state`` returned.
+        """
         return features.new_zeros(1, 1)
 
-    def adapt(self, features: Tensor, returns: Tensor, state: dict[str, Any]) -> None:
-        """Learn from used draws: features ``[n, T, F]`` and returns ``[n, T]``."""
+    def adapt(
+        self, features: Tensor, tokens: Tensor, returns: Tensor, state: dict[str, Any]
+    ) -> None:
+        """Learn from used draws, with what each token earned as returns ``[n, T]``."""
 
 
 NoBaseline = Baseline
@@ -56,11 +65,13 @@ class MovingAverage(Baseline):
         """See ``Baseline.initial_state``."""
         return moving_moments()
 
-    def values(self, features: Tensor, state: dict[str, Any]) -> Tensor:
+    def values(self, features: Tensor, tokens: Tensor, state: dict[str, Any]) -> Tensor:
         """See ``Baseline.values``."""
         return features.new_full((1, 1), moving_mean(state))
 
-    def adapt(self, features: Tensor, returns: Tensor, state: dict[str, Any]) -> None:
+    def adapt(
+        self, features: Tensor, tokens: Tensor, returns: Tensor, state: dict[str, Any]
+    ) -> None:
         """See ``Baseline.adapt``."""
         update_moments(state, returns, self.decay)
 
@@ -93,50 +104,63 @@ def moving_deviation(moments: dict[str, float]) -> float:
 
 
 class Critic(Baseline):
-    """A learned value of the policy's state (NVIL: Mnih and Gregor 2014, section 2.3).
+    """A learned value of the prefix (NVIL: Mnih and Gregor 2014, section 2.3).
 
-    Two layers on the state, trained on squared error against past returns, on top of their moving
+    A network on the prefix, trained on squared error against past returns, on top of their moving
     average and in units of their moving standard deviation.
+
+    Args:
+      learning_rate: Adam's, for the network's weights.
+      scores: Adam's, for its scores of tokens.
+      updates: Steps a batch.
     """
 
     label = "critic"
     learned = ("critic", "baseline")
+    version = 2
 
-    def __init__(self, learning_rate: float = 1e-2, updates: int = 4) -> None:
+    def __init__(self, learning_rate: float = 1e-2, scores: float = 2e-2, updates: int = 4) -> None:
         self.learning_rate = learning_rate
+        self.scores = scores
         self.updates = updates
         self.average = MovingAverage()
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Baseline.initial_state``."""
-        return {"average": self.average.initial_state(policy, rng), "rng": rng}
+        average = self.average.initial_state(policy, rng)
+        return {"average": average, "rng": rng, "vocabulary": policy.vocabulary}
 
-    def values(self, features: Tensor, state: dict[str, Any]) -> Tensor:
+    def values(self, features: Tensor, tokens: Tensor, state: dict[str, Any]) -> Tensor:
         """See ``Baseline.values``."""
-        mean = self.average.values(features, state["average"])
+        mean = self.average.values(features, tokens, state["average"])
         if "network" not in state:
             self._build(features, state)
+        deviation = moving_deviation(state["average"])
         with torch.no_grad():
-            found: Tensor = mean + moving_deviation(state["average"]) * state["network"](features)
+            found: Tensor = mean + deviation * state["network"](features, tokens)
         return found
 
-    def adapt(self, features: Tensor, returns: Tensor, state: dict[str, Any]) -> None:
+    def adapt(
+        self, features: Tensor, tokens: Tensor, returns: Tensor, state: dict[str, Any]
+    ) -> None:
         """See ``Baseline.adapt``."""
-        self.average.adapt(features, returns, state["average"])
+        self.average.adapt(features, tokens, returns, state["average"])
         deviation = moving_deviation(state["average"])
         if not deviation:
             return
         target = (returns - moving_mean(state["average"])) / deviation
         for _ in range(self.updates):
-            loss = nn.functional.mse_loss(state["network"](features), target)
+            loss = nn.functional.mse_loss(state["network"](features, tokens), target)
             state["optimiser"].zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             state["optimiser"].step()
 
     def _build(self, features: Tensor, state: dict[str, Any]) -> None:
-        network = StateNetwork(features.shape[2], features.shape[1], 0, rng=state.pop("rng"))
-        state["network"] = network.to(features)
-        state["optimiser"] = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
+        T, F = features.shape[1:]
+        rng, vocabulary = state.pop("rng"), state.pop("vocabulary")
+        network = StateNetwork(F, T, vocabulary, relaxed=False, rng=rng).to(features)
+        state["network"] = network
+        state["optimiser"] = network.optimiser(self.learning_rate, self.scores)
 
 
 def make_baseline(kind: str) -> Baseline:

@@ -125,8 +125,8 @@ def relearned(
     The coefficients are for the next draws, which will meet the new baseline: above all the first
     batch, which had no past and went without, must not leave its moments behind.
     """
-    baseline.adapt(sample.features, sample.returns, state)
-    values = baseline.values(sample.features, state)
+    baseline.adapt(sample.features, sample.tokens, sample.returns, state)
+    values = baseline.values(sample.features, sample.tokens, state)
     return (*linear_components(sample, values, False, {}), *surrogate.components[1:])
 
 

@@ -160,6 +160,7 @@ class Rebar(Estimator):
             learned=("eta", "temperature", *(("constant",) if self.constant else ())),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals=self.control.evals(),
+            version=self.baseline.version,
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class Rebar(Estimator):
         shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}
         sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
         control = self.control.weights(policy, reward, sample, state["temperature"])
-        baseline = self.baseline.values(sample.features, state["baseline"])
+        baseline = self.baseline.values(sample.features, sample.tokens, state["baseline"])
         coefficients = self.coefficients.values(state["coefficients"])
         components = linear_components(sample, baseline, self.constant, {"eta": control})
         return Surrogate(

@@ -1,7 +1,7 @@
 """RELAX on sequences (Grathwohl et al. 2018, equation 8): a learned control variate a step.
 
-c_phi(z_t, s_t) sees the policy's state and the perturbed log-probabilities of one position, so it
-needs no relaxed reward. phi is trained on the variance of the *parameter* gradient: the draws'
+c_phi(z_t, s_t) sees the prefix and the perturbed log-probabilities of one position, so it needs no
+relaxed reward. phi is trained on the variance of the *parameter* gradient: the draws'
 squared norms are differentiated through the weights that c_phi gives to the log-probabilities.
 """
 
@@ -56,7 +56,8 @@ class Relax(Estimator):
       coupled: Whether z~ is z itself or drawn anew given b.
       with_reward: Add REBAR's term, with an eta of its own (the original's c_phi contains it).
       temperature: Of the softmax through which c_phi sees z; and of REBAR's term.
-      learning_rate: Adam's, for phi.
+      learning_rate: Adam's, for the network's weights.
+      scores: Adam's, for its scores of tokens.
       updates: Steps on phi a batch.
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue.
@@ -70,6 +71,7 @@ class Relax(Estimator):
         with_reward: bool = False,
         temperature: float = 1.0,
         learning_rate: float = 1e-2,
+        scores: float = 5e-2,
         updates: int = 1,
         rollouts: int = 0,
         summary: str = "",
@@ -88,6 +90,7 @@ class Relax(Estimator):
         self.coefficients = Coefficients(labels, bounds={"factor": (0.0, 1.0)})
         self.temperature = temperature
         self.learning_rate = learning_rate
+        self.scores = scores
         self.updates = updates
         self.rollouts = rollouts
         self.info = EstimatorInfo(
@@ -99,20 +102,21 @@ class Relax(Estimator):
             learned=("phi", *labels),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals=self.control.evals() if self.control else "0",
+            version=1 + self.baseline.version,
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Estimator.initial_state``."""
         with torch.no_grad():
             width = policy.trace(torch.zeros(1, policy.length, dtype=torch.int64))[1].shape[-1]
-        network = StateNetwork(width, policy.length, policy.vocabulary, rng=rng)
+        network = StateNetwork(width, policy.length, policy.vocabulary, relaxed=True, rng=rng)
         network = network.to(policy.dtype)
         return {
             "baseline": self.baseline.initial_state(policy, rng),
             "coefficients": self.coefficients.initial_state(),
             "rewards": moving_moments(),
             "network": network,
-            "optimiser": torch.optim.Adam(network.parameters(), lr=self.learning_rate),
+            "optimiser": network.optimiser(self.learning_rate, self.scores),
         }
 
     def surrogate(
@@ -132,7 +136,7 @@ class Relax(Estimator):
         controls = {"factor": learned.detach()}
         if self.control:
             controls["eta"] = self.control.weights(policy, reward, sample, self.temperature)
-        baseline = self.baseline.values(sample.features, state["baseline"])
+        baseline = self.baseline.values(sample.features, sample.tokens, state["baseline"])
         coefficients = self.coefficients.values(state["coefficients"])
         components = linear_components(sample, baseline, self.constant, controls)
         # The same weights as a function of phi: what training differentiates.
@@ -206,7 +210,7 @@ class Relax(Estimator):
             z = z.detach().requires_grad_()
             seen = (z / self.temperature).softmax(dim=-1)
             unit = moving_deviation(state["rewards"]) or 1.0
-            value = unit * state["network"](sample.features, seen)
+            value = unit * state["network"](sample.features, sample.tokens, seen)
             (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
         return value, slope
 

@@ -54,6 +54,7 @@ class Reinforce(Estimator):
             baseline="constant" if baseline == "constant" else self.baseline.label,
             learned=("constant",) if baseline == "constant" else self.baseline.learned,
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            version=self.baseline.version,
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class Reinforce(Estimator):
         returns, terminal = token_returns(policy, reward, tokens, u)
         log_probs, features = policy.trace(tokens)
         chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
-        baseline = self.baseline.values(features, state["baseline"])
+        baseline = self.baseline.values(features, tokens, state["baseline"])
         weights = returns - baseline
         components: tuple[Component, ...] = ()
         info = {"baseline": float(baseline.mean())}
@@ -109,7 +110,8 @@ class Reinforce(Estimator):
     ) -> None:
         """See ``Estimator.adapt``."""
         cache = surrogate.cache
-        self.baseline.adapt(cache["features"], cache["returns"], state["baseline"])
+        tokens = surrogate.tokens.squeeze(1)
+        self.baseline.adapt(cache["features"], tokens, cache["returns"], state["baseline"])
         if self.coefficients:
             gram = gradients.gram(surrogate, surrogate.components)
             self.coefficients.adapt(gram, state["coefficients"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,30 +13,43 @@ __all__ = ["StateNetwork"]
 
 
 class StateNetwork(nn.Module):
-    """Two hidden layers on (state, position, extra inputs), one number out, zero at the start.
+    """A number for every prefix: its worth, or what a control variate says of its next token.
 
-    A smooth activation, because its derivative with respect to the inputs is trained too.
+    Two parts that add up, both zero at the start. Two hidden layers see (state, position, relaxed
+    token); their activation is smooth, because its derivative with respect to the relaxed token is
+    trained too. And a score for every token at every position, summed over the prefix: the state of
+    a policy that was trained to predict tokens need not remember what a reward would ask for, and
+    an additive guess at it is learned from few draws.
 
     Args:
       features: Width F of the policy's state.
       length: Sequence length T; the position enters one-hot.
-      extra: Width of further inputs; 0 for none.
-      width: Hidden width.
+      vocabulary: Tokens V.
+      relaxed: Whether the next token is given, relaxed.
       rng: Initialises the weights.
+      width: Hidden width.
     """
 
     def __init__(
-        self, features: int, length: int, extra: int, rng: torch.Generator, width: int = 64
+        self,
+        features: int,
+        length: int,
+        vocabulary: int,
+        relaxed: bool,
+        rng: torch.Generator,
+        width: int = 64,
     ) -> None:
         super().__init__()
         # Every parameter is set below: torch's own initialisation would move its global stream.
         self.state = _linear(features, width)
         self.position = nn.Parameter(torch.zeros(length, width))
-        self.extra = _linear(extra, width, bias=False) if extra else None
+        self.relaxed = _linear(vocabulary, width, bias=False) if relaxed else None
         self.middle = _linear(width, width)
         self.out = _linear(width, 1)
+        self.scores = nn.Parameter(torch.zeros(vocabulary))
+        self.scores_by_position = nn.Parameter(torch.zeros(length, vocabulary))
         with torch.no_grad():
-            for layer in (self.state, self.middle, self.extra):
+            for layer in (self.state, self.middle, self.relaxed):
                 if layer is not None:
                     bound = math.sqrt(3 / layer.in_features)
                     layer.weight.uniform_(-bound, bound, generator=rng)
@@ -44,15 +58,34 @@ class StateNetwork(nn.Module):
             self.out.weight.zero_()
             self.out.bias.zero_()
 
-    def forward(self, features: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Return ``[n, T]`` from features ``[n, T, F]`` and extra inputs ``[n, T, E]``."""
+    def forward(self, features: Tensor, tokens: Tensor, relaxed: Tensor | None = None) -> Tensor:
+        """Return ``[n, T]``; position t has seen the tokens before it and no other.
+
+        Args:
+          features: The policy's state ``[n, T, F]``.
+          tokens: b, int64 ``[n, T]``.
+          relaxed: The next token of each prefix ``[n, T, V]``, if the network takes it.
+        """
         first = self.state(features) + self.position
-        if self.extra is not None and extra is not None:
-            first = first + self.extra(extra)
+        scores = self.scores + self.scores_by_position
+        scores = scores - scores.mean(dim=1, keepdim=True)
+        earned = scores.expand(len(tokens), -1, -1).gather(2, tokens.unsqueeze(2)).squeeze(2)
+        # Shifted, not subtracted: a token must not reach its own prefix by rounding either.
+        additive = nn.functional.pad(earned.cumsum(dim=1)[:, :-1], (1, 0))
+        if self.relaxed is not None and relaxed is not None:
+            first = first + self.relaxed(relaxed)
+            additive = additive + (scores * relaxed).sum(dim=2)
         hidden = nn.functional.silu(first)
         hidden = nn.functional.silu(self.middle(hidden))
         out: Tensor = self.out(hidden).squeeze(-1)
-        return out
+        return out + additive
+
+    def optimiser(self, learning_rate: float, scores: float) -> torch.optim.Adam:
+        """Return Adam, with another learning rate for the scores: few of them act together."""
+        tables = [self.scores, self.scores_by_position]
+        others = [p for p in self.parameters() if all(p is not table for table in tables)]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": tables, "lr": scores}]
+        return torch.optim.Adam(groups, lr=learning_rate)
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:

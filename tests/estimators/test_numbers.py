@@ -189,7 +189,7 @@ def test_the_relaxed_reward_as_control_variate_is_rebar(coupled: bool) -> None:
     temperature, eta = 0.6, 0.8
 
     class RelaxedReward(nn.Module):
-        def forward(self, features: Tensor, seen: Tensor) -> Tensor:
+        def forward(self, features: Tensor, tokens: Tensor, seen: Tensor) -> Tensor:
             return reward.relaxed(seen).unsqueeze(1)
 
     relax = Relax(baseline="none", coupled=coupled, temperature=temperature)

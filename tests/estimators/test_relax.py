@@ -113,3 +113,17 @@ def test_an_untrained_network_changes_nothing() -> None:
     _, surrogate = drawn(method, state, 32)
     plain = method.without_control(surrogate, state)
     assert torch.equal(plain.weights, surrogate.weights)
+
+
+def test_a_network_that_grows_from_nothing_never_does_harm() -> None:
+    """The factor is solved for on an older, smaller phi: unbounded, it would ask for thousands."""
+    method = Relax()
+    state = method.initial_state(tiny().policy, rng(1))
+    noise = rng(2)
+    for _ in range(12):
+        adapt_once(method, tiny().policy, tiny().reward, 128, noise, state)
+        tape, surrogate = drawn(method, state, 4096, seed=9)
+        plain = method.without_control(surrogate, state)
+        norms = tape.differentiate(surrogate, retain_graph=True).squared_norms().mean()
+        assert 0 <= surrogate.info["factor"] <= 1
+        assert float(norms) < 1.2 * float(tape.differentiate(plain).squared_norms().mean())
