@@ -123,14 +123,17 @@ class Factors:
         That is the root of the sum of squares of all that is added up: sum_s |x_s|^2 |d_s|^2.
         """
         out = []
+        sizes: dict[tuple[int, ...], Tensor] = {}
         for f in self.factors:
             if f.whole is not None:
                 out.append(float(f.whole.norm()))
                 continue
-            squares = _d(f).square().sum(dim=2)
+            if f.key not in sizes:
+                sizes[f.key] = torch.linalg.vector_norm(_d(f), dim=2)
+            size = sizes[f.key]
             if f.x is not None and f.x.is_floating_point():
-                squares = squares * f.x.square().sum(dim=2)
-            out.append(float(squares.sum().sqrt()))
+                size = size * torch.linalg.vector_norm(f.x, dim=2)
+            out.append(float(size.norm()))
         return out
 
     def block_sums(self, blocks: int) -> Tensor:

@@ -160,7 +160,8 @@ class _Backward(torch.autograd.Function):
         ctx.truncation = truncation
         ctx.set_materialize_grads(False)
         return (
-            delta.transpose(0, 1),
+            # A copy here, once, or one by each of those who use it.
+            delta.transpose(0, 1).contiguous(),
             flat.t() @ hs[:-1].reshape(T * n, H),
             flat.sum(dim=0),
             dh,
@@ -223,12 +224,14 @@ def _slopes(a: Tensor, cs: Tensor, tanh_c: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives of one step: d(cell or hidden)/d(pre-activations), and d(hidden)/d(cell)."""
     H = tanh_c.shape[-1]
     i, f, g, o = torch.split(a, H, dim=-1)
+    # torch's own kernels for y (1 - y) times a factor and (1 - y^2) times a factor: one pass each.
+    by_sigmoid, by_tanh = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
     slope = torch.empty_like(a)
-    torch.mul(i * (1 - i), g, out=slope[..., :H])
-    torch.mul(f * (1 - f), cs[:-1], out=slope[..., H : 2 * H])
-    torch.mul(1 - g * g, i, out=slope[..., 2 * H : 3 * H])
-    torch.mul(o * (1 - o), tanh_c, out=slope[..., 3 * H :])
-    return slope, o * (1 - tanh_c * tanh_c)
+    by_sigmoid(g, i, grad_input=slope[..., :H])
+    by_sigmoid(cs[:-1], f, grad_input=slope[..., H : 2 * H])
+    by_tanh(i, g, grad_input=slope[..., 2 * H : 3 * H])
+    by_sigmoid(tanh_c, o, grad_input=slope[..., 3 * H :])
+    return slope, by_tanh(o, tanh_c)
 
 
 def _by_autograd(
