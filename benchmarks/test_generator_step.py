@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from estbench.estimators import make
-from estbench.measure.moments import total_variance
-from estbench.measure.step import measured_step
+from estbench.meter.moments import total_variance
+from estbench.meter.step import measured_step
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
 

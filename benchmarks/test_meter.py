@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from estbench.estimators.base import Surrogate
-from estbench.measure.gradients import Tape
-from estbench.measure.moments import total_variance
+from estbench.meter.gradients import Tape
+from estbench.meter.moments import total_variance
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
 

@@ -74,13 +74,13 @@ def measure(
     experiment: Experiment, task: str, estimator: str, seed: int, state: dict[str, Any]
 ) -> Payload:
     """Measure an estimator at the snapshots in ``state``; returns a measurement's payload."""
-    from estbench.measure import snapshots
+    from estbench.meter import snapshots
 
     return snapshots.measure_at_snapshots(experiment, task, estimator, seed, state)
 
 
 def timing_round(experiment: Experiment, index: int, states: dict[str, Any]) -> Payload:
     """Time every estimator on every task once; returns a timing round's payload."""
-    from estbench.measure import timing
+    from estbench.meter import timing
 
     return timing.timing_round(experiment, index, states)

@@ -16,9 +16,9 @@ from torch import Tensor
 from estbench.estimators import make
 from estbench.estimators.base import Surrogate
 from estbench.experiment import Experiment
-from estbench.measure.gradients import DrawGradients
-from estbench.measure.moments import total_variance
-from estbench.measure.step import measured_step
+from estbench.meter.gradients import DrawGradients
+from estbench.meter.moments import total_variance
+from estbench.meter.step import measured_step
 from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.training.session import Session, prepare

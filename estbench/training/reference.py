@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from estbench.experiment import FRACTIONS, Experiment
-from estbench.measure.truth import true_gradient
+from estbench.meter.truth import true_gradient
 from estbench.seeding import stream
 from estbench.training.adversarial import train
 from estbench.training.session import Session
@@ -29,7 +29,7 @@ def reference(
     """Return RLOO's run record and the state of its snapshots.
 
     The state holds, for each snapshot, the parameters of generator and discriminator and the
-    gradient that estimators are held against, with its own noise: see ``estbench.measure.truth``.
+    gradient that estimators are held against, with its own noise: see ``estbench.meter.truth``.
     """
     settings = experiment.training_for(task)
     steps = snapshot_steps(settings.batches)

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import function_reward, rng
 from torch import Tensor
 
 from estbench import estimators
 from estbench.estimators.base import Estimator, Surrogate
-from estbench.measure.bias import Centred
-from estbench.measure.gradients import Tape
-from estbench.measure.snapshots import adapt_once
+from estbench.meter.bias import Centred
+from estbench.meter.gradients import Tape
+from estbench.meter.measuring import adapt_once
 from estbench.models.generator import Generator
-
-from .states import disturb
+from estbench.proof.problems import function_reward, rng
+from estbench.proof.states import disturb
 
 NAMES = estimators.names()
 V, T = 4, 3

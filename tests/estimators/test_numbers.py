@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from problems import bernoulli, rng, three_bernoullis, tiny
 from scipy.stats import qmc
 from torch import Tensor, nn
 
@@ -16,10 +15,11 @@ from estbench.estimators.base import Estimator, Reward
 from estbench.estimators.rebar import Rebar
 from estbench.estimators.relax import Relax
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
-from estbench.measure.exact import exact
-from estbench.measure.gradients import Tape
-from estbench.measure.moments import Moments, Reference
+from estbench.meter.exact import exact
+from estbench.meter.gradients import Tape
+from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
+from estbench.proof.problems import bernoulli, rng, three_bernoullis, tiny
 
 BERNOULLI = [
     # theta, t, gradient, variance of REINFORCE, variance of RLOO(2)
@@ -220,7 +220,7 @@ def test_tuned_rebar_has_less_variance_than_the_best_constant_alone() -> None:
     """At eta = 1 it has not on a Bernoulli; tuned, it must not lose where it can gain."""
     problem = tiny()
     truth = problem.exact
-    from .states import learned
+    from estbench.proof.states import learned
 
     best = truth.reinforce_variance(truth.best_constant)
     for name in ("rebar", "rebar-soft"):

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from problems import expressions, rng, tiny
 from torch import Tensor
 
 from estbench.estimators.base import Component, Surrogate
 from estbench.estimators.control import combine
 from estbench.estimators.relax import Relax
-from estbench.measure.gradients import Tape
-from estbench.measure.moments import total_variance
-from estbench.measure.snapshots import adapt_once
-
-from .states import disturb
+from estbench.meter.gradients import Tape
+from estbench.meter.measuring import adapt_once
+from estbench.meter.moments import total_variance
+from estbench.proof.problems import expressions, rng, tiny
+from estbench.proof.states import disturb
 
 
 def drawn(method: Relax, state: dict[str, Any], n: int, seed: int = 0) -> tuple[Tape, Surrogate]:

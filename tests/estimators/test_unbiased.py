@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from problems import Problem, expressions, rng, tiny
 
 from estbench import estimators
 from estbench.estimators.base import Estimator
-from estbench.measure.bias import BiasResult, Plan, bias_test
+from estbench.meter.bias import BiasResult, Plan, bias_test
+from estbench.proof.problems import Problem, expressions, rng, tiny
+from estbench.proof.states import STATES, learned
 from estbench.seeding import stream
 
 from . import controls
-from .states import STATES, learned
 
 PLAN = Plan(first=49_152, growth=2, looks=3, margin=0.02, alpha=0.001)
 NAMES = estimators.names()

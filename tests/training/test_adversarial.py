@@ -10,10 +10,10 @@ import torch
 
 from estbench.estimators import make
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
-from estbench.measure.gradients import Tape
-from estbench.measure.snapshots import measure_at_snapshots
-from estbench.measure.timing import timing_round
-from estbench.measure.truth import true_gradient
+from estbench.meter.gradients import Tape
+from estbench.meter.snapshots import measure_at_snapshots
+from estbench.meter.timing import timing_round
+from estbench.meter.truth import true_gradient
 from estbench.training.adversarial import step_metrics, train
 from estbench.training.reference import reference, snapshot_steps
 from estbench.training.session import Session, prepare

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from estbench.estimators.base import Estimator, Reward, Surrogate
-from estbench.measure.gradients import DrawGradients, Tape
+from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.policy import Policy
 
 __all__ = ["measured_step"]

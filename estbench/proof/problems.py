@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from estbench import tasks
-from estbench.measure.bias import Centred
-from estbench.measure.exact import Exact, exact
+from estbench.meter.bias import Centred
+from estbench.meter.exact import Exact, exact
 from estbench.models.discriminator import Discriminator
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from estimators.states import disturb
-from problems import function_reward, rng
 from torch import Tensor, nn
 
 from estbench import estimators
 from estbench.estimators.base import Component, Surrogate
 from estbench.estimators.score_function import LeaveOneOut
-from estbench.measure.bias import Centred
-from estbench.measure.gradients import DrawGradients, Tape
+from estbench.meter.bias import Centred
+from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
+from estbench.proof.problems import function_reward, rng
+from estbench.proof.states import disturb
 
 V, T, DRAWS = 4, 5, 12
 

@@ -6,10 +6,10 @@ import torch
 
 from estbench.estimators.base import Reward
 from estbench.estimators.score_function import Reinforce
-from estbench.measure.centred import Centred
-from estbench.measure.exact import enumerable, exact
-from estbench.measure.gradients import Tape
-from estbench.measure.moments import Reference
+from estbench.meter.centred import Centred
+from estbench.meter.exact import enumerable, exact
+from estbench.meter.gradients import Tape
+from estbench.meter.moments import Reference
 from estbench.models.policy import Policy
 
 __all__ = ["true_gradient"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from problems import Problem, rng
 
 from estbench.estimators.base import Estimator
-from estbench.measure.snapshots import adapt_once
+from estbench.meter.measuring import adapt_once
 from estbench.models.policy import Policy
+from estbench.proof.problems import Problem, rng
 
 STATES = ("fresh", "arbitrary", "trained")
 BATCHES, SEQUENCES = 60, 128

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators import make
-from estbench.measure import snapshots
-from estbench.measure.exact import exact
-from estbench.measure.moments import Reference
+from estbench.meter import measuring
+from estbench.meter.exact import exact
+from estbench.meter.moments import Reference
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
 
@@ -58,12 +58,12 @@ def test_exact_moments_of_a_policy_without_rules() -> None:
 
 
 def test_every_chunk_of_a_measurement_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "CHUNK", 64)
+    monkeypatch.setattr(measuring, "CHUNK", 64)
     policy = Scaled()
     truth = exact(policy, reward())
     method, rng = make("reinforce"), torch.Generator().manual_seed(0)
     state = method.initial_state(policy, rng)
-    row = snapshots.measure(
+    row = measuring.measure(
         method, policy, reward(), 1024, rng, state, Reference(truth.gradient, 0.0)
     )
     assert "scale" in row["info"]["meter_fault"]

@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
-from problems import function_reward, rng, tiny
 
 from estbench import estimators
 from estbench.estimators.base import Surrogate
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
-from estbench.measure.exact import enumerate_sequences, exact
-from estbench.measure.factors import Factors
-from estbench.measure.gradients import DrawGradients, Tape
-from estbench.measure.moments import Moments, Reference, total_variance
+from estbench.meter.exact import enumerate_sequences, exact
+from estbench.meter.factors import Factors
+from estbench.meter.gradients import DrawGradients, Tape
+from estbench.meter.moments import Moments, Reference, total_variance
 from estbench.models.generator import Generator
+from estbench.proof.problems import function_reward, rng, tiny
 
 
 def direct(*rows: torch.Tensor) -> DrawGradients:

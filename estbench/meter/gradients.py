@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators.base import Component, Surrogate
-from estbench.measure.factors import Factors, join
-from estbench.measure.rules import RULES, Tap
+from estbench.meter.factors import Factors, join
+from estbench.meter.rules import RULES, Tap
 
 __all__ = ["DrawGradients", "MeterError", "Tape"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from estbench.measure.rules import DENSE_VOCABULARY, Tap
+from estbench.meter.rules import DENSE_VOCABULARY, Tap
 
 __all__ = ["Factors", "join"]
 

@@ -1,6 +1,6 @@
 """Is an estimator unbiased? A test of E[draw] against the exact gradient, with a size.
 
-The statistics are those of ``estbench.measure.blocks``; here are the draws, at most three planned
+The statistics are those of ``estbench.meter.blocks``; here are the draws, at most three planned
 looks at them, and the verdict.
 
 Rewards should be centred by their exact mean (``Centred``): the size of a bias that can be found
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Estimator, Reward
-from estbench.measure.blocks import BLOCKS, Blocks, Look
-from estbench.measure.centred import Centred
-from estbench.measure.gradients import Tape
+from estbench.meter.blocks import BLOCKS, Blocks, Look
+from estbench.meter.centred import Centred
+from estbench.meter.gradients import Tape
 from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]

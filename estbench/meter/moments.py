@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estbench.measure.gradients import DrawGradients
+from estbench.meter.gradients import DrawGradients
 
 __all__ = ["Moments", "total_variance"]
 

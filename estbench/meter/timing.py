@@ -11,8 +11,8 @@ import torch
 from estbench import tasks
 from estbench.estimators import make
 from estbench.experiment import Experiment
-from estbench.measure.moments import total_variance
-from estbench.measure.step import measured_step
+from estbench.meter.moments import total_variance
+from estbench.meter.step import measured_step
 from estbench.models.build import build
 from estbench.models.reward import Reward
 from estbench.seeding import numpy_stream, stream

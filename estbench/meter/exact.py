@@ -10,7 +10,7 @@ from torch import Tensor
 
 from estbench.errors import UserError
 from estbench.estimators.base import Surrogate
-from estbench.measure.gradients import Tape
+from estbench.meter.gradients import Tape
 from estbench.models.policy import Policy
 
 __all__ = ["LARGEST", "Exact", "enumerable", "enumerate_sequences", "exact"]

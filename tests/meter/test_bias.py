@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from problems import bernoulli, function_reward, rng, tiny
 from torch import Tensor
 
 from estbench import estimators
 from estbench.estimators.base import Surrogate
 from estbench.estimators.score_function import Reinforce
-from estbench.measure.bias import Centred, Plan, bias_test
-from estbench.measure.blocks import Blocks
+from estbench.meter.bias import Centred, Plan, bias_test
+from estbench.meter.blocks import Blocks
 from estbench.models.policy import Policy
+from estbench.proof.problems import bernoulli, function_reward, rng, tiny
 
 PARAMETERS, RANK, DRAWS = 300, 4, 6_400
 

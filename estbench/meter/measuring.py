@@ -1,0 +1,77 @@
+"""Measuring one estimator at one policy and reward: adapt first, then freeze, then draw."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.meter.cost import count_steps
+from estbench.meter.gradients import Tape
+from estbench.meter.moments import Moments, Reference
+from estbench.models.policy import Policy
+
+__all__ = ["adapt_once", "measure"]
+
+CHUNK = 1024  # sequences in one backward pass
+
+
+def adapt_once(
+    method: Estimator,
+    policy: Policy,
+    reward: Reward,
+    draws: int,
+    rng: torch.Generator,
+    learned: dict[str, Any],
+) -> None:
+    """Train what is learned on one batch of draws that serve nothing else."""
+    with Tape(policy) as tape:
+        surrogate = method.surrogate(policy, reward, draws, rng, learned)
+    method.adapt(policy, surrogate, tape, learned)
+
+
+def measure(
+    method: Estimator,
+    policy: Policy,
+    reward: Reward,
+    sequences: int,
+    rng: torch.Generator,
+    learned: dict[str, Any],
+    reference: Reference,
+) -> dict[str, Any]:
+    """Return a row of measurements from about ``sequences`` sequences; nothing learns on them."""
+    group = method.info.group
+    total = max(2, sequences // group)
+    names = [name for name, p in policy.named_parameters() if p.requires_grad]
+    moments, without = Moments(reference, names), Moments(reference, names)
+    hard, relaxed = reward.hard_evals, reward.relaxed_evals
+    seconds, fault = 0.0, ""
+    surrogate: Surrogate | None = None
+    with count_steps(policy) as counted:
+        while moments.draws < total:
+            draws = min(max(1, CHUNK // group), total - moments.draws)
+            started = time.perf_counter()
+            with Tape(policy, fault) as tape:
+                surrogate = method.surrogate(policy, reward, draws, rng, learned)
+            seconds += time.perf_counter() - started
+            first = moments.draws == 0
+            found = tape.differentiate(surrogate, check=first, retain_graph=True)
+            fault = tape.fault
+            moments.add(found)
+            plain = method.without_control(surrogate, learned)
+            if plain is not None:
+                without.add(tape.differentiate(plain, check=False), by_tensor=False)
+    assert surrogate is not None
+    bare = float(without.summary(group)["total_variance"]) if without.distances else math.nan  # type: ignore[arg-type]
+    return {
+        **moments.summary(group),
+        "hard_evals_per_draw": (reward.hard_evals - hard) / total,
+        "relaxed_evals_per_draw": (reward.relaxed_evals - relaxed) / total,
+        "policy_steps_per_draw": counted.steps / total,
+        "seconds_per_draw": seconds / total,
+        "untrained_variance": bare,
+        "info": {**surrogate.info, "meter_fault": fault},
+    }

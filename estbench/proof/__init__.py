@@ -1,0 +1,1 @@
+"""Proofs: is an estimator unbiased, does it behave, does it cost what it says?"""
