@@ -1,3 +1,56 @@
-"""estbench: prove, measure and compare gradient estimators for discrete sequence models."""
+"""estbench: prove, measure and compare gradient estimators for discrete sequence models.
+
+Importing it is light; what is named below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from estbench.api import measure as measure
+    from estbench.errors import UserError as UserError
+    from estbench.estimators.base import Estimator as Estimator
+    from estbench.estimators.base import EstimatorInfo as EstimatorInfo
+    from estbench.estimators.base import Surrogate as Surrogate
+    from estbench.estimators.base import register as register
+    from estbench.models.policy import Policy as Policy
+    from estbench.proof.interface import check as check
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "check": "estbench.proof.interface",
+    "measure": "estbench.api",
+    "register": "estbench.estimators.base",
+    "Estimator": "estbench.estimators.base",
+    "EstimatorInfo": "estbench.estimators.base",
+    "Surrogate": "estbench.estimators.base",
+    "Policy": "estbench.models.policy",
+    "UserError": "estbench.errors",
+}
+
+__all__ = [
+    "Estimator",
+    "EstimatorInfo",
+    "Policy",
+    "Surrogate",
+    "UserError",
+    "__version__",
+    "check",
+    "measure",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value  # the next time it is simply there
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

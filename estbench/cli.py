@@ -64,6 +64,8 @@ def run(
     out: Path | None = None,
     device: str | None = None,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    plugin: Path | None = None,
+    gate: bool = True,
 ) -> int:
     """Run an experiment: train, measure, time, report. Does only what is missing in its folder.
 
@@ -87,11 +89,17 @@ def run(
         cpu, cuda or cuda:N.
     retry_failed
         Run again what failed before.
+    plugin
+        A Python file that registers estimators of your own, for --estimators or the TOML file.
+    gate
+        Prove, before anything is run, every estimator that declares itself unbiased; verdicts are
+        kept. With --no-gate it is run all the same, and marked as not proven.
     """
     from estbench import commands
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: must be at least 1")
+    commands.load_plugin(plugin)
     experiment = commands.experiment(
         file=file,
         preset=preset,
@@ -100,7 +108,46 @@ def run(
         seeds=seeds,
         device=device,
     )
-    return commands.run(experiment, out=out, workers=jobs, retry_failed=retry_failed)
+    return commands.run(experiment, out=out, workers=jobs, retry_failed=retry_failed, gate=gate)
+
+
+@app.command
+def check(
+    *names: str,
+    estimators: str | None = None,
+    plugin: Path | None = None,
+    margin: float | None = None,
+    jobs: int | None = None,
+    out: Path | None = None,
+    as_json: JSON = False,
+) -> int:
+    """Prove estimators: are they unbiased, do they behave, do they cost what they say?
+
+    Exit code 0 if everything that they declare holds, 1 if something does not or stays undecided.
+
+    Parameters
+    ----------
+    names
+        Estimators; the whole catalogue if none is named.
+    estimators
+        The same, separated by commas.
+    plugin
+        A Python file that registers estimators of your own; they are what is checked.
+    margin
+        Relative bias below which an estimator passes; .02 unless given. Draws grow as 1 / margin^2.
+    jobs
+        Worker processes, one thread each; by default as many as there are physical cores.
+    out
+        Folder for check.csv, check.json and the figure; by default results/check.
+    """
+    from estbench import checks, commands
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: must be at least 1")
+    wanted = [*names, *(commands.split_names("--estimators", estimators) if estimators else ())]
+    return checks.check(
+        wanted, plugin=plugin, margin=margin, workers=jobs, out=out, as_json=as_json
+    )
 
 
 @app.command
@@ -118,16 +165,26 @@ def report(directory: Annotated[Path, Parameter(name="DIR")], /) -> int:
 
 
 @app.command(name="list")
-def list_(what: Literal["estimators", "tasks", "presets"], /, *, as_json: JSON = False) -> int:
+def list_(
+    what: Literal["estimators", "tasks", "presets"],
+    /,
+    *,
+    plugin: Path | None = None,
+    as_json: JSON = False,
+) -> int:
     """List what there is: estimators, tasks or presets.
 
     Parameters
     ----------
     what
         What to list.
+    plugin
+        A Python file that registers estimators of your own.
     """
+    from estbench import commands
     from estbench.listing import listing
 
+    commands.load_plugin(plugin)
     return listing(what, as_json=as_json)
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 
     from estbench.runner import Summary
 
-__all__ = ["console", "experiment", "report", "run", "show_environment"]
+__all__ = [
+    "console",
+    "experiment",
+    "load_plugin",
+    "report",
+    "run",
+    "show_environment",
+    "split_names",
+]
 
 COMPANION = "reinforce-ema"
 SHOWN_FAILURES = 20
@@ -51,9 +60,9 @@ def experiment(
     if seeds is not None:
         changes["seeds"] = parse_seeds(seeds, "--seeds")
     if tasks is not None:
-        changes["tasks"] = _names("--tasks", tasks)
+        changes["tasks"] = split_names("--tasks", tasks)
     if estimators is not None:
-        changes["estimators"] = _names("--estimators", estimators)
+        changes["estimators"] = split_names("--estimators", estimators)
         changes["also_measured"] = []
     if device is not None:
         changes["device"] = device
@@ -74,9 +83,18 @@ def experiment(
 
 
 def run(
-    wanted: Experiment, *, out: Path | None, workers: int | None, retry_failed: bool = False
+    wanted: Experiment,
+    *,
+    out: Path | None,
+    workers: int | None,
+    retry_failed: bool = False,
+    gate: bool = True,
 ) -> int:
-    """Run an experiment, report on it, and say what became of it; return the exit code."""
+    """Run an experiment, report on it, and say what became of it; return the exit code.
+
+    Nothing is run unless every estimator that declares itself unbiased is proven to be, or ``gate``
+    is False; then the report marks those that are not.
+    """
     from estbench import runner
     from estbench.runner.environment import check_device, worker_count
     from estbench.store import StorageError
@@ -85,17 +103,19 @@ def run(
         raise UserError("results/reference/ is for committed sets: give --out another folder")
     directory = out or Path("results") / wanted.name
     check_device(wanted.device)
+    workers = workers or worker_count()
     summary = runner.Summary()
     try:
         with _terminable():
             runner.run_experiment(
                 wanted,
                 directory,
-                workers=workers or worker_count(),
+                workers=workers,
                 command=command_line(),
                 display=runner.display_for(),
                 summary=summary,
                 retry_failed=retry_failed,
+                prove=partial(_proofs, wanted, workers, gate),
             )
             if not summary.made:
                 _say(f"nothing to do: {directory} holds all of this already")
@@ -106,11 +126,41 @@ def run(
         _say(f"interrupted; the {done} records that were finished are kept in {directory}")
         _say(f"go on with: {command_line()}")
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+    except _NotProvenError as error:
+        _say(str(error))
+        _say("nothing was run; leave it out, or add --no-gate: then it is run, marked, not ranked")
+        return 1
     except StorageError as error:
         _say(f"estbench: {error}; make room or give --out another folder, then run the same again")
         return 1
     _say_companion(wanted)
     return _say_failures(summary)
+
+
+class _NotProvenError(Exception):
+    """An estimator declares itself unbiased and is not proven to be: a line for each."""
+
+
+def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]]:
+    """Return the verdicts on all that is to be run; raises where one of them forbids it."""
+    from estbench.proof.gate import Proof, assumed, configurations, proven
+
+    given = configurations(wanted)
+    if not gate:
+        return [proof.as_dict() for proof in assumed(given)]
+
+    def tell(proof: Proof, done: int, total: int) -> None:
+        _say(f"[proving {done}/{total}] {proof.configuration.label}: {proof.verdict}")
+
+    proofs = proven(given, workers=workers, tell=tell)
+    failing = [
+        f"estbench: {proof.configuration.label} is {proof.verdict}: {proof.detail}"
+        for proof in proofs
+        if not proof.passes
+    ]
+    if failing:
+        raise _NotProvenError("\n".join(failing))
+    return [proof.as_dict() for proof in proofs]
 
 
 def report(directory: Path) -> int:
@@ -123,6 +173,19 @@ def report(directory: Path) -> int:
         _say(f"estbench: {error}")
         return 1
     return 0
+
+
+def load_plugin(path: Path | None) -> list[str]:
+    """Load a user's file of estimators, if one is given; return the names it registers.
+
+    Raises:
+      UserError: Something is wrong with it; names file and line.
+    """
+    if path is None:
+        return []
+    from estbench import plugins
+
+    return plugins.load(path)
 
 
 def show_environment(*, as_json: bool) -> int:
@@ -212,7 +275,12 @@ def _say_failures(summary: Summary) -> int:
     return 1
 
 
-def _names(option: str, text: str) -> list[str]:
+def split_names(option: str, text: str) -> list[str]:
+    """Return the names of a comma-separated list.
+
+    Raises:
+      UserError: One of them is empty.
+    """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UserError(f"{option} {text!r}: give names separated by commas, such as a,b")

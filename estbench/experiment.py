@@ -186,12 +186,12 @@ class Experiment:
         """
         from estbench import estimators, tasks
 
-        existing = {"task": tasks.names(), "estimator": estimators.names()}
-        asked = {"task": (*self.tasks, *self.per_task), "estimator": self.measured}
-        for kind, given in asked.items():
-            for name in given:
-                if name not in existing[kind]:
-                    raise unknown_name(kind, name, existing[kind], f"(see: estbench list {kind}s)")
+        existing = tasks.names()
+        for name in (*self.tasks, *self.per_task):
+            if name not in existing:
+                raise unknown_name("task", name, existing, "(see: estbench list tasks)")
+        for name in self.measured:
+            estimators.check_name(name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON would hold it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,19 @@ def test_the_paper_preset_is_the_published_schedule() -> None:
 
 def test_every_preset_measures_a_baseline_beside_reinforce() -> None:
     for name in presets.names():
-        assert "reinforce-ema" in presets.preset(name).measured
+        measured = presets.preset(name).measured
+        assert ("reinforce" in measured) == ("reinforce-ema" in measured)
+
+
+def test_the_published_preset_is_the_paper_schedule_with_the_reward_of_its_runs() -> None:
+    paper, published = presets.preset("paper"), presets.preset("paper-published")
+    assert published.tasks == paper.tasks
+    assert published.training == dataclasses.replace(paper.training, reward="exp_p")
+    assert published.training_for("expressions-3").pretrain_epochs == 1
+    # One epoch less than published: the same start, from a generator that learns faster.
+    assert published.training_for("expressions-15").pretrain_epochs == 2
+    assert published.also_measured == ()
+    assert len(published.seeds) == 3
 
 
 @pytest.mark.parametrize(
@@ -120,6 +133,16 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
         Experiment.from_dict(BASE | {"estimators": ["rlo"]}).check_names()
     with pytest.raises(UserError, match=r"unknown task 'expression-3'.*'expressions-3'"):
         Experiment.from_dict(BASE | {"per_task": {"expression-3": {}}}).check_names()
+
+
+def test_estimators_may_have_switches() -> None:
+    names = ["rebar-published@sign+shared-noise", "relax-published@none", "rebar-published"]
+    Experiment.from_dict(BASE | {"estimators": names}).check_names()
+    for name in ("rebar-published@sgn", "rebar-published@../../x", "rloo@none", "rloo/../x"):
+        with pytest.raises(UserError, match="unknown"):
+            Experiment.from_dict(BASE | {"estimators": [name]}).check_names()
+        with pytest.raises(UserError, match="unknown"):
+            Experiment.from_dict(BASE | {"also_measured": [name]}).check_names()
 
 
 def test_a_file_starts_from_a_preset_and_changes_what_it_names(tmp_path: Path) -> None:

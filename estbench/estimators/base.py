@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import partial
+from inspect import signature
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from estbench.errors import unknown_name
+from estbench.errors import UserError, unknown_name
 from estbench.models.policy import Policy
 
 __all__ = [
@@ -19,6 +23,7 @@ __all__ = [
     "PerDrawGradients",
     "Reward",
     "Surrogate",
+    "check_name",
     "info",
     "make",
     "names",
@@ -50,14 +55,16 @@ class EstimatorInfo:
       summary: One line.
       unbiased: Whether E[draw] is the exact gradient.
       why_biased: The reason where it is not; empty otherwise.
-      baseline: "none", "moving average", "critic", "constant" or "leave-one-out": what is
-        subtracted from the reward. Variances are compared at equal baseline.
+      baseline: "none", "moving average", "critic", "constant", "leave-one-out" or "group mean":
+        what is subtracted from the reward. Variances are compared at equal baseline.
       group: Sequences that make one draw.
       needs_relaxed_reward: Whether the reward must accept relaxed tokens.
       learned: What is tuned or trained on past draws.
       hard_evals: Hard reward evaluations a draw, as a formula in T and N.
       relaxed_evals: Relaxed reward evaluations a draw.
       source: Paper and equation.
+      switches: What can be turned on and off by name: ``NAME@a+b`` has a and b alone, ``NAME@none``
+        has none of them, ``NAME`` all.
       version: Raised whenever the numbers it produces change; part of every record's key.
     """
 
@@ -72,6 +79,7 @@ class EstimatorInfo:
     learned: tuple[str, ...] = ()
     hard_evals: str = "1"
     relaxed_evals: str = "0"
+    switches: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -183,38 +191,153 @@ class Estimator:
 
 _REGISTRY: dict[str, Callable[..., Estimator]] = {}
 
+Factory = TypeVar("Factory", bound=Callable[..., Estimator])
 
-def register(factory: Callable[..., Estimator]) -> None:
-    """Add an estimator: a callable that returns one, and takes ``rollouts`` by keyword."""
-    _REGISTRY[factory().info.name] = factory
+SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{p}{i}" for p in ("COM", "LPT") for i in range(1, 10))}
+"""Names that some systems keep for themselves."""
+
+
+def register(factory: Factory) -> Factory:
+    """Add an estimator; may stand over a class or a function as a decorator.
+
+    One that is registered again, as when a cell of a notebook is run twice, takes its own place.
+
+    Args:
+      factory: Returns the estimator when it is called without arguments. It may take ``rollouts``
+        by keyword. One whose ``info`` declares switches takes ``switches`` by keyword as well:
+        those that are on, or None for all of them.
+
+    Returns:
+      What was given.
+
+    Raises:
+      UserError: It makes no estimator, or one without a name that is free and fit for a folder.
+    """
+    made = factory()
+    called = getattr(factory, "__qualname__", None) or type(made).__qualname__
+    if not isinstance(made, Estimator):
+        raise UserError(
+            f"{called} makes {type(made).__name__}, no estimator: inherit from estbench.Estimator"
+        )
+    declared = getattr(made, "info", None)
+    if not isinstance(declared, EstimatorInfo):
+        raise UserError(
+            f"{called} has no info: set info = estbench.EstimatorInfo(name=..., summary=..., "
+            "source=...)"
+        )
+    if type(made).surrogate is Estimator.surrogate:
+        raise UserError(f"{called} has no method surrogate, which makes its draws")
+    name = declared.name
+    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name) or name.upper() in RESERVED:
+        raise UserError(
+            f"the name {name!r} cannot be a folder's: use letters, digits, '-', '_' and '.', "
+            "at most 64, and begin with a letter or digit"
+        )
+    for taken, other in _REGISTRY.items():
+        # Folders of some systems make no difference between a and A.
+        if taken.casefold() == name.casefold():
+            theirs, mine = _origin(other), _origin(factory)
+            if taken != name or theirs != mine:
+                whose = getattr(sys.modules.get(theirs[0]), "__file__", theirs[0])
+                if theirs[0].startswith("estbench."):
+                    whose = "estbench's own"
+                raise UserError(f"the name {name!r} is taken ({whose}): choose another")
+    _REGISTRY[name] = factory
+    return factory
+
+
+def _origin(factory: Any) -> tuple[str, ...]:
+    """Return where a factory was written; what is the same is one thing, registered again."""
+    if isinstance(factory, partial):
+        options = sorted(factory.keywords.items())
+        return (*_origin(factory.func), repr(factory.args), repr(options))
+    return (getattr(factory, "__module__", ""), getattr(factory, "__qualname__", repr(factory)))
+
+
+def _discover() -> None:
+    """Let installed packages register what they offer."""
+    from estbench import plugins
+
+    plugins.load_entry_points()
 
 
 def names() -> list[str]:
-    """Return the names of all estimators, in the order of the catalogue."""
+    """Return the names of all estimators, in the order of the catalogue and without switches."""
+    _discover()
     return list(_REGISTRY)
+
+
+def check_name(name: str) -> None:
+    """Check that a name, with or without switches, is an estimator's.
+
+    Raises:
+      UserError: There is none of that name, or it has no such switch.
+    """
+    _parse(name)
 
 
 def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
     """Return an estimator by name.
 
     Args:
-      name: Its name.
+      name: Its name, perhaps with switches; see ``EstimatorInfo``.
       rollouts: Monte-Carlo rollouts a position that replace the terminal reward; 0 for none.
       truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
         estimator biased, and its ``info`` says so.
 
     Raises:
-      UserError: There is none of that name.
+      UserError: There is none of that name, or it has no such switch, or no rollouts.
     """
-    if name not in _REGISTRY:
-        raise unknown_name("estimator", name, _REGISTRY, "(see: estbench list estimators)")
-    made = _REGISTRY[name](rollouts=rollouts)
+    plain, switches = _parse(name)
+    if switches is None:
+        made = _made(plain, rollouts)
+    else:
+        made = _made(plain, rollouts, switches=switches)
+        made.info = replace(made.info, name=name)
     if truncation and made.info.unbiased:
         why = f"backpropagation through time is cut every {truncation} steps"
         made.info = replace(made.info, unbiased=False, why_biased=why)
     return made
 
 
+def _made(plain: str, rollouts: int, **options: Any) -> Estimator:
+    factory = _REGISTRY[plain]
+    takes = signature(factory).parameters.values()
+    if any(p.name == "rollouts" or p.kind is p.VAR_KEYWORD for p in takes):
+        return factory(rollouts=rollouts, **options)
+    if rollouts:
+        raise UserError(
+            f"{plain} takes no rollouts: set rollouts = 0, or let its __init__ take `rollouts`"
+        )
+    return factory(**options)
+
+
 def info(name: str, truncation: int = 0) -> EstimatorInfo:
     """Return what the estimator of that name declares about itself."""
     return make(name, truncation=truncation).info
+
+
+def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
+    """Return the name without its switches, and those that are on; None where none are given."""
+    _discover()
+    plain, at, given = name.partition("@")
+    if plain not in _REGISTRY:
+        raise unknown_name("estimator", plain, _REGISTRY, "(see: estbench list estimators)")
+    if not at:
+        return plain, None
+    existing = _REGISTRY[plain]().info.switches
+    if not existing:
+        raise UserError(
+            f"unknown estimator {name!r}: {plain} has no switches, write it without '@'"
+        )
+    switches = () if given == "none" else tuple(given.split("+"))
+    for switch in switches:
+        if switch not in existing:
+            raise UserError(
+                f"unknown switch {switch!r} in {name!r}: {plain} has {', '.join(existing)}; "
+                "join them with '+', or write @none"
+            )
+    if len(set(switches)) < len(switches):
+        raise UserError(f"{name!r} names a switch twice: {plain} has {', '.join(existing)}")
+    return plain, switches

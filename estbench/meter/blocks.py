@@ -25,7 +25,8 @@ __all__ = ["BLOCKS", "Blocks", "Look"]
 Array = NDArray[np.float64]
 
 BLOCKS = 64
-FEW_FLIPS, MANY_FLIPS = 2_000, 100_000
+FLIPS = (2_000, 100_000, 2_000_000)  # the smallest p-value must be below what a test may spend
+FLIPS_AT_ONCE = 100_000
 NOISE_SAMPLES = 8_192
 ROUNDING = 1e-3  # a bias below this part of the margin is not told from rounding
 
@@ -137,8 +138,8 @@ def _noise_spectrum(gram: Array) -> Array:
 
 
 @cache
-def _signs(flips: int) -> NDArray[np.float32]:
-    rng = np.random.default_rng(20170322)
+def _signs(part: int, flips: int) -> NDArray[np.float32]:
+    rng = np.random.default_rng([20170322, part])
     bits = rng.integers(0, 2, size=(flips, BLOCKS), dtype=np.int8)
     return (2 * bits - 1).astype(np.float32)
 
@@ -149,15 +150,23 @@ def _flip_test(gram: Array, u: float) -> float:
     if scale == 0:
         return 1.0
     small = (gram / scale).astype(np.float32)
-    threshold = (u * BLOCKS * (BLOCKS - 1)) / scale + 1.0
-    p = 1.0
-    for flips in (FEW_FLIPS, MANY_FLIPS):
-        signs = _signs(flips)
+    threshold = ((u * BLOCKS * (BLOCKS - 1)) / scale + 1.0) * (1 - 1e-6)
+
+    def as_large(part: int, flips: int) -> int:
+        # The first parts are kept, for they serve every test; the others are rarely asked for.
+        signs = (_signs if part < 2 else _signs.__wrapped__)(part, flips)
         flipped = np.einsum("fb,fb->f", signs @ small, signs)
-        p = (1 + int((flipped >= threshold * (1 - 1e-6)).sum())) / (1 + flips)
-        if p > 0.01:  # more flips would only say more precisely that nothing was found
-            break
-    return p
+        return int((flipped >= threshold).sum())
+
+    few, many, most = FLIPS
+    p = (1 + as_large(0, few)) / (1 + few)
+    if p > 0.01:  # more flips would only say more precisely that nothing was found
+        return p
+    count = as_large(1, many)
+    if count > 10:
+        return (1 + count) / (1 + many)
+    count += sum(as_large(part, FLIPS_AT_ONCE) for part in range(2, 1 + most // FLIPS_AT_ONCE))
+    return (1 + count) / (1 + most)
 
 
 def _t_test(values: Array, floor: float) -> float:

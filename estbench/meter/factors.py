@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from estbench.meter.rules import DENSE_VOCABULARY, Tap
+from estbench.meter.rules import DENSE_VOCABULARY
+from estbench.meter.taps import Part, Tap
 
 __all__ = ["Factors", "join"]
 
@@ -30,7 +31,7 @@ class Factor:
       x: Inputs ``[n, m, a]``, int64 tokens ``[n, m]`` that stand for one-hot rows, or None where
         the gradient is the plain sum of d.
       whole: The gradients themselves where they are held.
-      transposed: The parameter is [a, b] rather than [b, a].
+      transposed: The parameter is [a, b] rather than [b, a]; a convolution's is that, folded.
       classes: a, where x holds tokens.
       key: Factors of equal key have the same d.
     """
@@ -57,7 +58,7 @@ class Factor:
             index = x.unsqueeze(-1).expand(-1, -1, d.shape[2])
             return out.scatter_add(1, index, d)
         left, right = (x, d) if self.transposed else (d, x)
-        return left.transpose(1, 2) @ right
+        return (left.transpose(1, 2) @ right).reshape(-1, *self.shape)
 
     @property
     def prefers_gram(self) -> bool:
@@ -114,7 +115,7 @@ class Factors:
                 out.append(d.new_zeros(f.shape).index_add(0, f.x.reshape(-1), d))
             else:
                 x = f.x.reshape(-1, f.x.shape[2])
-                out.append(x.t() @ d if f.transposed else d.t() @ x)
+                out.append((x.t() @ d if f.transposed else d.t() @ x).reshape(f.shape))
         return out
 
     def scales(self) -> list[float]:
@@ -209,7 +210,7 @@ class Factors:
                 if not f.x.is_floating_point():
                     image = v[f.x]
                 else:
-                    image = f.x @ (v if f.transposed else v.t())
+                    image = f.x @ (v if f.transposed else v.reshape(f.d.shape[2], -1).t())
                 part = (image * f.d).sum(dim=(1, 2))
             total = part if total is None else total + part
         assert total is not None
@@ -267,40 +268,68 @@ def join(
       ValueError: A call's rows are not a whole number to each draw; the text names the tensor.
     """
     names_by_id = {id(p): name for p, name in zip(parameters, names, strict=True)}
-    collected: dict[int, list[tuple[Tensor, Tensor | None, bool, int]]] = {}
+    collected: dict[int, list[_Share]] = {id(p): [] for p in parameters}
     for tap, grad in zip(taps, grads, strict=True):
         if grad is None:
             continue
+        if tap.arrange is not None:
+            grad = tap.arrange(grad)
         rows = grad.shape[0]
         if rows % draws:
             name = names_by_id.get(id(tap.parts[0].parameter), "?")
-            raise ValueError(f"{name}: a call has {rows} rows, no multiple of {draws} draws")
-        d = grad.reshape(draws, -1, grad.shape[-1])
-        for part in tap.parts:
-            x = part.x
-            if x is not None:
-                x = _rows(x, draws, part.classes)
-            collected.setdefault(id(part.parameter), []).append(
-                (d, x, part.transposed, part.classes)
+            raise ValueError(
+                f"{name}: a call has {rows} rows, no multiple of {draws} draws "
+                "(what all rows share, such as positions, must be given to each row anew)"
             )
-    return Factors([_joined(p, collected.get(id(p), []), draws) for p in parameters], draws)
+        d = grad.reshape(draws, -1, grad.shape[-1])
+        padded: dict[int, Tensor] = {}  # parameters that share a gradient go on sharing it
+        for part in tap.parts:
+            if id(part.parameter) in collected:
+                share = _share(part, d, padded, draws)
+                collected[id(part.parameter)].append(share)
+    return Factors([_joined(p, collected[id(p)], draws) for p in parameters], draws)
 
 
-def _rows(x: Tensor, draws: int, classes: int) -> Tensor:
-    if x.is_floating_point():
-        return x.reshape(draws, -1, x.shape[-1])
-    return x.reshape(draws, -1)
+@dataclass(frozen=True)
+class _Share:
+    """What one tap holds of a parameter's gradients; fields as in ``Factor``."""
+
+    d: Tensor
+    x: Tensor | None
+    transposed: bool
+    classes: int
+
+    def turned(self) -> _Share:
+        """Return the same gradient with the parameter read as [a, b]: input and d change places."""
+        if self.transposed or self.x is None:
+            return self
+        return _Share(self.x, self.d, True, 0)
 
 
-def _joined(
-    parameter: Tensor, records: list[tuple[Tensor, Tensor | None, bool, int]], draws: int
-) -> Factor:
+def _share(part: Part, d: Tensor, padded: dict[int, Tensor], draws: int) -> _Share:
+    if part.elementwise:
+        assert part.x is not None
+        return _Share(d * part.x.reshape(d.shape), None, False, 0)
+    after = 0 if part.transposed else part.parameter.shape[0] - part.offset - d.shape[-1]
+    if part.offset or after > 0:
+        if part.offset not in padded:
+            padded[part.offset] = nn.functional.pad(d, (part.offset, after))
+        d = padded[part.offset]
+    x = part.x
+    if x is not None:
+        x = x.reshape(draws, -1, *(x.shape[-1:] if x.is_floating_point() else ()))
+    return _Share(d, x, part.transposed, part.classes)
+
+
+def _joined(parameter: Tensor, shares: list[_Share], draws: int) -> Factor:
     shape = tuple(parameter.shape)
-    if not records:
+    if not shares:
         return Factor(shape, whole=parameter.new_zeros(1).expand(draws, *shape))
-    _, _, transposed, classes = records[0]
-    d = torch.cat([r[0] for r in records], dim=1) if len(records) > 1 else records[0][0]
-    inputs = [r[1] for r in records]
+    if any(s.transposed for s in shares):  # an embedding whose table is the output layer's, too
+        shares = [s.turned() for s in shares]
+    classes = max(s.classes for s in shares)
+    d = torch.cat([s.d for s in shares], dim=1) if len(shares) > 1 else shares[0].d
+    inputs = [s.x for s in shares]
     x: Tensor | None = None
     if inputs[0] is not None:
         found = [i for i in inputs if i is not None]
@@ -310,5 +339,6 @@ def _joined(
                 for i in found
             ]
         x = torch.cat(found, dim=1) if len(found) > 1 else found[0]
-    key = tuple(r[0].data_ptr() for r in records)
-    return Factor(shape, d, x, transposed=transposed, classes=classes, key=key)
+    # Memory alone would not do: one gradient may be looked at in several ways.
+    key = tuple(number for s in shares for number in (s.d.data_ptr(), *s.d.shape, *s.d.stride()))
+    return Factor(shape, d, x, transposed=shares[0].transposed, classes=classes, key=key)

@@ -10,7 +10,8 @@ their records are joined along rows before anything is squared.)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -18,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators.base import Component, Surrogate
+from estbench.meter import loop
+from estbench.meter.attention import time_first
 from estbench.meter.factors import Factors, join
-from estbench.meter.rules import RULES, Tap
+from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
+from estbench.meter.taps import Declined, Tap
 
 __all__ = ["DrawGradients", "MeterError", "Tape"]
 
@@ -40,6 +44,7 @@ class Tape:
 
     Attributes:
       fault: Why measurements have to go draw by draw, or "".
+      declined: For each layer (by name) that was used in a way its rule does not cover, that way.
     """
 
     def __init__(self, policy: nn.Module, fault: str = "") -> None:
@@ -48,13 +53,20 @@ class Tape:
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.taps: list[Tap] = []
         self.fault = fault
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self.declined: dict[str, str] = {}
+        self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> Tape:
-        for module in self.policy.modules():
-            rule = RULES.get(type(module))
+        turned = time_first(self.policy)
+        for name, module in self.policy.named_modules():
+            rule, unrolled = RULES.get(type(module)), UNROLLED.get(type(module))
             if rule is not None:
-                self._handles.append(module.register_forward_hook(self._hook(rule)))
+                hook = self._hook(name, _turned(rule) if module in turned else rule)
+                self._undo.append(module.register_forward_hook(hook, with_kwargs=True).remove)
+            # A forward pass that its owner has replaced is not the layer's own.
+            elif unrolled is not None and "forward" not in vars(module):
+                module.forward = self._unroll(name, module, unrolled)
+                self._undo.append(partial(delattr, module, "forward"))
         return self
 
     def __exit__(
@@ -63,18 +75,38 @@ class Tape:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
 
-    def _hook(self, rule: Callable[..., Tap]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _record(self, tap: Tap) -> None:
+        if tap.output.requires_grad:
+            self.taps.append(tap)
+
+    def _hook(self, name: str, rule: Rule) -> Callable[..., None]:
+        def hook(
+            module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any
+        ) -> None:
             if torch.is_grad_enabled():
-                tap = rule(module, inputs, output)
-                if tap.output.requires_grad:
-                    self.taps.append(tap)
+                try:
+                    self._record(rule(module, (*inputs, *keywords.values()), output))
+                except Declined as reason:
+                    self.declined[name] = str(reason)
 
         return hook
+
+    def _unroll(self, name: str, module: nn.Module, unrolled: Unrolled) -> Callable[..., Any]:
+        own = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if torch.is_grad_enabled():
+                try:
+                    return unrolled(module, self._record, *args, **kwargs)
+                except Declined as reason:
+                    self.declined[name] = str(reason)
+            return own(*args, **kwargs)
+
+        return forward
 
     def differentiate(
         self,
@@ -110,6 +142,8 @@ class Tape:
 
     def gram(self, surrogate: Surrogate, components: Sequence[Component]) -> Tensor:
         """See ``estbench.estimators.base.PerDrawGradients.gram``; the graph is kept."""
+        if not self._covers(surrogate):
+            return loop.gram(surrogate, components, self.parameters)
         labels = [c.name for c in components]
         has_base = "constant" in labels
         passes = [i for i, c in enumerate(components) if not (has_base and c.scale is not None)]
@@ -120,10 +154,12 @@ class Tape:
                 components[i].pathwise,
                 retain_graph=True,
                 with_sums=False,
-            ).factors
+            )
             for i in passes
         ]
-        found = grads[0].gram(grads)
+        if any(g.fault for g in grads):
+            return loop.gram(surrogate, components, self.parameters)
+        found = grads[0].factors.gram([g.factors for g in grads])
         if len(passes) == len(components):
             return found
         # Each component is a multiple of one that went backward: rows and columns follow.
@@ -140,10 +176,25 @@ class Tape:
         self, surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None
     ) -> Tensor:
         """See ``estbench.estimators.base.PerDrawGradients.mean_squared_norm``."""
-        found = self._backward(
-            surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False
-        )
-        return found.squared_norms().mean()
+        if self._covers(surrogate):
+            found = self._backward(
+                surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False
+            )
+            if not found.fault:
+                return found.squared_norms().mean()
+        return loop.mean_squared_norm(surrogate, weights, pathwise, self.parameters)
+
+    def _covers(self, surrogate: Surrogate) -> bool:
+        """Return whether every parameter that the draws depend on has been recorded."""
+        if self.fault:
+            return False
+        recorded = {id(part.parameter) for tap in self.taps for part in tap.parts}
+        rest = [p for p in self.parameters if id(p) not in recorded]
+        if not rest:
+            return True
+        total = surrogate.values.sum()
+        found = torch.autograd.grad(total, rest, retain_graph=True, allow_unused=True)
+        return all(g is None for g in found)
 
     def _backward(
         self,
@@ -191,15 +242,23 @@ class Tape:
             gap = float((a - b).norm())
             if not gap <= tolerance * (float(b.norm()) + size):
                 raise MeterError(
-                    f"{name}: the draws do not add up to its gradient "
-                    "(a layer the meter has no rule for, or one used in another way)"
+                    f"{name}: the draws do not add up to its gradient ({self._reason(name)})"
                 )
+
+    def _reason(self, parameter: str) -> str:
+        """Return why a parameter may have been missed."""
+        for layer, reason in self.declined.items():
+            if parameter.startswith(f"{layer}." if layer else ""):
+                return reason
+        return "a layer the meter has no rule for, or one used in another way"
 
     def _check_three(self, found: DrawGradients, surrogate: Surrogate) -> None:
         n = found.draws
         picked = torch.tensor(sorted({0, n // 2, n - 1}))
-        # Three draws in one pass: unequal multiples, so that no mix-up among them cancels.
-        multiples = torch.tensor([1.0, -2.0, 3.0], dtype=surrogate.log_probs.dtype)[: len(picked)]
+        # Three draws in one pass: unequal multiples, so that no mix-up among them cancels. Powers
+        # of two, or the weights would be rounded anew: where a control variate fits well, most of
+        # them cancels, and what is left is not large beside that rounding.
+        multiples = torch.tensor([1.0, -2.0, 4.0], dtype=surrogate.log_probs.dtype)[: len(picked)]
         device = surrogate.log_probs.device
         total = (surrogate.values[picked.to(device)] * multiples.to(device)).sum()
         # The graph is kept: if this disagrees, the loop needs it.
@@ -217,17 +276,21 @@ class Tape:
                 )
 
     def _loop(self, surrogate: Surrogate) -> DrawGradients:
-        """Differentiate draw by draw: slow, for any policy."""
-        values = surrogate.values
-        rows = [
-            torch.autograd.grad(
-                value, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            for value in values
-        ]
-        whole = [torch.stack(parts) for parts in zip(*rows, strict=True)]
+        whole = loop.gradients(surrogate, self.parameters)
         factors = Factors.direct(whole)
         return DrawGradients(factors, factors.sums(), self.names, self.fault)
+
+
+def _turned(rule: Rule) -> Rule:
+    """Return the rule for a layer that is called with rows second, ``[T, n, ...]``."""
+
+    def turned(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+        if output.dim() != 3:
+            return rule(module, inputs, output)
+        tap = rule(module, (inputs[0].transpose(0, 1),), output)
+        return replace(tap, arrange=lambda d: d.transpose(0, 1))
+
+    return turned
 
 
 @dataclass(frozen=True)

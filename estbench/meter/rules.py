@@ -1,63 +1,42 @@
-"""What each layer's gradient looks like per row: the input it saw and the gradient it was sent.
+"""Which layers the meter can read, by exact type.
 
 A rule turns one call of a layer into a tap: the tensor whose gradient is asked for in the
 backward pass, and for each parameter how that gradient and the layer's input make the
-parameter's. A layer without a rule is no error: the meter notices and differentiates draw by
-draw instead.
+parameter's. A layer that computes everything inside itself is unrolled: while a tape listens,
+its forward pass is replaced by one of the same result that has something to tap. A layer with
+neither is no error: the meter notices and differentiates draw by draw instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from estbench.meter import attention, convolution, norms, recurrent
+from estbench.meter.taps import Declined, Part, Tap, affine_parts
 from estbench.models.generator import TokenEmbedding
 from estbench.models.lstm import LSTMRecurrence
 
-__all__ = ["RULES", "Part", "Tap"]
+__all__ = ["DENSE_VOCABULARY", "RULES", "UNROLLED", "Part", "Rule", "Tap", "Unrolled"]
 
 DENSE_VOCABULARY = 64  # up to here one-hot rows are cheaper than comparing tokens pair by pair
 
-
-@dataclass(frozen=True)
-class Part:
-    """One parameter's share of a tap.
-
-    Attributes:
-      parameter: The parameter.
-      x: What multiplies the tap's gradient d: ``[rows, ..., a]`` numbers, int64 tokens
-        ``[rows, ...]`` that stand for one-hot rows, or None where the gradient is just the sum.
-      transposed: The parameter is ``[a, b]`` (sum of x d') rather than ``[b, a]`` (sum of d x').
-      classes: Number of one-hot classes a where x holds tokens.
-    """
-
-    parameter: Tensor
-    x: Tensor | None
-    transposed: bool = False
-    classes: int = 0
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A tensor of the graph, rows first, whose gradient the parts need."""
-
-    output: Tensor
-    parts: tuple[Part, ...]
-
-
 Rule = Callable[[Any, tuple[Any, ...], Any], Tap]
+"""(layer, its positional arguments, its output) -> tap. May raise ``Declined``."""
+
+Unrolled = Callable[..., Any]
+"""(layer, record, the layer's own arguments) -> the layer's own output; leaves taps in ``record``.
+
+May raise ``Declined`` before it leaves any; the layer's own forward pass is run instead.
+"""
 
 
 def linear(layer: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tap:
     """Weight: outer products of output gradient and input. Bias: sums."""
-    parts = [Part(layer.weight, inputs[0].detach())]
-    if layer.bias is not None:
-        parts.append(Part(layer.bias, None))
-    return Tap(output, tuple(parts))
+    return Tap(output, affine_parts(layer.weight, layer.bias, inputs[0]))
 
 
 def token_embedding(layer: TokenEmbedding, inputs: tuple[Any, ...], output: Tensor) -> Tap:
@@ -72,8 +51,15 @@ def token_embedding(layer: TokenEmbedding, inputs: tuple[Any, ...], output: Tens
 
 def embedding(layer: nn.Embedding, inputs: tuple[Any, ...], output: Tensor) -> Tap:
     """As above, for torch's own embedding of hard tokens."""
-    part = Part(layer.weight, inputs[0], transposed=True, classes=layer.num_embeddings)
-    return Tap(output, (part,))
+    if layer.scale_grad_by_freq or layer.sparse:
+        raise Declined("nn.Embedding with sparse or scaled gradients has no rule")
+    tokens, classes = inputs[0], layer.num_embeddings
+    if layer.padding_idx is not None:
+        # The padding's row has no gradient, whatever is sent to it.
+        rows = nn.functional.one_hot(tokens, classes).to(output.dtype)
+        rows[..., layer.padding_idx] = 0
+        tokens = rows
+    return Tap(output, (Part(layer.weight, tokens, transposed=True, classes=classes),))
 
 
 def lstm_recurrence(layer: LSTMRecurrence, inputs: tuple[Any, ...], output: Any) -> Tap:
@@ -86,7 +72,25 @@ def lstm_recurrence(layer: LSTMRecurrence, inputs: tuple[Any, ...], output: Any)
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: linear,
     nn.Embedding: embedding,
+    nn.LayerNorm: norms.layer_norm,
+    nn.RMSNorm: norms.rms_norm,
+    nn.GroupNorm: norms.group_norm,
+    nn.Conv1d: convolution.conv1d,
     TokenEmbedding: token_embedding,
     LSTMRecurrence: lstm_recurrence,
 }
 """Rules by exact type. Add one here for a layer of one's own: ``RULES[MyLayer] = my_rule``."""
+
+UNROLLED: dict[type[nn.Module], Unrolled] = {
+    nn.LSTM: recurrent.lstm,
+    nn.GRU: recurrent.gru,
+    nn.RNN: recurrent.rnn,
+    nn.LSTMCell: recurrent.lstm_cell,
+    nn.GRUCell: recurrent.gru_cell,
+    nn.RNNCell: recurrent.rnn_cell,
+    nn.MultiheadAttention: attention.attention,
+}
+"""What the meter computes in a layer's place while it listens, by exact type.
+
+``nn.TransformerEncoderLayer`` and the like need no entry: they are made of these.
+"""

@@ -35,11 +35,15 @@ def true_gradient(
       rng: Noise of the draws.
     """
     evals = reward.hard_evals
-    truncation, policy.truncation = policy.truncation, 0
+    truncation = getattr(policy, "truncation", 0)  # a policy of one's own need not know the word
+    if truncation:
+        policy.truncation = 0
     try:
         return _untruncated(policy, reward, sequences, rng)
     finally:
-        policy.truncation, reward.hard_evals = truncation, evals
+        reward.hard_evals = evals
+        if truncation:
+            policy.truncation = truncation
 
 
 def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Generator) -> Reference:

@@ -1,9 +1,14 @@
-"""Enumerable problems that estimators are tested on, each with its exact gradient."""
+"""Enumerable problems that estimators are tested on, each with its exact gradient.
+
+Every reward is centred by its exact mean: the gradient is the same, and a bias of 2 % is found with
+up to 10,000 times fewer draws.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -53,43 +58,63 @@ def problem(policy: Policy, reward: FunctionReward | Reward) -> Problem:
 class SmoothReward:
     """A random two-layer function of a sequence, with every interaction between its tokens."""
 
-    def __init__(self, vocabulary: int, length: int, seed: int, width: int = 8) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        seed: int,
+        dtype: torch.dtype = torch.float64,
+        width: int = 8,
+    ) -> None:
         noise = rng(seed)
         size = vocabulary * length
         self.vocabulary = vocabulary
         self.first = torch.randn(size, width, generator=noise, dtype=torch.float64)
         self.second = torch.randn(width, generator=noise, dtype=torch.float64) / math.sqrt(width)
+        self.first, self.second = self.first.to(dtype), self.second.to(dtype)
 
     def __call__(self, weights: Tensor) -> Tensor:
         if not weights.is_floating_point():
-            weights = nn.functional.one_hot(weights, self.vocabulary).double()
+            weights = nn.functional.one_hot(weights, self.vocabulary).to(self.first.dtype)
         first = self.first.to(weights.dtype)
         return (weights.flatten(1) @ first).tanh() @ self.second.to(weights.dtype)
 
 
-def function_reward(vocabulary: int, length: int, seed: int) -> FunctionReward:
-    smooth = SmoothReward(vocabulary, length, seed)
+def function_reward(
+    vocabulary: int, length: int, seed: int, dtype: torch.dtype = torch.float64
+) -> FunctionReward:
+    """Return a smooth random reward, hard and relaxed."""
+    smooth = SmoothReward(vocabulary, length, seed, dtype)
     return FunctionReward(smooth, smooth)
 
 
 @cache
-def tiny() -> Problem:
-    """V = 3, T = 3: 27 sequences, an LSTM of 4 units in float64, a smooth reward."""
+def tiny(dtype: torch.dtype = torch.float64) -> Problem:
+    """V = 3, T = 3: 27 sequences, an LSTM of 4 units, a smooth reward."""
     policy = Generator(3, 3, embedding=4, hidden=4, dtype=torch.float64)
     policy.initialise("normal", 0.7, rng(TINY_SEEDS[0]))
-    return problem(policy, function_reward(3, 3, TINY_SEEDS[1]))
+    return problem(policy.to(dtype), function_reward(3, 3, TINY_SEEDS[1], dtype))
 
 
 TINY_SEEDS = (1, 1)
 
 
+HARDEST = 15.0
+"""tr Cov / |grad J|^2 of REINFORCE up to which a bias of 2 % is found with the planned draws."""
+
+
 @cache
-def expressions(dtype: torch.dtype = torch.float64) -> Problem:
-    """`expressions-3`: 125 sequences, the paper's LSTMs, both partly trained; R = the logit."""
+def expressions(dtype: torch.dtype = torch.float64, transform: str = "logit") -> Problem:
+    """`expressions-3`: 125 sequences, the paper's LSTMs, both partly trained.
+
+    Args:
+      dtype: Of both networks.
+      transform: What of the discriminator's logit is the reward.
+    """
     policy, discriminator = _partly_trained()
     policy = copy.deepcopy(policy).to(dtype)
-    made = problem(policy, Reward(copy.deepcopy(discriminator).to(dtype), "logit"))
-    assert made.difficulty <= 15
+    made = problem(policy, Reward(copy.deepcopy(discriminator).to(dtype), transform))
+    assert made.difficulty <= HARDEST, f"{transform}: {made.difficulty:.1f}"
     return made
 
 
@@ -115,11 +140,70 @@ class BernoulliPolicy(Policy):
         nn.init.constant_(self.logit.weight, logit)
 
     def initial_state(self, n: int) -> Tensor:
+        """See ``Policy.initial_state``; there is nothing to remember."""
         return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Policy.step``."""
         logit = self.logit(state)
         return torch.cat([torch.zeros_like(logit), logit], dim=1).log_softmax(dim=1), state
+
+
+class CategoricalPolicy(Policy):
+    """One token out of V, a logit each."""
+
+    def __init__(self, logits: Sequence[float]) -> None:
+        super().__init__()
+        self.vocabulary, self.length = len(logits), 1
+        self.logits = nn.Linear(1, len(logits), bias=False, dtype=torch.float64)
+        with torch.no_grad():
+            self.logits.weight.copy_(torch.tensor(logits, dtype=torch.float64).unsqueeze(1))
+
+    def initial_state(self, n: int) -> Tensor:
+        """See ``Policy.initial_state``; there is nothing to remember."""
+        return torch.ones(n, 1, dtype=torch.float64)
+
+    def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Policy.step``."""
+        return self.logits(state).log_softmax(dim=1), state
+
+
+CATEGORICAL_LOGITS = (0.3, -0.8, 1.1, 0.0)
+WORTH = torch.tensor([1.0, -0.5, 0.3, 2.0], dtype=torch.float64)
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x @ WORTH
+
+
+def _quadratic(x: Tensor) -> Tensor:
+    # Not a function of the worth alone: on the corners of the simplex that would be linear again.
+    products = torch.tensor(
+        [[1, 0.5, -1, 0], [0.5, -1, 0.3, 1], [-1, 0.3, 0.5, -0.7], [0, 1, -0.7, 2]],
+        dtype=torch.float64,
+    )
+    return ((x @ products) * x).sum(dim=1)
+
+
+def _rough(x: Tensor) -> Tensor:
+    """Swings several times between two corners: what a relaxation says there is of no use."""
+    return (7 * (x @ WORTH)).sin() + (x * x).sum(dim=1)
+
+
+CATEGORICAL = {"linear": _linear, "quadratic": _quadratic, "rough": _rough}
+
+
+def categorical(kind: str) -> tuple[CategoricalPolicy, FunctionReward]:
+    """One categorical, V = 4, with a linear, quadratic or rough reward."""
+    function = CATEGORICAL[kind]
+
+    def reward(tokens: Tensor) -> Tensor:
+        return function(nn.functional.one_hot(tokens[:, 0], 4).double())
+
+    def relaxed(weights: Tensor) -> Tensor:
+        return function(weights[:, 0])
+
+    return CategoricalPolicy(CATEGORICAL_LOGITS), FunctionReward(reward, relaxed)
 
 
 def bernoulli(theta: float, target: float) -> tuple[BernoulliPolicy, FunctionReward]:
@@ -141,3 +225,25 @@ def three_bernoullis(logit: float) -> tuple[BernoulliPolicy, FunctionReward]:
         return ((b - targets) ** 2).sum(dim=1)
 
     return BernoulliPolicy(3, logit), FunctionReward(reward, reward)
+
+
+PROBLEMS: Mapping[str, Callable[[], Problem]] = {
+    "bernoulli-.5-.45": lambda: problem(*bernoulli(0.5, 0.45)),
+    "bernoulli-.2-.45": lambda: problem(*bernoulli(0.2, 0.45)),
+    "bernoulli-.9-.499": lambda: problem(*bernoulli(0.9, 0.499)),
+    "three-bernoullis": lambda: problem(*three_bernoullis(0.0)),
+    "three-bernoullis-rare": lambda: problem(*three_bernoullis(-2.0)),
+    "categorical-linear": lambda: problem(*categorical("linear")),
+    "categorical-quadratic": lambda: problem(*categorical("quadratic")),
+    "categorical-rough": lambda: problem(*categorical("rough")),
+    "autoregressive": tiny,
+    "expressions-3": expressions,
+    "expressions-3-float32": lambda: expressions(torch.float32),
+}
+"""The problems that ``estbench check`` uses, by name, from the smallest to the largest."""
+
+
+@cache
+def named(name: str) -> Problem:
+    """Return the problem of a name in ``PROBLEMS``."""
+    return PROBLEMS[name]()

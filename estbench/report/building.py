@@ -14,6 +14,7 @@ from estbench.report.page import render
 from estbench.report.records import load
 from estbench.report.summaries import summary_frame
 from estbench.report.tables import write_tables
+from estbench.store import ResultSet
 
 __all__ = ["build_report", "load_comparisons"]
 
@@ -21,7 +22,7 @@ __all__ = ["build_report", "load_comparisons"]
 def load_comparisons(directory: Path) -> Comparisons:
     """Read a result set."""
     results = load(directory)
-    report_on(results.manifest.get("experiment") or {})
+    report_on(results.manifest.get("experiment") or {}, ResultSet(directory).proofs())
     return Comparisons(results)
 
 

@@ -202,7 +202,7 @@ def _percent(value: Estimate) -> str:
 
 
 def _ranked(estimator: str) -> bool:
-    return estimator_facts(estimator).unbiased is not False
+    return estimator_facts(estimator).ranked
 
 
 def _family(estimator: str) -> bool:

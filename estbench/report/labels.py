@@ -7,9 +7,9 @@ not loaded, a newer version). The report is still drawn; it only says less about
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "peer",
     "primary_metric",
     "report_on",
+    "unproven_text",
     "without_baseline",
 ]
 
@@ -65,12 +66,42 @@ class EstimatorFacts:
       unbiased: None if not known.
       why_biased: The reason where it is biased.
       summary: One line on what it is.
+      proof: What was proven of it: "unbiased", "biased", "undecided", "not proven", "declared
+        biased", or "" where the result set says nothing.
+      detail: The numbers of that.
     """
 
     baseline: str = ""
     unbiased: bool | None = None
     why_biased: str = ""
     summary: str = ""
+    proof: str = ""
+    detail: str = ""
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it declares itself unbiased and was tried without success, or not at all."""
+        return self.unbiased is not False and self.proof not in ("", "unbiased")
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it may be ranked: unbiased by its declaration, and not in doubt."""
+        return self.unbiased is not False and not self.unproven
+
+    @property
+    def mark(self) -> str:
+        """What its name carries everywhere: a dagger if biased, a double one if not proven."""
+        return "†" if self.unbiased is False else "‡" if self.unproven else ""
+
+
+def unproven_text(facts: EstimatorFacts) -> str:
+    """Return why an estimator that declares itself unbiased is not ranked."""
+    said = {
+        "biased": "it declares itself unbiased and was found biased",
+        "undecided": "whether it is unbiased was not decided",
+        "not proven": "it was never proven unbiased",
+    }.get(facts.proof, "it was not proven unbiased")
+    return f"{said} ({facts.detail})" if facts.detail else said
 
 
 _METRICS = {
@@ -151,8 +182,23 @@ def best_value(task: str, name: str) -> tuple[float, str]:
 _truncation: ContextVar[int] = ContextVar("truncation", default=0)
 
 
-def report_on(experiment: Mapping[str, Any]) -> None:
-    """Make `estimator_facts` speak of estimators as this experiment runs them."""
+# What was proven of the estimators of the set that is reported on: (verdict, detail) by name.
+_proofs: ContextVar[Mapping[str, tuple[str, str]]] = ContextVar("proofs", default={})  # noqa: B039
+
+
+def report_on(experiment: Mapping[str, Any], proofs: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Make `estimator_facts` speak of estimators as this experiment runs them.
+
+    Args:
+      experiment: Of the manifest.
+      proofs: Of ``ResultSet.proofs``; where an estimator has several, the worst counts.
+    """
+    worst: dict[str, tuple[str, str]] = {}
+    for proof in proofs:
+        name, verdict = proof["configuration"]["estimator"], proof["verdict"]
+        if name not in worst or verdict not in ("unbiased", "declared biased"):
+            worst[name] = (verdict, proof["detail"])
+    _proofs.set(worst)
     settings = [experiment.get("training") or {}, *(experiment.get("per_task") or {}).values()]
     _truncation.set(max(int(s.get("truncation") or 0) for s in settings))
 
@@ -160,9 +206,11 @@ def report_on(experiment: Mapping[str, Any]) -> None:
 def estimator_facts(estimator: str) -> EstimatorFacts:
     """Return what the registry says of `estimator`, or nothing known."""
     try:
-        return _declared(estimator, _truncation.get())
+        known = _declared(estimator, _truncation.get())
     except _UNKNOWN:
-        return EstimatorFacts()
+        known = EstimatorFacts()
+    verdict, detail = _proofs.get().get(estimator, ("", ""))
+    return replace(known, proof=verdict, detail=detail)
 
 
 @cache  # what raises is not kept, so a plugin that is loaded later is found

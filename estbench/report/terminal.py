@@ -106,8 +106,8 @@ def _table(comparisons: Comparisons, task: str, names: list[str], columns: list[
         table.add_column(head, justify="right", overflow="fold")
     counts = _counts(comparisons, task, names)
     for name in names:
-        biased = " †" if estimator_facts(name).unbiased is False else ""
-        cells = [Text(clean(name, 18) + biased), Text(str(counts[name]))]
+        mark = estimator_facts(name).mark
+        cells = [Text(clean(name, 18) + (mark and f" {mark}")), Text(str(counts[name]))]
         for _, make in columns:
             value, ends = make(name)
             cell = Text(value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from estbench.report.comparisons import BASELINED, Comparisons
 from estbench.report.formatting import with_interval
-from estbench.report.labels import estimator_facts
+from estbench.report.labels import estimator_facts, unproven_text
 from estbench.report.statistics import ENOUGH_SEEDS
 
 __all__ = ["Verdict", "caveats", "verdicts"]
@@ -20,8 +20,8 @@ class Verdict:
 
     Attributes:
       text: The ratio per reward evaluation with its interval.
-      mark: "lower", "higher", "cannot tell", "biased" (so not ranked) or "" where there is nothing
-        to compare.
+      mark: "lower", "higher", "cannot tell", "biased" or "not proven" (so not ranked), or "" where
+        there is nothing to compare.
     """
 
     text: str
@@ -39,8 +39,9 @@ def verdicts(comparisons: Comparisons) -> dict[str, dict[str, Verdict]]:
                 cell = Verdict("1×", "")
             elif not estimate.known:
                 cell = Verdict("–", "")
-            elif estimator_facts(estimator).unbiased is False:
-                cell = Verdict(with_interval(estimate), "biased")
+            elif not estimator_facts(estimator).ranked:
+                unproven = estimator_facts(estimator).unproven
+                cell = Verdict(with_interval(estimate), "not proven" if unproven else "biased")
             else:
                 apart = comparisons.told_apart(task, EVALUATION, estimator, BASELINED)
                 side = "lower" if estimate.value < 1.0 else "higher"
@@ -84,4 +85,6 @@ def caveats(comparisons: Comparisons) -> list[str]:
         if facts.unbiased is False:
             why = f": {facts.why_biased}" if facts.why_biased else ""
             said.append(f"{name} is biased by design and is not ranked{why}.")
+        elif facts.unproven:
+            said.append(f"{name} is not ranked: {unproven_text(facts)}.")
     return said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from estbench.experiment import Experiment
 from estbench.runner.estimate import Costs, longest_first
@@ -51,6 +53,7 @@ def run_experiment(
     display: Display,
     summary: Summary | None = None,
     retry_failed: bool = False,
+    prove: Callable[[], list[dict[str, Any]]] | None = None,
 ) -> Summary:
     """Make every record of an experiment that is not in its result set yet.
 
@@ -62,6 +65,8 @@ def run_experiment(
       display: Where progress is shown.
       summary: Filled as records are made, so that it is right after an interruption too.
       retry_failed: Whether records of failures are made again.
+      prove: Called when there is something to do, before anything is done or written; returns
+        verdicts on the estimators, which are kept with the records, or raises.
 
     Returns:
       The summary. The numbers on disk depend neither on ``workers`` nor on the order in which the
@@ -81,8 +86,11 @@ def run_experiment(
         summary.found = len(plan.ended)
         for ending in plan.ended:
             _add_failure(summary, results, ending)
+        proofs = prove() if prove is not None and not (plan.empty and not due) else []
         if before != whole or not plan.empty:
             results.write_manifest(manifest(whole, command))
+        if proofs:
+            results.write_proofs(proofs)
         for job in plan.discard:
             results.record_path(job.kind, job.task, job.estimator, job.seed).unlink()
         for job, record in plan.copies:

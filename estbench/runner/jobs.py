@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +49,19 @@ class Job:
 # a driver that only hands out jobs needs no torch.
 
 
-def warm_up() -> None:
-    """Import what a process imports once, which is no run's time."""
+def warm_up(plugins: Sequence[str] = ()) -> None:
+    """Import what a process imports once, which is no run's time.
+
+    Args:
+      plugins: Files that register the estimators of the user's own.
+    """
     import torch
 
     torch.optim.Adam([torch.zeros(1)])  # the first optimiser imports torch's compiler: 1.3 s
+    if plugins:
+        from estbench.plugins import ensure
+
+        ensure(plugins)
 
 
 def train(experiment: Experiment, task: str, estimator: str, seed: int) -> Payload:

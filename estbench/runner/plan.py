@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from estbench import plugins
 from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.runner import jobs
@@ -70,8 +72,9 @@ class _Planner:
             "snapshots": jobs.measure,
         }
         identity = key(kind, self.experiment, task, estimator, seed)
-        function = functions[kind]
-        return Job(kind, task, estimator, seed, identity, function, self.experiment, jobs.warm_up)
+        function, files = functions[kind], plugins.loaded()
+        prepare = partial(jobs.warm_up, files) if files else jobs.warm_up
+        return Job(kind, task, estimator, seed, identity, function, self.experiment, prepare)
 
     def find(self, job: Job) -> Record | None:
         """Return the record of a job, or None where the job has to be done."""

@@ -22,7 +22,7 @@ REFERENCE_ESTIMATOR = "rloo"
 
 def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int) -> str:
     """Return the key of a "run", "reference" or "snapshots" record, as hexadecimal SHA-256."""
-    from estbench import estimators
+    from estbench import estimators, plugins
 
     settings: dict[str, Any] = {
         "kind": kind,
@@ -34,6 +34,9 @@ def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int)
         "device": experiment.device.partition(":")[0],  # which card makes no difference
         "training": asdict(experiment.training_for(task)),
     }
+    source = plugins.source_hash(estimator)
+    if source:  # an estimator of the user's own is another one when its file changes
+        settings["source"] = source
     if kind == "snapshots":
         settings["snapshots"] = asdict(experiment.snapshots)
         settings["reference"] = key("reference", experiment, task, REFERENCE_ESTIMATOR, seed)

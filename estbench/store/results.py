@@ -120,6 +120,41 @@ class ResultSet:
         """
         write_json(self.manifest_path, document)
 
+    @property
+    def proofs_path(self) -> Path:
+        """What was proven about the estimators, as ``estbench.proof.gate`` writes it."""
+        return self.path / "proofs.json"
+
+    def proofs(self) -> list[dict[str, Any]]:
+        """Return the verdicts on the estimators' configurations; none where there is no file.
+
+        Raises:
+          UserError: The file is damaged.
+        """
+        try:
+            found = json.loads(self.proofs_path.read_bytes())
+            for proof in found:
+                proof["configuration"]["estimator"], proof["verdict"], proof["detail"]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{self.proofs_path} is damaged: delete it and run again; finished runs are kept"
+            ) from None
+        return list(found)
+
+    def write_proofs(self, proofs: list[dict[str, Any]]) -> None:
+        """Add verdicts; one on a configuration takes the place of an older one.
+
+        Raises:
+          StorageError: The disk refused them.
+          UserError: What is there is damaged.
+        """
+        before = self.proofs()
+        held = {json.dumps(p["configuration"], sort_keys=True): p for p in [*before, *proofs]}
+        if list(held.values()) != before:
+            write_json(self.proofs_path, list(held.values()))
+
     def state_digest(self, task: str, seed: int) -> str | None:
         """Return the SHA-256 of a reference's states, or None where they are missing."""
         try:

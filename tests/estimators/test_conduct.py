@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,15 @@ from estbench.models.generator import Generator
 from estbench.proof.problems import function_reward, rng
 from estbench.proof.states import disturb
 
-NAMES = estimators.names()
+# Those with switches in the other forms as well that take another path.
+NAMES = [
+    *estimators.names(),
+    "rebar-published@none",
+    "rebar-published@shared-noise",
+    "rebar-published@redrawn+joint",
+    "relax-published@none",
+    "relax-published@untrained",
+]
 V, T = 4, 3
 
 
@@ -150,7 +159,7 @@ def test_the_declared_cost_is_what_is_counted(name: str, rollouts: int) -> None:
         (method.info.hard_evals, reward.hard_evals),
         (method.info.relaxed_evals, reward.relaxed_evals),
     ):
-        python = formula.replace("(T", "*(T").replace("(1", "*(1").replace("2T", "2*T")
+        python = re.sub(r"(\d)\s*(?=[(T])", r"\1*", formula)
         assert counted == 10 * eval(python, {"T": T}), formula
     assert (reward.relaxed_evals > 0) == method.info.needs_relaxed_reward
 

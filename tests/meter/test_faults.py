@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators import make
+from estbench.estimators.base import Surrogate
 from estbench.meter import measuring
 from estbench.meter.exact import exact
+from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
+from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
 
@@ -70,3 +73,20 @@ def test_every_chunk_of_a_measurement_goes_the_same_way(monkeypatch: pytest.Monk
     assert row["by_tensor"]["scale"] > 0
     assert row["variance_low"] < truth.reinforce_variance(0.0) < row["variance_high"]
     assert sum(row["by_tensor"].values()) == pytest.approx(row["total_variance"], rel=1e-6)
+
+
+def test_weights_that_all_but_cancel_are_no_fault() -> None:
+    """As those of a control variate that fits: little is left beside the weights' rounding."""
+    noise = torch.Generator().manual_seed(3)
+    policy = Generator(5, 15).initialise("uniform", 0.3, noise)
+    tokens = policy.sample(512, noise)
+    with Tape(policy) as tape:
+        log_probs = policy.log_probs(tokens)
+    remainder = torch.randn(log_probs.shape, generator=noise)
+    # The scores of all tokens, weighted by their probabilities, add up to nothing.
+    weights = 0.7 * log_probs.detach().exp() + 1e-4 * remainder
+    surrogate = Surrogate(
+        log_probs.flatten(1), weights.flatten(1), tokens.unsqueeze(1), torch.zeros(512, 1)
+    )
+    tape.differentiate(surrogate)
+    assert tape.fault == ""

@@ -22,7 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from estbench.report.formatting import clean
-from estbench.report.labels import estimator_facts
+from estbench.report.labels import estimator_facts, unproven_text
 from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.style import MUTED, RC, estimator_order
 
@@ -170,18 +170,17 @@ def label_room(names: Iterable[str]) -> float:
 
 
 def label(estimator: str) -> str:
-    """Return an estimator's name as figures write it, with a dagger if it is biased by design."""
-    dagger = "†" if estimator_facts(estimator).unbiased is False else ""
-    return clean(estimator, 26) + dagger
+    """Return an estimator's name as figures write it, with its mark if it is not ranked."""
+    return clean(estimator, 26) + estimator_facts(estimator).mark
 
 
 def biased_text(names: Iterable[str]) -> str:
-    """Return what the dagger means, for the estimators of a figure that have one."""
-    biased = [name for name in order_rows(names) if estimator_facts(name).unbiased is False]
-    if not biased:
-        return ""
-    reasons = (f"{name} ({estimator_facts(name).why_biased or 'declared so'})" for name in biased)
-    return f" † biased by design, so not ranked: {'; '.join(reasons)}."
+    """Return what the marks mean, for the estimators of a figure that have one."""
+    facts = {name: estimator_facts(name) for name in order_rows(names)}
+    biased = [f"{n} ({f.why_biased or 'declared so'})" for n, f in facts.items() if f.mark == "†"]
+    doubtful = [f"{n} ({unproven_text(f)})" for n, f in facts.items() if f.mark == "‡"]
+    text = f" † biased by design, so not ranked: {'; '.join(biased)}." if biased else ""
+    return text + (f" ‡ not ranked: {'; '.join(doubtful)}." if doubtful else "")
 
 
 def n_text(counts: pd.DataFrame, unit: str = "seeds") -> str:

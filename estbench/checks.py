@@ -1,0 +1,209 @@
+"""The verb ``check``: proves estimators and says what holds, on the terminal and on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from estbench.commands import console, load_plugin
+from estbench.errors import UserError
+
+if TYPE_CHECKING:
+    from estbench.proof.checking import CheckResult
+
+__all__ = ["check"]
+
+SMALLEST_MARGIN, LARGEST_MARGIN = 0.001, 0.5
+
+
+def check(
+    names: Sequence[str],
+    *,
+    plugin: Path | None = None,
+    margin: float | None = None,
+    workers: int | None = None,
+    out: Path | None = None,
+    as_json: bool = False,
+) -> int:
+    """Check estimators; return 0 where everything they declare holds, else 1.
+
+    Args:
+      names: Which; all of the catalogue if empty, those of the plugin if there is one.
+      plugin: A file with a user's own estimators.
+      margin: Relative bias below which one passes.
+      workers: Processes; as many as there are physical cores if None.
+      out: Folder of check.csv, check.json and the figure.
+      as_json: Print check.json instead of tables.
+
+    Raises:
+      UserError: A name does not exist, the margin makes no sense, or the plugin is broken.
+    """
+    from estbench import estimators, plugins
+    from estbench.proof.checking import by_name
+    from estbench.proof.judging import MARGIN
+    from estbench.proof.records import as_document, as_frame
+    from estbench.proof.running import check_many
+    from estbench.runner.environment import worker_count
+
+    margin = MARGIN if margin is None else margin
+    if not SMALLEST_MARGIN <= margin <= LARGEST_MARGIN:
+        raise UserError(
+            f"--margin {margin:g}: must be from {SMALLEST_MARGIN} to {LARGEST_MARGIN}; it is a "
+            "part of the gradient's norm, so that .02 means 2 %"
+        )
+    own = load_plugin(plugin)
+    wanted = list(dict.fromkeys(names)) or own or estimators.names()
+    for name in wanted:
+        estimators.info(name)  # raises for a name that does not exist
+    folder = out or Path("results") / "check"
+    _writable(folder)
+    begun = time.perf_counter()
+    with Progress(quiet=as_json) as tell:
+        results = check_many(
+            {name: by_name(name) for name in wanted},
+            margin=margin,
+            workers=workers or worker_count(),
+            plugins=plugins.loaded(),
+            tell=tell,
+        )
+    document = as_document(results)
+    _write(folder, document, as_frame(results))
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        _show(results)
+        print(
+            f"{len(results)} checked in {time.perf_counter() - begun:.0f} s; check.csv, check.json "
+            f"and bias.svg are in {folder}",
+            file=sys.stderr,
+        )
+    return 0 if all(result.holds for result in results) else 1
+
+
+def _writable(folder: Path) -> None:
+    """Say that a folder cannot be written before minutes of work rather than after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; give --out another folder"
+        ) from None
+
+
+def _write(folder: Path, document: object, frame: object) -> None:
+    import pandas as pd
+
+    from estbench.report.figures.base import drawing, write
+    from estbench.report.figures.proof import draw
+    from estbench.store.atomic import write_bytes, write_json
+
+    assert isinstance(frame, pd.DataFrame)
+    write_json(folder / "check.json", document)
+    write_bytes(folder / "check.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+    with drawing():
+        drawn = draw(frame)
+    write(drawn, folder)
+
+
+class Progress:
+    """A bar on a terminal, nothing elsewhere (a check is short, and its table says all)."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        target = Console(file=sys.stderr)
+        self.bar = Progress(
+            TextColumn("checking"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[now]}", style="dim"),
+            console=target,
+            transient=True,
+            disable=quiet or not target.is_terminal,
+            expand=True,
+        )
+        self.task = self.bar.add_task("", total=None, now="")
+
+    def __enter__(self) -> Callable[[int, int, str], None]:
+        self.bar.start()
+
+        def tell(done: int, total: int, label: str) -> None:
+            self.bar.update(self.task, completed=done, total=total, now=label)
+
+        return tell
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def _show(results: Sequence[CheckResult]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, side in (
+        ("estimator", "left"),
+        ("declared", "left"),
+        ("bias", "left"),
+        ("size", "right"),
+        ("where it is largest", "left"),
+        ("conduct", "left"),
+        ("variance", "left"),
+        ("s", "right"),
+    ):
+        table.add_column(title, justify=side, no_wrap=title in ("estimator", "size"))  # type: ignore[arg-type]
+    for result in results:
+        table.add_row(*_cells(result))
+    out = console()
+    out.print(table)
+    failing = [result for result in results if not result.holds]
+    for result in failing:
+        out.print(f"\n[bold]{escape(result.name)}[/bold]")
+        for line in result.complaints():
+            out.print(f"  {escape(line)}", highlight=False)
+    margin = results[0].margin if results else 0.0
+    out.print(
+        f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
+        f"what there may be; an unbiased estimator passes below {margin:.2%}. s: seconds of work, "
+        "not of waiting.[/dim]"
+    )
+    if not failing:
+        out.print("[green]everything that was declared holds[/green]")
+
+
+def _cells(result: CheckResult) -> list[str]:
+    from rich.markup import escape
+
+    worst = result.worst
+    size, where = "", ""
+    if worst and worst.result:
+        look = worst.result.last
+        where = f"{worst.problem}, {worst.state}"
+        size = f"< {look.upper:.2%}"
+        if worst.result.verdict == "biased":
+            size = f"{look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
+    colour = "green" if result.holds else "red"
+    declared = "unbiased" if result.info.unbiased else "biased"
+    broken = [f.rule for f in result.conduct if f.kept is False]
+    conduct = f"[red]{escape(', '.join(broken))}[/red]" if broken else "kept"
+    agreement = "–"
+    if result.variance:
+        agreement = "agrees" if all(f.agrees for f in result.variance) else "[red]differs[/red]"
+    return [
+        escape(result.name),
+        declared,
+        f"[{colour}]{result.verdict}[/{colour}]",
+        size,
+        where,
+        conduct,
+        agreement,
+        f"{result.seconds:.0f}",
+    ]

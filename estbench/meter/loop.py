@@ -1,0 +1,69 @@
+"""Per-draw gradients by one backward pass a draw: slow, for any policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from estbench.estimators.base import Component, Surrogate
+
+__all__ = ["gradients", "gram", "mean_squared_norm"]
+
+
+def gradients(surrogate: Surrogate, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients of all draws, ``[n, *shape]`` for each parameter; the graph is kept."""
+    rows = [
+        torch.autograd.grad(
+            value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for value in surrogate.values
+    ]
+    return [torch.stack(parts) for parts in zip(*rows, strict=True)]
+
+
+def gram(
+    surrogate: Surrogate, components: Sequence[Component], parameters: Sequence[Tensor]
+) -> Tensor:
+    """See ``estbench.estimators.base.PerDrawGradients.gram``; the graph is kept."""
+    found = []
+    for i in range(surrogate.log_probs.shape[0]):
+        rows = [_draw(surrogate, i, c.weights.detach(), c.pathwise, parameters) for c in components]
+        stacked = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        found.append(stacked @ stacked.t())
+    return torch.stack(found)
+
+
+def mean_squared_norm(
+    surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None, parameters: Sequence[Tensor]
+) -> Tensor:
+    """See ``estbench.estimators.base.PerDrawGradients.mean_squared_norm``."""
+    norms = []
+    for i in range(surrogate.log_probs.shape[0]):
+        row = _draw(surrogate, i, weights, pathwise, parameters, create_graph=True)
+        norms.append(torch.stack([(g * g).sum() for g in row]).sum())
+    return torch.stack(norms).mean()
+
+
+def _draw(
+    surrogate: Surrogate,
+    i: int,
+    weights: Tensor,
+    pathwise: Tensor | None,
+    parameters: Sequence[Tensor],
+    create_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    outputs, sent = [surrogate.log_probs[i]], [weights[i]]
+    if pathwise is not None:
+        outputs.append(pathwise[i])
+        sent.append(torch.ones_like(pathwise[i]))
+    return torch.autograd.grad(
+        outputs,
+        parameters,
+        sent,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )

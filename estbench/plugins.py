@@ -1,0 +1,238 @@
+"""A user's own estimators: files that register some, and installed packages that offer some.
+
+A plugin is a Python file in which ``estbench.register`` is called, or stands over a class or a
+function. A package offers its own by an entry point of the group ``estbench.estimators``, which
+names a module that registers them, or a class or function to be registered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from estbench.errors import UserError
+
+__all__ = [
+    "GROUP",
+    "broken",
+    "ensure",
+    "load",
+    "load_entry_points",
+    "loaded",
+    "source_hash",
+]
+
+GROUP = "estbench.estimators"
+MORE = "(--traceback shows all of it)"
+
+
+@dataclass(frozen=True)
+class _Plugin:
+    """A file as it was when it was loaded."""
+
+    digest: str
+    names: tuple[str, ...]
+
+
+# What an interpreter has imported belongs to the interpreter, as in ``sys.modules``.
+_LOADED: dict[str, _Plugin] = {}
+_BROKEN: list[str] = []
+_LOOKED_FOR_ENTRY_POINTS: list[bool] = []
+
+
+def load(path: Path) -> list[str]:
+    """Import a plugin and return the names of the estimators that it registers.
+
+    A file that is loaded already is not imported again, unless it has changed: then its
+    estimators take the place of those it registered before.
+
+    Args:
+      path: The file.
+
+    Raises:
+      UserError: The file is missing or broken, or registers nothing; the text names the line, and
+        the error it was raised from is the original one. Nothing of the file is kept.
+    """
+    load_entry_points()
+    source, digest = _read(path)
+    file = path.resolve()
+    before = _LOADED.get(str(file))
+    if before is not None and before.digest == digest:
+        return list(before.names)
+    module = ModuleType(f"estbench_plugin_{_digest(str(file).encode())[:12]}_{file.stem}")
+    module.__file__ = str(file)
+    if str(file.parent) not in sys.path:
+        # What stands beside the file can be imported, but stands in the way of nothing.
+        sys.path.append(str(file.parent))
+    linecache.checkcache(str(file))
+    replaced = sys.modules.get(module.__name__)
+    try:
+        with _registering(before.names if before else ()) as added:
+            sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+            exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
+            names = added()
+            if not names:
+                raise UserError("registers no estimator: write @estbench.register over its class")
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(module.__name__)
+        if replaced is not None:
+            sys.modules[module.__name__] = replaced
+        raise UserError(f"{_place(path, file, error)}: {_text(error)}") from error
+    _LOADED[str(file)] = _Plugin(digest, tuple(names))
+    return names
+
+
+def loaded() -> tuple[str, ...]:
+    """Return the absolute paths of the plugins of this process, for ``ensure`` in another."""
+    return tuple(_LOADED)
+
+
+def ensure(paths: Iterable[str | Path]) -> None:
+    """Load plugins that are not loaded yet, such as in a worker process.
+
+    Raises:
+      UserError: See ``load``.
+    """
+    for path in paths:
+        load(Path(path))
+
+
+def load_entry_points() -> None:
+    """Load what installed packages offer, once; what is broken is skipped, see ``broken``."""
+    if _LOOKED_FOR_ENTRY_POINTS:
+        return
+    _LOOKED_FOR_ENTRY_POINTS.append(True)  # first: a package may ask for names while it loads
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
+        try:
+            _load_entry_point(point)
+        except (Exception, SystemExit) as error:
+            package = point.dist.name if point.dist else "a package"
+            _BROKEN.append(f"{package} offers {point.name!r} ({point.value}): {_text(error)}")
+
+
+def broken() -> list[str]:
+    """Return a line for each entry point that could not be loaded."""
+    return list(_BROKEN)
+
+
+def source_hash(name: str) -> str:
+    """Return what identifies the code of an estimator, for keys and caches.
+
+    Args:
+      name: Its name, perhaps with switches.
+
+    Returns:
+      SHA-256 of the file in which a user's estimator is written, as it was when it was loaded;
+      "" for one of estbench's own. Where a plugin registers a class from another file, both count.
+      What a file imports does not.
+
+    Raises:
+      UserError: There is none of that name.
+    """
+    from estbench.estimators import base
+
+    plain = name.partition("@")[0]
+    made = base.make(plain)
+    digests = {file: p.digest for file, p in _LOADED.items() if plain in p.names}
+    module = sys.modules.get(type(made).__module__)
+    if module is not None and module.__name__.partition(".")[0] != "estbench":
+        file = getattr(module, "__file__", None)
+        if file is None:  # typed into a notebook
+            digests[""] = _digest(_source_of(type(made)).encode())
+        elif file not in digests:
+            digests[file] = _digest(Path(file).read_bytes())
+    if len(digests) < 2:
+        return next(iter(digests.values()), "")
+    return _digest("".join(sorted(digests.values())).encode())
+
+
+def _load_entry_point(point: Any) -> None:
+    from estbench.estimators import base
+
+    with _registering(()) as added:
+        found = point.load()
+        if isinstance(found, ModuleType):
+            # One that was imported before has done so before.
+            mine = (getattr(f, "__module__", "") for f in base._REGISTRY.values())
+            if not added() and found.__name__ not in mine:
+                raise UserError("registers no estimator")
+        elif found not in base._REGISTRY.values():
+            base.register(found)
+
+
+@contextmanager
+def _registering(stale: Iterable[str]) -> Iterator[Callable[[], list[str]]]:
+    """Return the names that were registered inside; on an error nothing has changed.
+
+    Args:
+      stale: Names to forget at the start.
+    """
+    from estbench.estimators import base
+
+    before = dict(base._REGISTRY)
+    for name in stale:
+        base._REGISTRY.pop(name, None)
+    kept = dict(base._REGISTRY)
+
+    def added() -> list[str]:
+        return [n for n, f in base._REGISTRY.items() if kept.get(n) is not f]
+
+    try:
+        yield added
+    except BaseException:
+        base._REGISTRY.clear()
+        base._REGISTRY.update(before)
+        raise
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    try:
+        source = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name the Python file in it") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    return source, _digest(source)
+
+
+def _place(path: Path, file: Path, error: BaseException) -> str:
+    """Return FILE:LINE of an error, as far as it is known: the last line of the plugin itself."""
+    if isinstance(error, SyntaxError) and error.filename:
+        own = Path(error.filename) == file
+        return f"{path if own else error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def _text(error: BaseException) -> str:
+    """Return an error in one line, with its kind where the text was not written for users."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    if isinstance(error, UserError):
+        return " ".join(text.split())
+    return " ".join(f"{type(error).__name__}: {text} {MORE}".split())
+
+
+def _source_of(kind: type) -> str:
+    import inspect
+
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,233 @@
+"""Everything that is tried on an estimator, and whether what it declares holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from estbench.estimators import make as make_by_name
+from estbench.estimators.base import Estimator, EstimatorInfo
+from estbench.proof.conduct import ConductFinding, conduct
+from estbench.proof.judging import MARGIN, BiasFinding, Verdict, cases, judge, plan_for, verdict_on
+from estbench.proof.rules import RULES
+from estbench.proof.variance import VARIANCE_PROBLEMS, VarianceFinding, judge_variance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "CheckResult",
+    "Make",
+    "Unit",
+    "by_name",
+    "check_one",
+    "collect",
+    "in_order",
+    "started",
+    "units",
+]
+
+Make = Callable[[], Estimator]
+Finding = BiasFinding | ConductFinding | VarianceFinding | None
+
+CONTROL_FAMILIES = ("estbench.estimators.controls", "estbench.estimators.published")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One thing that is tried on one estimator, in whatever process.
+
+    Attributes:
+      estimator: The estimator's name.
+      label: What is tried, for people.
+      function: Does it; returns the finding.
+    """
+
+    estimator: str
+    label: str
+    function: Callable[[], Finding]
+
+    def __call__(self) -> tuple[Finding, float]:
+        """Return the finding and how long it took."""
+        started = time.perf_counter()
+        return self.function(), time.perf_counter() - started
+
+
+@dataclass
+class CheckResult:
+    """What was found out about one estimator.
+
+    Attributes:
+      info: What it declares.
+      margin: Relative bias below which it passes.
+      must_be_found: Whether it is a negative control, which the test has to find biased.
+      bias: Findings of the test of bias.
+      conduct: Findings on its conduct.
+      variance: The meter's variance beside the exact one, where there is one.
+      seconds: What all of it took.
+    """
+
+    info: EstimatorInfo
+    margin: float = MARGIN
+    must_be_found: bool = False
+    bias: list[BiasFinding] = field(default_factory=list)
+    conduct: list[ConductFinding] = field(default_factory=list)
+    variance: list[VarianceFinding] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The estimator's name."""
+        return self.info.name
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the tests of bias say together."""
+        return verdict_on(self.info.unbiased, self.bias)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that the estimator declares holds."""
+        wanted = {"unbiased"} if self.info.unbiased else {"found", "not found"}
+        if self.must_be_found:
+            wanted = {"found"}
+        return (
+            self.verdict in wanted
+            and all(f.kept is not False for f in self.conduct)
+            and all(f.agrees for f in self.variance)
+        )
+
+    @property
+    def worst(self) -> BiasFinding | None:
+        """The finding that decides: of those that rejected, the one with the largest bias; else
+        the one with the highest upper limit."""
+        with_result = [f for f in self.bias if f.result]
+        rejected = [f for f in with_result if f.result and f.result.verdict == "biased"]
+        if rejected:
+            return max(rejected, key=lambda f: f.result.last.relative_bias if f.result else 0.0)
+        return max(
+            with_result, key=lambda f: f.result.last.upper if f.result else 0.0, default=None
+        )
+
+    def __str__(self) -> str:
+        """Return the verdict and what does not hold, a line each."""
+        declared = "unbiased" if self.info.unbiased else "biased"
+        head = f"{self.name}: declared {declared}, {self.verdict}"
+        worst = self.worst
+        if worst and worst.result:
+            look = worst.result.last
+            size = f"below {look.upper:.2%}"
+            if worst.result.verdict == "biased":
+                size = f"{look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
+            head += f" (relative bias {size} on {worst.problem}, {worst.state})"
+        if self.holds:
+            return f"{head}; everything that it declares holds"
+        return "\n".join([head, *(f"  {line}" for line in self.complaints())])
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for every finding; see ``estbench.proof.records.as_frame``."""
+        from estbench.proof.records import as_frame
+
+        return as_frame([self])
+
+    def complaints(self) -> list[str]:
+        """Return what does not hold, a line each."""
+        found = []
+        if self.info.unbiased or self.must_be_found:
+            for f in self.bias:
+                where = f"{f.problem}, {f.state}"
+                if f.error:
+                    found.append(f"{where}: {f.error}")
+                elif f.result and self.info.unbiased and f.result.verdict != "unbiased":
+                    suspect = f"; {f.suspect}" if f.suspect else ""
+                    found.append(f"{where}: {f.result}{suspect}")
+            if self.must_be_found and self.verdict != "found":
+                found.append(
+                    "a negative control, and no bias was found: the test has lost its power"
+                )
+        found += [f"{f.rule}: {f.detail}" for f in self.conduct if f.kept is False]
+        for v in self.variance:
+            if v.error:
+                found.append(f"variance on {v.problem}: {v.error}")
+            elif not v.agrees:
+                found.append(
+                    f"variance on {v.problem}: the meter says {v.measured:.4g} [{v.low:.4g}, "
+                    f"{v.high:.4g}], enumeration {v.exact:.4g}"
+                )
+        return found
+
+
+def units(
+    name: str, make: Make, margin: float = MARGIN, problems: Sequence[str] | None = None
+) -> list[Unit]:
+    """Return everything that is tried on an estimator, the dearest first."""
+    method = make()
+    tried = cases(method, problems)
+    plan = plan_for(margin, len(tried))
+    found = [
+        Unit(name, f"{problem}, {how}", partial(judge, make, problem, how, plan))
+        for problem, how in reversed(tried)
+    ]
+    found += [Unit(name, rule, partial(_one_rule, make, rule)) for rule in RULES]
+    found += [
+        Unit(name, f"variance on {problem}", partial(judge_variance, make, problem))
+        for problem in VARIANCE_PROBLEMS
+    ]
+    return found
+
+
+def collect(result: CheckResult, finding: Finding, seconds: float) -> None:
+    """Put a finding where it belongs."""
+    result.seconds += seconds
+    if isinstance(finding, BiasFinding):
+        result.bias.append(finding)
+    elif isinstance(finding, ConductFinding):
+        result.conduct.append(finding)
+    elif finding is not None:
+        result.variance.append(finding)
+
+
+def started(make: Make, margin: float = MARGIN) -> CheckResult:
+    """Return a result that holds nothing yet."""
+    method = make()
+    control = type(method).__module__ in CONTROL_FAMILIES and not method.info.unbiased
+    return CheckResult(method.info, margin, must_be_found=control)
+
+
+def check_one(
+    make: Make, margin: float = MARGIN, problems: Sequence[str] | None = None
+) -> CheckResult:
+    """Return everything that can be found out about one estimator, in this process."""
+    result = started(make, margin)
+    for unit in units(result.name, make, margin, problems):
+        collect(result, *unit())
+    return in_order(result)
+
+
+def in_order(result: CheckResult) -> CheckResult:
+    """Sort findings as problems and rules stand in their tables, whatever order they came in."""
+    order = {case: i for i, case in enumerate(cases(_bare(result)))}
+    result.bias.sort(key=lambda f: order.get((f.problem, f.state), len(order)))
+    rules = list(RULES)
+    result.conduct.sort(key=lambda f: rules.index(f.rule))
+    result.variance.sort(key=lambda f: VARIANCE_PROBLEMS.index(f.problem))
+    return result
+
+
+def _bare(result: CheckResult) -> Estimator:
+    """Return a bare estimator with the same declarations."""
+    method = Estimator()
+    method.info = result.info
+    return method
+
+
+def by_name(name: str, rollouts: int = 0, truncation: int = 0) -> Make:
+    """Return what makes the estimator of a name, in any process."""
+    return partial(make_by_name, name, rollouts=rollouts, truncation=truncation)
+
+
+def _one_rule(make: Make, rule: str) -> ConductFinding:
+    return conduct(make, [rule])[0]

@@ -1,0 +1,111 @@
+"""Is an estimator unbiased on all problems? One test of bias for each problem and state.
+
+The probability of calling an unbiased estimator biased is .001 over everything that is tried on it:
+looks, directions, problems and states. (Within a look by Holm; looks, problems and states share the
+.001 equally, because each of them has to be able to stop early.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from estbench.estimators.base import Estimator
+from estbench.meter.bias import BiasResult, Plan, bias_test
+from estbench.proof.problems import PROBLEMS, Problem, named
+from estbench.proof.states import learned
+from estbench.proof.suspects import suspect
+from estbench.seeding import stream
+
+__all__ = ["MARGIN", "BiasFinding", "Verdict", "cases", "judge", "plan_for", "verdict_on"]
+
+Verdict = Literal["unbiased", "biased", "undecided", "found", "not found"]
+
+MARGIN = 0.02
+ALPHA = 0.001
+FIRST = 24_576  # sequences at the first look, for a margin of 2 %
+
+
+@dataclass(frozen=True)
+class BiasFinding:
+    """What the test said on one problem, in one state of what is learned.
+
+    Attributes:
+      problem: Its name.
+      state: "fresh", "arbitrary" or "trained".
+      result: What the test said; None where it failed.
+      seconds: Wall-clock of training and test.
+      suspect: Which term is to blame, where that can be told.
+      error: Why there is no result, or "".
+    """
+
+    problem: str
+    state: str
+    result: BiasResult | None
+    seconds: float
+    suspect: str = ""
+    error: str = ""
+
+
+def cases(method: Estimator, problems: Sequence[str] | None = None) -> list[tuple[str, str]]:
+    """Return the (problem, state) pairs that an estimator is tried on.
+
+    What learns is tried before it has learned and after; with coefficients and networks that are
+    nowhere near what training would make of them ("arbitrary") on the autoregressive problem.
+    """
+    found = []
+    for name in problems or PROBLEMS:
+        found.append((name, "fresh"))
+        if method.info.learned:
+            if name == "autoregressive":
+                found.append((name, "arbitrary"))
+            found.append((name, "trained"))
+    return found
+
+
+def plan_for(margin: float, tests: int) -> Plan:
+    """Return the plan of one test out of so many; draws grow as the margin's inverse square."""
+    first = int(FIRST * max(1.0, (MARGIN / margin) ** 2))
+    return Plan(first=first, growth=4, looks=3, margin=margin, alpha=ALPHA / tests)
+
+
+def judge(
+    make: Callable[[], Estimator], problem: str | Problem, how: str, plan: Plan, name: str = ""
+) -> BiasFinding:
+    """Return the finding on one problem and state; never raises.
+
+    Args:
+      make: Makes the estimator anew: nothing learned elsewhere may come along.
+      problem: The problem, or its name.
+      how: State of what is learned.
+      plan: Looks, margin and error rates.
+      name: The problem's name, where the problem itself is given.
+    """
+    started = time.perf_counter()
+    label = problem if isinstance(problem, str) else name
+    try:
+        given = named(problem) if isinstance(problem, str) else problem
+        method = make()
+        state = learned(method, given, how)
+        rng = stream("proof", method.info.name, label, how)
+        result = bias_test(method, given.policy, given.reward, given.gradient, rng, state, plan)
+    except Exception as error:  # whatever a user's estimator raises is a finding about it
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return BiasFinding(label, how, None, time.perf_counter() - started, error=text)
+    found = BiasFinding(label, how, result, time.perf_counter() - started)
+    if result.verdict == "biased":
+        found = replace(found, suspect=suspect(make, given, how, plan))
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def verdict_on(unbiased: bool, findings: Sequence[BiasFinding]) -> Verdict:
+    """Return what all findings together say about what was declared."""
+    verdicts = [f.result.verdict if f.result else "undecided" for f in findings]
+    if not unbiased:
+        return "found" if "biased" in verdicts else "not found"
+    for worst in ("biased", "undecided"):
+        if worst in verdicts:
+            return worst
+    return "unbiased" if verdicts else "undecided"

@@ -1,0 +1,345 @@
+"""How an estimator has to behave: noise, rows, extremes, costs, and what is fixed when.
+
+None of this shows in a mean. An estimator that breaks one of these rules may be unbiased and still
+be measured wrongly, cost more than it says, or turn every parameter into NaN one day.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from estbench import noise
+from estbench.estimators.base import Estimator
+from estbench.meter.centred import Centred
+from estbench.models.reward import FunctionReward
+from estbench.proof.formula import evaluate
+from estbench.proof.problems import function_reward, rng
+from estbench.proof.setting import Setting, T, V, bits
+
+__all__ = ["RULES", "BrokenRuleError", "NotApplicableError"]
+
+SIGNIFICANT = 6.0  # standard errors: one false alarm in a hundred million
+
+
+class BrokenRuleError(Exception):
+    """A rule was broken; the text says how."""
+
+
+class NotApplicableError(Exception):
+    """The rule says nothing about this estimator."""
+
+
+Make = Callable[[], Estimator]
+
+
+def contract(make: Make) -> None:
+    """A surrogate says what it drew, in the shapes that the contract gives."""
+    setting = Setting(make)
+    method = setting.method
+    K = method.info.group
+    found = setting.surrogate(6)
+    shapes = {
+        "tokens": (found.tokens, (6, K, T)),
+        "rewards": (found.rewards, (6, K)),
+        "values": (found.values, (6,)),
+        "weights": (found.weights, tuple(found.log_probs.shape)),
+    }
+    for name, (tensor, shape) in shapes.items():
+        _ensure(
+            tuple(tensor.shape) == shape,
+            f"{name} of 6 draws have shape {tuple(tensor.shape)}, not {shape}",
+        )
+    _ensure(not found.tokens.is_floating_point(), f"tokens are {found.tokens.dtype}, not integers")
+    inside = bool(((found.tokens >= 0) & (found.tokens < V)).all())
+    _ensure(inside, "some tokens lie outside the vocabulary")
+    earned = setting.reward(found.tokens.reshape(-1, T)).reshape(6, K)
+    close = torch.allclose(found.rewards.to(earned.dtype), earned, rtol=1e-5, atol=1e-6)
+    _ensure(close, "the rewards it reports are not those of the tokens it reports")
+    _ensure(found.values.requires_grad, "its values do not depend on the policy's parameters")
+
+
+def same_bits(make: Make) -> None:
+    """Equal seeds give equal bits."""
+    first, again = Setting(make), Setting(make)
+    one, _ = first.gradients(5)
+    first.adapt(16)
+    torch.manual_seed(12345)
+    random.seed(12345)
+    other, _ = again.gradients(5)
+    again.adapt(16)
+    _ensure(torch.equal(one, other), "two calls with equal seeds give different draws")
+    after, later = first.gradients(5)[0], again.gradients(5)[0]
+    _ensure(torch.equal(after, later), "two trainings with equal seeds learn different things")
+
+
+def no_global_noise(make: Make) -> None:
+    """The global random states are neither used nor moved."""
+    setting = Setting(make)
+    before = _global_states()
+    setting.gradients(5)
+    setting.adapt(16)
+    for name, then, now in zip(("torch", "random", "numpy"), before, _global_states(), strict=True):
+        _ensure(then == now, f"it draws from the global random state of {name}; use rng")
+
+
+def alone_or_beside(make: Make) -> None:
+    """A draw is the same, to rounding, when others are added after it."""
+    setting = Setting(make)
+    few, one = setting.gradients(3)
+    many, all_ = setting.gradients(7)
+    _ensure(
+        torch.equal(one.tokens, all_.tokens[:3]),
+        "with 7 draws the first 3 are other sequences than with 3: draw noise draw by draw",
+    )
+    _ensure(
+        torch.allclose(few, many[:3], atol=1e-10, rtol=1e-8),
+        "with 7 draws the first 3 have other gradients than with 3: draws influence each other",
+    )
+
+
+def independent(make: Make) -> None:
+    """Draws of one call are independent: no noise is shared among them."""
+    setting = Setting(make)
+    n, calls = 8, 300
+    draws = torch.stack([setting.gradients(n, seed=1000 + k)[0] for k in range(calls)])
+    centred = draws - draws.mean(dim=(0, 1))
+    sums = centred.sum(dim=1).square().sum(dim=1) - centred.square().sum(dim=(1, 2))
+    # Centring at the grand mean takes a little of each pair away.
+    sums = sums + centred.square().sum() / (n * calls) * (n - 1) / calls
+    score = float(sums.mean() / (sums.std() / calls**0.5)) if float(sums.std()) else 0.0
+    share = float(sums.mean() / centred.square().sum(dim=(1, 2)).mean())
+    _ensure(
+        abs(score) < SIGNIFICANT,
+        f"draws of one call are correlated (summed over pairs {share:+.2f} of their variance): "
+        "do they share noise?",
+    )
+
+
+def fixed_while_drawn(make: Make) -> None:
+    """What is learned changes in ``adapt`` alone, and the policy never."""
+    setting = Setting(make)
+    setting.gradients(4)  # what is built on first use is there now
+    weights = bits(dict(setting.policy.named_parameters()))
+    before = bits(setting.state)
+    setting.gradients(16)
+    _ensure(bits(setting.state) == before, "drawing changes what is learned: do that in adapt")
+    setting.adapt(16)
+    _ensure(
+        bits(dict(setting.policy.named_parameters())) == weights, "it changes the policy's weights"
+    )
+    trainable = all(p.requires_grad and p.grad is None for p in setting.policy.parameters())
+    _ensure(trainable, "it leaves gradients at the policy's parameters, or freezes them")
+
+
+def learns(make: Make) -> None:
+    """What is declared as learned is trained, every tensor of it, and nothing else is."""
+    setting = Setting(make)
+    setting.gradients(4)
+    before, modules = bits(setting.state), _modules(setting.state)
+    tensors = {
+        f"{path}.{name}": p.detach().clone()
+        for path, module in modules.items()
+        for name, p in module.named_parameters()
+    }
+    for k in range(3):
+        setting.adapt(64, seed=20 + k)
+    changed = bits(setting.state) != before
+    if not setting.method.info.learned:
+        _ensure(not changed, "adapt changes its state, but it declares nothing as learned")
+        raise NotApplicableError("nothing is learned")
+    _ensure(changed, "it declares something as learned, and adapt changes nothing")
+    for path, module in modules.items():
+        for name, p in module.named_parameters():
+            same = torch.equal(p.detach(), tensors[f"{path}.{name}"])
+            _ensure(not same, f"{path}.{name} is never trained: does a gradient reach it?")
+
+
+def learning_helps(make: Make) -> None:
+    """Training lowers the variance where there is something to gain."""
+    setting = Setting(make)
+    if not setting.method.info.learned:
+        raise NotApplicableError("nothing is learned")
+    offset = Centred(function_reward(V, T, 2), -1.0)  # any baseline has something to take away
+    setting.reward = offset
+    setting.state = setting.method.initial_state(setting.policy, rng(2))
+    before = _variance(setting)
+    for k in range(40):
+        setting.adapt(128, seed=100 + k)
+    after = _variance(setting)
+    _ensure(
+        after < 0.9 * before,
+        f"trained on 40 batches its variance is {after / before:.2f} times the untrained one's",
+    )
+
+
+def extremes(make: Make) -> None:
+    """Random numbers at their extremes (0 and the largest below 1) give finite gradients."""
+    for dtype in (torch.float32, torch.float64):
+        setting = Setting(make, dtype)
+        with _extreme_noise(dtype):
+            for k in range(3):
+                found, _ = setting.gradients(24, seed=30 + k)
+                _ensure(
+                    bool(found.isfinite().all()),
+                    f"a random number of 0, or just below 1, gives a gradient of NaN ({dtype})",
+                )
+                setting.adapt(24, seed=40 + k)
+        numbers = _numbers(bits(setting.state))
+        finite = all(np.isfinite(x) for x in numbers)
+        _ensure(finite, f"extreme random numbers turn what is learned into NaN ({dtype})")
+
+
+def constant_reward(make: Make) -> None:
+    """A constant reward has no gradient on average."""
+    flat = FunctionReward(
+        lambda tokens: torch.full((len(tokens),), 0.7, dtype=torch.float64),
+        lambda weights: 0.7 + 0 * weights.sum(dim=(1, 2)),
+    )
+    setting = Setting(make, reward=flat)
+    setting.reward.mean = 0.0
+    for k in range(6):
+        setting.adapt(64, seed=10 + k)
+    found, _ = setting.gradients(max(64, 1536 // setting.method.info.group))
+    mean = found.mean(dim=0)
+    error = float((found.var(dim=0).sum() / len(found)).sqrt())
+    _ensure(
+        float(mean.norm()) < SIGNIFICANT * error + 1e-10,
+        f"a constant reward has a mean gradient of norm {float(mean.norm()):.3g}, with a standard "
+        f"error of {error:.3g}",
+    )
+
+
+def declared_cost(make: Make) -> None:
+    """Declared reward evaluations are those that are counted."""
+    setting = Setting(make)
+    info = setting.method.info
+    setting.surrogate(10)
+    counted = {"hard": setting.reward.hard_evals, "relaxed": setting.reward.relaxed_evals}
+    declared = {"hard": info.hard_evals, "relaxed": info.relaxed_evals}
+    for kind, formula in declared.items():
+        try:
+            expected = evaluate(formula, {"T": T, "V": V, "K": info.group})
+        except ValueError as error:
+            raise BrokenRuleError(f"{kind}_evals: {error}") from None
+        seen = counted[kind] / 10
+        _ensure(
+            expected == seen,
+            f"it declares {formula} {kind} reward evaluations a draw, which is {expected:g} at "
+            f"T = {T}; {seen:g} were counted",
+        )
+    relaxed = counted["relaxed"] > 0
+    _ensure(
+        relaxed == info.needs_relaxed_reward,
+        f"needs_relaxed_reward is {info.needs_relaxed_reward}, and it "
+        f"{'asks' if relaxed else 'does not ask'} for relaxed rewards",
+    )
+
+
+def pathwise(make: Make) -> None:
+    """Pathwise terms move with the parameters as their gradients say (finite differences)."""
+    setting = Setting(make)
+    if setting.surrogate(2).pathwise is None:
+        raise NotApplicableError("no pathwise terms: everything is a weight on log-probabilities")
+    n, step = 256, 1e-6
+    parameters = [p for p in setting.policy.parameters() if p.requires_grad]
+    base = setting.surrogate(n)
+    assert base.pathwise is not None
+    direction = [torch.randn(p.shape, generator=rng(6), dtype=p.dtype) for p in parameters]
+    probe = torch.ones(n, dtype=torch.float64, requires_grad=True)
+    grads = torch.autograd.grad(
+        (base.pathwise * probe).sum(), parameters, create_graph=True, materialize_grads=True
+    )
+    along = sum(((g * d).sum() for g, d in zip(grads, direction, strict=True)), torch.zeros(()))
+    (slope,) = torch.autograd.grad(along, probe)
+    moved = []
+    with torch.no_grad():
+        for sign in (1, -2):
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(d, alpha=sign * step)
+            moved.append(setting.surrogate(n))
+    up, down = moved
+    assert up.pathwise is not None
+    assert down.pathwise is not None
+    difference = ((up.pathwise - down.pathwise) / (2 * step)).detach()
+    # Where a token jumped in between, there is no derivative to compare with.
+    same = (up.tokens == down.tokens).flatten(1).all(dim=1)
+    gap = float((difference - slope)[same].norm() / (difference[same].norm() + 1e-12))
+    _ensure(
+        gap < 1e-3,
+        f"its pathwise terms change by something else than their gradient ({gap:.0%} off): a part "
+        "of them is detached",
+    )
+
+
+def _ensure(kept: bool, otherwise: str) -> None:
+    if not kept:
+        raise BrokenRuleError(otherwise)
+
+
+def _global_states() -> tuple[list[int], object, list[int]]:
+    numpy_state: Any = np.random.get_state()
+    return torch.get_rng_state().tolist(), random.getstate(), numpy_state[1].tolist()
+
+
+def _modules(state: Any, path: str = "state") -> dict[str, nn.Module]:
+    if isinstance(state, nn.Module):
+        return {path: state}
+    found: dict[str, nn.Module] = {}
+    if isinstance(state, dict):
+        for key, value in state.items():
+            found |= _modules(value, f"{path}.{key}")
+    return found
+
+
+def _numbers(state: Any) -> list[float]:
+    if isinstance(state, dict):
+        return [x for v in state.values() for x in _numbers(v)]
+    if isinstance(state, list):
+        return [x for v in state for x in _numbers(v)]
+    return [float(state)] if isinstance(state, int | float) else []
+
+
+def _variance(setting: Setting) -> float:
+    draws = max(16, 2048 // setting.method.info.group)
+    return float(setting.gradients(draws, seed=7)[0].var(dim=0).sum())
+
+
+@contextmanager
+def _extreme_noise(dtype: torch.dtype) -> Iterator[None]:
+    largest = 1 - torch.finfo(dtype).eps / 2
+
+    def made(generator: torch.Generator, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        u = torch.rand(tuple(shape), generator=generator, dtype=dtype)
+        picked = torch.randint(3, tuple(shape), generator=generator)
+        u = torch.where(picked == 0, torch.zeros_like(u), u)
+        u = torch.where(picked == 1, torch.full_like(u, largest), u)
+        u[0] = 0.0
+        u[-1] = largest
+        return u
+
+    with mock.patch.object(noise, "uniform", made):
+        yield
+
+
+RULES: dict[str, Callable[[Make], None]] = {
+    "contract": contract,
+    "same seed, same bits": same_bits,
+    "no global noise": no_global_noise,
+    "alone or beside others": alone_or_beside,
+    "independent draws": independent,
+    "fixed while drawn": fixed_while_drawn,
+    "learns": learns,
+    "learning helps": learning_helps,
+    "extreme random numbers": extremes,
+    "constant reward": constant_reward,
+    "declared cost": declared_cost,
+    "pathwise terms": pathwise,
+}

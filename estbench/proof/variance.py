@@ -1,0 +1,113 @@
+"""Does the meter measure an estimator's variance as it is? Against enumeration, where it applies.
+
+A score-function estimator's draw is a function of the sequence that was drawn, so its variance is a
+sum over all sequences. Leave-one-out has a closed form. Others have no exact variance to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from estbench.estimators.base import Estimator
+from estbench.meter.exact import enumerate_sequences
+from estbench.meter.gradients import Tape
+from estbench.meter.measuring import measure
+from estbench.meter.moments import Reference
+from estbench.models.policy import Policy
+from estbench.proof.problems import Problem, named, rng
+from estbench.proof.states import learned
+from estbench.seeding import stream
+
+__all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "exact_variance", "judge_variance"]
+
+VARIANCE_PROBLEMS = ("autoregressive", "expressions-3-float32")
+SEQUENCES = 65_536
+SIGNIFICANT = 5.0  # standard errors
+
+
+@dataclass(frozen=True)
+class VarianceFinding:
+    """Measured total variance of a draw beside the exact one.
+
+    Attributes:
+      problem: Name of the problem.
+      measured: What the meter says.
+      low: Lower end of its 95 % interval.
+      high: Upper end.
+      exact: By enumeration.
+      agrees: Whether they agree within five standard errors.
+      error: Why there is no result, or "".
+    """
+
+    problem: str
+    measured: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    exact: float = float("nan")
+    agrees: bool = False
+    error: str = ""
+
+
+def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFinding | None:
+    """Return the finding on a problem; None where there is no exact variance. Never raises."""
+    try:
+        method, given = make(), named(problem)
+        state = method.initial_state(given.policy, rng(3))
+        if exact_variance(method, given, state) is None:
+            return None  # before minutes are spent on training it
+        if method.info.learned:
+            state = learned(method, given, "trained")
+        exact = exact_variance(method, given, state)
+        assert exact is not None
+        reference = Reference(given.gradient, 0.0)
+        noise = stream("variance", method.info.name, problem)
+        row = measure(method, given.policy, given.reward, SEQUENCES, noise, state, reference)
+        measured, low, high = (
+            float(row[key]) for key in ("total_variance", "variance_low", "variance_high")
+        )
+        error = (high - low) / 2 / 1.96
+        agrees = abs(measured - exact) <= SIGNIFICANT * error + 1e-6 * exact
+        return VarianceFinding(problem, measured, low, high, exact, agrees)
+    except Exception as error:  # whatever a user's estimator raises is a finding about it
+        return VarianceFinding(problem, error=" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]) -> float | None:
+    """Return tr Cov of one draw by enumeration; None where a draw is more than its sequence."""
+    if method.info.baseline == "leave-one-out" and method.info.hard_evals == str(method.info.group):
+        return problem.exact.leave_one_out_variance(method.info.group)
+    if method.info.group != 1 or method.info.needs_relaxed_reward:
+        return None
+    policy = problem.policy
+    sequences = enumerate_sequences(policy.vocabulary, policy.length)
+    rows = []
+    for seed in (0, 1):
+        with _drawing(policy, sequences), Tape(policy) as tape:
+            found = method.surrogate(policy, problem.reward, len(sequences), rng(seed), state)
+        if not torch.equal(found.tokens[:, 0], sequences):
+            return None  # it draws its sequences in some way of its own
+        rows.append(torch.cat(list(tape.differentiate(found).chunks())).double())
+    if not torch.equal(*rows):
+        return None  # other noise than the sequence's moves its draws
+    with torch.no_grad():
+        log_p = policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))
+    p = log_p.double().softmax(dim=0)
+    mean = p @ rows[0]
+    return float(p @ rows[0].square().sum(dim=1) - mean.square().sum())
+
+
+@contextmanager
+def _drawing(policy: Policy, sequences: Tensor) -> Iterator[None]:
+    """Make the policy "draw" the given sequences, whatever it is asked to draw by."""
+    object.__setattr__(policy, "sample_by", lambda n, choose: sequences)
+    object.__setattr__(policy, "sample", lambda n, noise: sequences)
+    try:
+        yield
+    finally:
+        object.__delattr__(policy, "sample_by")
+        object.__delattr__(policy, "sample")

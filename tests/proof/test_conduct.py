@@ -1,0 +1,272 @@
+"""Every rule of conduct is kept by the catalogue, and finds the one who breaks it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
+from estbench.estimators.relax import Relax
+from estbench.models.policy import Policy
+from estbench.proof.conduct import conduct
+from estbench.proof.rules import RULES
+
+State = dict[str, Any]
+
+
+class Plain(Estimator):
+    """REINFORCE, as a user might write it; each broken one below differs from it in one place."""
+
+    info = EstimatorInfo("plain", "a test's", "none")
+
+    def surrogate(
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
+    ) -> Surrogate:
+        tokens = policy.sample(draws, rng)
+        rewards = reward(tokens)
+        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
+        weights = rewards.unsqueeze(1).expand_as(chosen)
+        return Surrogate(chosen, weights, tokens.unsqueeze(1), rewards.unsqueeze(1))
+
+
+class WrongShape(Plain):
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        return replace(found, tokens=found.tokens[:, 0])
+
+
+class OtherRewards(Plain):
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        return replace(found, rewards=found.rewards + 1)
+
+
+class TorchsOwnNoise(Plain):
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        noise = torch.Generator().manual_seed(int(torch.randint(2**31, ()).item()))
+        return super().surrogate(policy, reward, draws, noise, rest[1])
+
+
+class PythonsNoise(Plain):
+    def surrogate(self, *given: Any) -> Surrogate:
+        random.random()
+        return super().surrogate(*given)
+
+
+class NumpysNoise(Plain):
+    def surrogate(self, *given: Any) -> Surrogate:
+        np.random.rand()
+        return super().surrogate(*given)
+
+
+class BatchMean(Plain):
+    """A baseline from the draws themselves couples the batch."""
+
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        return replace(found, weights=found.weights - found.rewards.mean())
+
+
+class SharedNoise(Plain):
+    """One uniform a position for all rows: unbiased, and the batch is one draw."""
+
+    def surrogate(
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
+    ) -> Surrogate:
+        from estbench import noise
+        from estbench.models.policy import choose_by_uniform
+
+        u = noise.uniform(rng, (1, policy.length), policy.dtype).expand(draws, -1)
+        tokens = policy.sample_by(draws, choose_by_uniform(u))
+        rewards = reward(tokens)
+        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
+        weights = rewards.unsqueeze(1).expand_as(chosen)
+        return Surrogate(chosen, weights, tokens.unsqueeze(1), rewards.unsqueeze(1))
+
+
+class LearnsWhileDrawing(Plain):
+    info = replace(Plain.info, learned=("mean",))
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> State:
+        return {"mean": 0.0}
+
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        state = rest[1]
+        found = super().surrogate(policy, reward, draws, *rest)
+        weights = found.weights - state["mean"]
+        state["mean"] = float(found.rewards.mean())
+        return replace(found, weights=weights)
+
+
+class MovesThePolicy(Plain):
+    def adapt(self, policy: Policy, *rest: Any) -> None:
+        with torch.no_grad():
+            next(policy.parameters()).add_(0.01)
+
+
+class SecretLearner(LearnsWhileDrawing):
+    info = Plain.info
+
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        return Plain.surrogate(self, policy, reward, draws, *rest)
+
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        state["mean"] += 1.0
+
+
+class NeverTrained(SecretLearner):
+    info = replace(Plain.info, learned=("mean",))
+
+    def adapt(self, *given: Any) -> None:
+        pass
+
+
+class DeadNetwork(Relax):
+    """RELAX whose network never receives a gradient; its factor still learns."""
+
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        network = state["network"]
+        before = {name: p.detach().clone() for name, p in network.named_parameters()}
+        super().adapt(policy, surrogate, gradients, state)
+        with torch.no_grad():
+            for name, p in network.named_parameters():
+                p.copy_(before[name])
+
+
+class LearnsToHarm(NeverTrained):
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        found = Plain.surrogate(self, policy, reward, draws, *rest)
+        return replace(found, weights=found.weights + rest[1]["mean"])
+
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        state["mean"] += 0.1
+
+
+class Unguarded(Plain):
+    """Gumbel noise without a guard: -log(-log 0) is infinite, and its product with 0 no number."""
+
+    def surrogate(
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
+    ) -> Surrogate:
+        from estbench import noise
+        from estbench.models.policy import choose_by_gumbel
+
+        u = noise.uniform(rng, (draws, policy.length, policy.vocabulary), policy.dtype)
+        gumbel = -(-u.log()).log()
+        tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))
+        rewards = reward(tokens)
+        log_probs = policy.log_probs(tokens)
+        hard = nn.functional.one_hot(tokens, policy.vocabulary).to(log_probs.dtype)
+        weights = rewards.view(-1, 1, 1) * hard + 0 * gumbel
+        return Surrogate(
+            log_probs.flatten(1), weights.flatten(1), tokens.unsqueeze(1), rewards.unsqueeze(1)
+        )
+
+
+class LikesAToken(Plain):
+    """A term whose mean is not zero, whatever the reward."""
+
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        liked = (found.tokens[:, 0] == 0).to(found.weights.dtype)
+        return replace(found, weights=found.weights + liked)
+
+
+class AsksTwice(Plain):
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        found = super().surrogate(policy, reward, draws, *rest)
+        reward(found.tokens[:, 0])
+        return found
+
+
+class HidesRelaxed(Plain):
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        found = super().surrogate(policy, reward, draws, *rest)
+        reward.relaxed(policy.log_probs(found.tokens[:, 0]).detach().exp())
+        return found
+
+
+class HalfDetached(Plain):
+    """A pathwise term of which a factor is cut off."""
+
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        total = found.log_probs.sum(dim=1)
+        return replace(found, pathwise=0.1 * total * total.detach().exp())
+
+
+BROKEN: dict[str, tuple[Callable[[], Estimator], str]] = {
+    "WrongShape": (WrongShape, "contract"),
+    "OtherRewards": (OtherRewards, "contract"),
+    "TorchsOwnNoise": (TorchsOwnNoise, "no global noise"),
+    "TorchsOwnNoise again": (TorchsOwnNoise, "same seed, same bits"),
+    "PythonsNoise": (PythonsNoise, "no global noise"),
+    "NumpysNoise": (NumpysNoise, "no global noise"),
+    "BatchMean": (BatchMean, "alone or beside others"),
+    "SharedNoise": (SharedNoise, "independent draws"),
+    "LearnsWhileDrawing": (LearnsWhileDrawing, "fixed while drawn"),
+    "MovesThePolicy": (MovesThePolicy, "fixed while drawn"),
+    "SecretLearner": (SecretLearner, "learns"),
+    "NeverTrained": (NeverTrained, "learns"),
+    "DeadNetwork": (DeadNetwork, "learns"),
+    "LearnsToHarm": (LearnsToHarm, "learning helps"),
+    "Unguarded": (Unguarded, "extreme random numbers"),
+    "LikesAToken": (LikesAToken, "constant reward"),
+    "AsksTwice": (AsksTwice, "declared cost"),
+    "HidesRelaxed": (HidesRelaxed, "declared cost"),
+    "HalfDetached": (HalfDetached, "pathwise terms"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_is_found(name: str) -> None:
+    make, rule = BROKEN[name]
+    (found,) = conduct(make, [rule])
+    assert found.kept is False, found
+    assert found.detail
+
+
+def test_every_rule_has_somebody_who_breaks_it() -> None:
+    assert {rule for _, rule in BROKEN.values()} == set(RULES)
+
+
+def test_the_plain_one_keeps_all_rules() -> None:
+    for found in conduct(Plain):
+        assert found.kept is not False, found
+
+
+def test_a_pathwise_term_that_is_whole_passes() -> None:
+    class Whole(Plain):
+        def surrogate(self, *given: Any) -> Surrogate:
+            found = super().surrogate(*given)
+            return replace(found, pathwise=0.1 * found.log_probs.sum(dim=1) ** 2)
+
+    (found,) = conduct(Whole, ["pathwise terms"])
+    assert found.kept is True, found
+
+
+def test_an_estimator_that_raises_is_a_finding_not_a_crash() -> None:
+    class Raises(Plain):
+        def surrogate(self, *given: Any) -> Surrogate:
+            raise ZeroDivisionError("two\nlines")
+
+    for found in conduct(Raises):
+        if found.rule not in ("learns", "learning helps"):
+            assert found.kept is False
+            assert found.detail == "ZeroDivisionError: two lines"
+
+
+def test_the_meter_is_left_as_it_was() -> None:
+    """The rules replace the noise and the policy's methods only while they need them."""
+    from estbench import noise
+
+    before: Callable[..., Tensor] = noise.uniform
+    conduct(Plain, ["extreme random numbers"])
+    assert noise.uniform is before

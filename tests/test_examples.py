@@ -1,0 +1,43 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def ran(name: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_an_estimator_of_ones_own_is_a_plugin(tmp_path: Path) -> None:
+    assert ran("own_estimator.py", tmp_path) == ""
+    code = (
+        "import sys, pathlib; from estbench import plugins; "
+        "print(plugins.load(pathlib.Path(sys.argv[1])))"
+    )
+    file = str(EXAMPLES / "own_estimator.py")
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, check=True)
+    assert done.stdout.strip() == b"['first-token']"
+
+
+def test_a_policy_of_ones_own_is_measured(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    head, *rows = ran("own_policy.py", tmp_path).splitlines()
+    assert time.perf_counter() - started < 60  # a few seconds, on a machine that is not busy
+    assert head.split()[:2] == ["estimator", "variance_per_sequence"]
+    assert [row.split()[0] for row in rows] == ["reinforce", "rloo", "first-token"]
+    for row in rows:
+        ratio, bias_low = float(row.split()[2]), float(row.split()[6])
+        assert 0.3 < ratio <= 1
+        assert bias_low < 0.1
+        assert row.rstrip().endswith("exact gradient")  # and no fault of the meter

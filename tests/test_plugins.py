@@ -1,0 +1,311 @@
+"""A user's own estimators come from files and from packages, and their mistakes are named."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import estbench
+from estbench import estimators, plugins
+from estbench.errors import UserError
+from estbench.estimators import base
+from estbench.estimators.score_function import LeaveOneOut, Reinforce
+
+GOOD = """
+import estbench
+from estbench.estimators.score_function import Reinforce
+
+
+@estbench.register
+class Mine(Reinforce):
+    info = estbench.EstimatorInfo(name="mine", summary="mine", source="me")
+
+    def __init__(self):
+        super().__init__("mine", "none", summary="mine", source="me")
+"""
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Whatever a test loads is forgotten after it."""
+    estimators.names()
+    registry, loaded = dict(base._REGISTRY), dict(plugins._LOADED)
+    path, modules = list(sys.path), set(sys.modules)
+    broken, looked = list(plugins._BROKEN), list(plugins._LOOKED_FOR_ENTRY_POINTS)
+    plugins._LOADED.clear()
+    yield
+    for store, before in ((base._REGISTRY, registry), (plugins._LOADED, loaded)):
+        store.clear()
+        store.update(before)  # type: ignore[arg-type]
+    plugins._BROKEN[:] = broken
+    plugins._LOOKED_FOR_ENTRY_POINTS[:] = looked
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.startswith("estbench_plugin_") or name == "beside":
+            del sys.modules[name]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "own.py"
+
+
+def written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def test_a_file_registers_its_estimators(file: Path) -> None:
+    assert plugins.load(written(file, GOOD)) == ["mine"]
+    assert "mine" in estimators.names()
+    assert estimators.make("mine").info.summary == "mine"
+    assert plugins.loaded() == (str(file.resolve()),)
+
+
+def test_register_returns_what_it_was_given() -> None:
+    class Own(LeaveOneOut):
+        def __init__(self) -> None:
+            super().__init__(3, name="own-3")
+
+    assert estbench.register(Own) is Own
+    function = lambda: LeaveOneOut(4, name="own-4")  # noqa: E731
+    assert estbench.register(function) is function
+    given = partial(LeaveOneOut, 5, name="own-5")
+    assert estbench.register(given) is given
+    assert estimators.names()[-3:] == ["own-3", "own-4", "own-5"]
+
+
+def test_loading_again_does_nothing_until_the_file_changes(file: Path) -> None:
+    plugins.load(written(file, GOOD))
+    made = type(estimators.make("mine"))
+    plugins.ensure(plugins.loaded())
+    plugins.ensure([file, str(file)])
+    assert type(estimators.make("mine")) is made
+    plugins.load(written(file, GOOD.replace('"mine"', '"renamed"')))
+    assert "mine" not in estimators.names()
+    assert type(estimators.make("renamed")) is not made
+    assert plugins.loaded() == (str(file.resolve()),)
+    with pytest.raises(UserError):
+        plugins.load(written(file, "1 / 0"))
+    assert "renamed" in estimators.names()  # what worked before still does
+
+
+def test_a_class_that_is_registered_again_takes_its_own_place() -> None:
+    def cell(summary: str) -> None:
+        class Own(Reinforce):
+            def __init__(self) -> None:
+                super().__init__("own", "none", summary=summary)
+
+        estbench.register(Own)
+
+    cell("first")
+    cell("second")
+    assert estimators.info("own").summary == "second"
+
+
+def test_rollouts_are_passed_to_those_who_take_them(file: Path) -> None:
+    plugins.load(written(file, GOOD))
+    assert estimators.make("mine", rollouts=0).info.name == "mine"
+    with pytest.raises(UserError, match="mine takes no rollouts: set rollouts = 0"):
+        estimators.make("mine", rollouts=4)
+    taking = GOOD.replace("(self)", "(self, rollouts=0)").replace('"none",', '"none", rollouts,')
+    plugins.load(written(file, taking))
+    assert estimators.make("mine", rollouts=4).rollouts == 4  # type: ignore[attr-defined]
+
+
+def test_truncation_is_declared_without_touching_the_class(file: Path) -> None:
+    plugins.load(written(file, GOOD))
+    assert not estimators.make("mine", truncation=2).info.unbiased
+    assert estimators.make("mine").info.unbiased
+
+
+def test_a_file_may_import_what_stands_beside_it(file: Path) -> None:
+    written(file.with_name("beside.py"), "NAME = 'mine'\n")
+    plugins.load(written(file, "import beside\n" + GOOD.replace('"mine"', "beside.NAME")))
+    assert "mine" in estimators.names()
+
+
+FAULTS = {
+    "an error": ("\n\nfoo\n", "own.py:3: NameError: name 'foo' is not defined (--traceback"),
+    "a syntax error": ("x = 1\ny = (\n", "own.py:2: SyntaxError: '(' was never closed (--tr"),
+    "no code at all": ("\0", "own.py: "),
+    "an error further down": (
+        "import json\n\njson.loads('{')\n",
+        "own.py:3: JSONDecodeError: Expecting property name",
+    ),
+    "an exit": ("raise SystemExit(3)", "own.py:1: SystemExit: 3"),
+    "nothing registered": ("x = 1", "own.py: registers no estimator: write @estbench.register"),
+    "a factory that raises": (
+        "import estbench\n\ndef make():\n    raise ValueError('two\\nlines')\n\n"
+        "estbench.register(make)\n",
+        "own.py:4: ValueError: two lines (--traceback",
+    ),
+    "a class that needs arguments": (
+        GOOD.replace("(self)", "(self, k)"),
+        "own.py:6: TypeError: Mine.__init__() missing 1 required positional argument: 'k'",
+    ),
+    "a name that is taken": (
+        GOOD.replace('"mine"', '"reinforce"'),
+        "own.py:6: the name 'reinforce' is taken (estbench's own): choose another",
+    ),
+    "a name that is taken but for its case": (
+        GOOD.replace('"mine"', '"RLOO"'),
+        "own.py:6: the name 'RLOO' is taken (estbench's own): choose another",
+    ),
+    "a name for no folder": (
+        GOOD.replace('"mine"', '"../mine"'),
+        "own.py:6: the name '../mine' cannot be a folder's: use letters, digits",
+    ),
+    "a name with a switch": (GOOD.replace('"mine"', '"mine@x"'), "own.py:6: the name 'mine@x'"),
+    "a name that is kept": (GOOD.replace('"mine"', '"nul"'), "own.py:6: the name 'nul' cannot"),
+    "no estimator": (
+        "import estbench\nestbench.register(lambda: 3)",
+        "own.py:2: <lambda> makes int, no estimator: inherit from estbench.Estimator",
+    ),
+    "no info": (
+        "import estbench\n@estbench.register\nclass Mine(estbench.Estimator):\n"
+        "    def surrogate(self, *_): ...\n",
+        "own.py:2: Mine has no info: set info = estbench.EstimatorInfo(name=",
+    ),
+    "info of another kind": (
+        "import estbench\n@estbench.register\nclass Mine(estbench.Estimator):\n    info = {}\n",
+        "own.py:2: Mine has no info: set info = estbench.EstimatorInfo(name=",
+    ),
+    "no surrogate": (
+        "import estbench\n@estbench.register\nclass Mine(estbench.Estimator):\n"
+        "    info = estbench.EstimatorInfo('mine', '', '')\n",
+        "own.py:2: Mine has no method surrogate",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_mistake_is_named_in_one_line_with_its_place(fault: str, file: Path) -> None:
+    text, expected = FAULTS[fault]
+    before, modules = estimators.names(), set(sys.modules)
+    with pytest.raises(UserError) as caught:
+        plugins.load(written(file, text))
+    said = str(caught.value)
+    assert said.startswith(f"{file.parent}/{expected}")
+    assert "\n" not in said
+    assert caught.value.__cause__ is not None
+    assert estimators.names() == before
+    assert plugins.loaded() == ()
+    assert not any(name.startswith("estbench_plugin_") for name in set(sys.modules) - modules)
+
+
+def test_what_was_registered_before_a_mistake_is_forgotten(file: Path) -> None:
+    with pytest.raises(UserError, match=r"own.py:13: ZeroDivisionError"):
+        plugins.load(written(file, GOOD + "\n1 / 0\n"))
+    assert "mine" not in estimators.names()
+
+
+def test_a_mistake_beside_the_file_is_found_there(file: Path) -> None:
+    written(file.with_name("beside.py"), "x = (\n")
+    with pytest.raises(UserError, match=r"beside.py:1: SyntaxError"):
+        plugins.load(written(file, "import beside\n"))
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        plugins.load(tmp_path / "nothing.py")
+    with pytest.raises(UserError, match="is a folder"):
+        plugins.load(tmp_path)
+
+
+def test_two_files_cannot_have_one_name(tmp_path: Path) -> None:
+    plugins.load(written(tmp_path / "a.py", GOOD))
+    with pytest.raises(UserError, match=r"b.py:6: the name 'mine' is taken \(.*a.py"):
+        plugins.load(written(tmp_path / "b.py", GOOD))
+
+
+def test_the_source_of_an_estimator_identifies_it(file: Path, tmp_path: Path) -> None:
+    plugins.load(written(file, GOOD))
+    digest = hashlib.sha256(GOOD.encode()).hexdigest()
+    assert plugins.source_hash("mine") == digest
+    assert plugins.source_hash("reinforce") == ""
+    file.write_text("# changed since\n")
+    assert plugins.source_hash("mine") == digest  # of what runs
+    text = (
+        "import estbench\nfrom functools import partial\n"
+        "from estbench.estimators.score_function import LeaveOneOut\n"
+        "estbench.register(partial(LeaveOneOut, 5, name='mine-5'))\n"
+    )
+    plugins.load(written(tmp_path / "other.py", text))
+    assert plugins.source_hash("mine-5") == hashlib.sha256(text.encode()).hexdigest()
+
+    class Here(Reinforce):
+        def __init__(self) -> None:
+            super().__init__("here", "none")
+
+    estbench.register(Here)
+    assert plugins.source_hash("here") == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="unknown estimator"):
+        plugins.source_hash("nobody")
+
+
+class Point:
+    """An entry point."""
+
+    def __init__(self, name: str, found: Any) -> None:
+        self.name, self.value, self.dist, self.found = name, f"a.package:{name}", None, found
+
+    def load(self) -> Any:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found() if callable(self.found) and self.name == "module" else self.found
+
+
+def test_packages_offer_estimators_and_broken_ones_break_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def offered() -> Any:
+        estbench.register(partial(LeaveOneOut, 6, name="offered-6"))
+        return type(sys)("a_module")
+
+    points = [
+        Point("gone", ModuleNotFoundError("No module named 'gone'")),
+        Point("module", offered),
+        Point("factory", partial(LeaveOneOut, 7, name="offered-7")),
+        Point("empty", type(sys)("empty")),
+        Point("taken", partial(LeaveOneOut, 3)),
+    ]
+    asked = []
+
+    def entry_points(group: str) -> list[Point]:
+        asked.append(group)
+        return points
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    plugins._LOOKED_FOR_ENTRY_POINTS.clear()
+    assert estimators.make("offered-7").info.group == 7
+    assert estimators.names()[-2:] == ["offered-6", "offered-7"]
+    assert asked == ["estbench.estimators"]  # once
+    gone, empty, taken = plugins.broken()
+    assert gone.startswith("a package offers 'gone' (a.package:gone): ModuleNotFoundError: No mod")
+    assert empty.endswith("registers no estimator")
+    assert taken.endswith("the name 'rloo' is taken (estbench's own): choose another")
+
+
+def _in_a_worker(paths: tuple[str, ...], name: str) -> int:
+    plugins.ensure(paths)
+    return estimators.make(name).info.group
+
+
+def test_worker_processes_make_a_plugins_estimators(file: Path) -> None:
+    from joblib import Parallel, delayed
+
+    plugins.load(written(file, GOOD))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(estbench.__file__).parents[1]))
+        groups = Parallel(n_jobs=2)(
+            delayed(_in_a_worker)(plugins.loaded(), "mine") for _ in range(2)
+        )
+    assert groups == [1, 1]
