@@ -23,7 +23,7 @@ from estbench import plugins
 from estbench.estimators import info, make
 from estbench.experiment import Experiment
 from estbench.meter.bias import Plan
-from estbench.proof.judging import ALPHA, FIRST, MARGIN, BiasFinding, judge
+from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, BiasFinding, judge
 from estbench.proof.problems import expressions, tiny
 from estbench.store.atomic import StorageError, write_json
 
@@ -138,7 +138,7 @@ def prove(configuration: Configuration) -> Proof:
         partial(judge, maker, expressions(torch.float32, given.reward), how),
     ]
     names = ("autoregressive", "expressions-3")
-    plan = Plan(first=FIRST, growth=4, looks=3, margin=MARGIN, alpha=ALPHA / 2, chunk=CHUNK)
+    plan = Plan(first=FIRST, growth=GROWTH, looks=3, margin=MARGIN, alpha=ALPHA / 2, chunk=CHUNK)
     sizes = []
     for name, test in zip(names, tests, strict=True):
         found = test(plan)

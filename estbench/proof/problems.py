@@ -230,7 +230,7 @@ def three_bernoullis(logit: float) -> tuple[BernoulliPolicy, FunctionReward]:
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "bernoulli-.5-.45": lambda: problem(*bernoulli(0.5, 0.45)),
     "bernoulli-.2-.45": lambda: problem(*bernoulli(0.2, 0.45)),
-    "bernoulli-.9-.499": lambda: problem(*bernoulli(0.9, 0.499)),
+    "bernoulli-.9-.45": lambda: problem(*bernoulli(0.9, 0.45)),
     "three-bernoullis": lambda: problem(*three_bernoullis(0.0)),
     "three-bernoullis-rare": lambda: problem(*three_bernoullis(-2.0)),
     "categorical-linear": lambda: problem(*categorical("linear")),

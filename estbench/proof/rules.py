@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from estbench import noise
 from estbench.estimators.base import Estimator
 from estbench.meter.centred import Centred
+from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.reward import FunctionReward
 from estbench.proof.formula import evaluate
 from estbench.proof.problems import function_reward, rng
@@ -178,6 +179,18 @@ def learning_helps(make: Make) -> None:
         after < 0.9 * before,
         f"trained on 40 batches its variance is {after / before:.2f} times the untrained one's",
     )
+    # A baseline that learns must not hide a control variate that does not.
+    with Tape(setting.policy) as tape:
+        whole = setting.surrogate(4096 // setting.method.info.group, seed=7)
+    bare = setting.method.without_control(whole, setting.state)
+    if bare is not None:
+        with_control = _total_variance(tape.differentiate(whole, retain_graph=True))
+        ratio = with_control / _total_variance(tape.differentiate(bare))
+        _ensure(
+            ratio < 0.97,
+            f"trained on 40 batches, its control variates leave {ratio:.2f} of the variance that "
+            "there is without them",
+        )
 
 
 def extremes(make: Make) -> None:
@@ -310,6 +323,10 @@ def _numbers(state: Any) -> list[float]:
 def _variance(setting: Setting) -> float:
     draws = max(16, 2048 // setting.method.info.group)
     return float(setting.gradients(draws, seed=7)[0].var(dim=0).sum())
+
+
+def _total_variance(found: DrawGradients) -> float:
+    return float(torch.cat(list(found.chunks())).var(dim=0).sum())
 
 
 @contextmanager

@@ -63,7 +63,8 @@ def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFindi
         if method.info.learned:
             state = learned(method, given, "trained")
         exact = exact_variance(method, given, state)
-        assert exact is not None
+        if exact is None:
+            return None  # a control variate that was nothing before it learned
         reference = Reference(given.gradient, 0.0)
         noise = stream("variance", method.info.name, problem)
         row = measure(method, given.policy, given.reward, SEQUENCES, noise, state, reference)

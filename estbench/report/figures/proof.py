@@ -79,7 +79,9 @@ def draw(frame: pd.DataFrame) -> Drawn:
     axes.grid(visible=False, axis="y")
     top = max(float(100 * data["high"].max()) if len(data) else 0.0, 5 * margin)
     axes.set_xlim(FLOOR * 0.8, 1.3 * top)
-    ticks = [t for t in (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000) if t <= 1.3 * top]
+    wide = top > 30.0  # labels of threes would touch
+    ticks = [t for t in (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 1000, 10_000) if t <= 1.3 * top]
+    ticks = [t for t in ticks if not wide or t not in (0.03, 0.3, 3, 30)]
     axes.set_xticks(ticks)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
