@@ -48,7 +48,7 @@ paper: $(INSTALLED) ## the paper's own schedule, in results/paper (long)
 	$(BIN)/python -m estbench run --preset paper $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 speed: $(INSTALLED) ## time the parts that matter (pytest-benchmark)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,8 +30,13 @@ JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
+    """Run the command line; return its exit code.
+
+    ``--traceback``, anywhere, shows beside an error's line where in a user's file it came from.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
+    whole = "--traceback" in given
+    given = [word for word in given if word != "--traceback"]
     try:
         code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -39,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split())
         return _fail(f"{text} (see: {' '.join(('estbench', verb)).strip()} --help)", 2)
     except UserError as error:
+        if whole and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         return _fail(str(error), 2)
     except BrokenPipeError:  # "estbench list tasks | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -132,7 +140,8 @@ def check(
     estimators
         The same, separated by commas.
     plugin
-        A Python file that registers estimators of your own; they are what is checked.
+        A Python file that registers estimators of your own; they are what is checked. (With
+        --traceback an error in it is shown whole.)
     margin
         Relative bias below which an estimator passes; .02 unless given. Draws grow as 1 / margin^2.
     jobs

@@ -144,6 +144,7 @@ class _NotProvenError(Exception):
 def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]]:
     """Return the verdicts on all that is to be run; raises where one of them forbids it."""
     from estbench.proof.gate import Proof, assumed, configurations, proven
+    from estbench.runner.pool import stop_workers
 
     given = configurations(wanted)
     if not gate:
@@ -152,7 +153,10 @@ def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]
     def tell(proof: Proof, done: int, total: int) -> None:
         _say(f"[proving {done}/{total}] {proof.configuration.label}: {proof.verdict}")
 
-    proofs = proven(given, workers=workers, tell=tell)
+    try:
+        proofs = proven(given, workers=workers, tell=tell)
+    finally:
+        stop_workers()  # a run's memory is measured in a worker that has done nothing else
     failing = [
         f"estbench: {proof.configuration.label} is {proof.verdict}: {proof.detail}"
         for proof in proofs

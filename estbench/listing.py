@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Any
 
 from estbench import presets
@@ -28,6 +29,11 @@ def listing(what: str, *, as_json: bool) -> int:
     for _, cells in rows:
         table.add_row(*cells.values())
     console().print(table)
+    if what == "estimators":
+        from estbench import plugins
+
+        for line in plugins.broken():
+            print(f"estbench: left out: {line}", file=sys.stderr)
     return 0
 
 

@@ -309,3 +309,20 @@ def test_worker_processes_make_a_plugins_estimators(file: Path) -> None:
             delayed(_in_a_worker)(plugins.loaded(), "mine") for _ in range(2)
         )
     assert groups == [1, 1]
+
+
+def test_a_traceback_is_shown_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from estbench.cli import main
+
+    path = tmp_path / "broken.py"
+    path.write_text("import estbench\n\nfoo()\n")
+    assert main(["list", "estimators", "--plugin", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "broken.py:3: NameError" in said
+    assert main(["list", "estimators", "--traceback", "--plugin", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.splitlines()[-1].startswith("estbench: ")

@@ -217,6 +217,8 @@ def constant_reward(make: Make) -> None:
         lambda weights: 0.7 + 0 * weights.sum(dim=(1, 2)),
     )
     setting = Setting(make, reward=flat)
+    if not setting.method.info.unbiased:
+        raise NotApplicableError("declared biased")
     setting.reward.mean = 0.0
     for k in range(6):
         setting.adapt(64, seed=10 + k)

@@ -15,6 +15,7 @@ __all__ = ["TaskFindings", "task_findings"]
 EVALUATION = "variance_per_evaluation"
 SEQUENCE = "variance_per_sequence"
 SECOND = "variance_per_second"
+TELLING = 1.0  # part of the gradient: a limit on bias above it tells nothing
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,25 @@ def _bias(comparisons: Comparisons, task: str) -> Iterator[str]:
         yield (
             f"The mean gradient differs from the true one by more than noise (Holm) for {listed}."
         )
-    if clear:
-        worst = max(clear, key=lambda name: clear[name].high)
+    # Without a baseline these draws would leave any bias possible: of that nothing is said.
+    telling = [name for name, value in clear.items() if value.high < TELLING]
+    if telling:
+        worst = max(telling, key=lambda name: clear[name].high)
         yield (
-            f"No bias is found for {_list(list(clear))}; the largest that the draws leave possible "
+            f"No bias is found for {_list(telling)}; the largest that the draws leave possible "
             f"is {quantity(100 * clear[worst].high)} % of the gradient ({worst})."
+        )
+    mute = [name for name in clear if name not in telling]
+    if mute:
+        yield (
+            f"Of {_list(mute)} these draws are too few and too noisy to exclude a bias as large as "
+            "the gradient itself."
+        )
+    proven = [name for name in known if estimator_facts(name).proof == "unbiased"]
+    if proven:
+        yield (
+            "Proven unbiased beforehand, on problems whose exact gradient is known: "
+            f"{_list(proven)}."
         )
 
 

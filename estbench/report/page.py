@@ -94,6 +94,7 @@ def render(
         seeds=int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique())),
         caveats=caveats(comparisons),
         verdicts=verdicts(comparisons),
+        marks={name: estimator_facts(name).mark for name in results.estimators(results.measured)},
         findings=task_findings(comparisons),
         baselined=BASELINED,
         plain=PLAIN,

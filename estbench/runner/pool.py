@@ -30,6 +30,7 @@ def run_jobs(
     Raises:
       StorageError: The disk refused a record.
     """
+    directory = directory.absolute()  # a worker may stand in another folder
     results = ResultSet(directory)
     waiting, suspects = list(jobs), list[Job]()
     widths = (workers, workers, 1)

@@ -274,7 +274,7 @@ MUTANTS = [
         "control",
         "        z = log_probs.detach() + gumbel\n",
         "        z = log_probs.detach().roll(1, 1) + gumbel\n",
-        ("rebar-soft", "relax"),
+        ("relax-none",),
     ),
     # REBAR alone.
     Mutant(
