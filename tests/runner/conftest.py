@@ -13,6 +13,7 @@ import pytest
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.runner import Summary, jobs, run_experiment
 from estbench.runner.jobs import Job
+from estbench.runner.pool import stop_workers
 from estbench.runner.worker import Outcome, execute
 from estbench.store import ResultSet, numbers
 
@@ -107,6 +108,7 @@ def grid(pool: Grid, monkeypatch: pytest.MonkeyPatch) -> Grid:
 @pytest.fixture
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """The small experiment, whose jobs run in worker processes."""
+    stop_workers()  # those that another test left would not know this one's environment
     mischief = tmp_path / "mischief"
     mischief.mkdir()
     monkeypatch.setenv(fakes.FOLDER, str(mischief))

@@ -119,7 +119,7 @@ def timing_round(experiment: Experiment, index: int, states: dict[str, Any]) -> 
     return {"round": index, "rows": rows}
 
 
-def warm_up() -> None:
+def warm_up(plugins: object = ()) -> None:
     """Nothing."""
 
 
