@@ -71,6 +71,11 @@ def run(
     jobs: int | None = None,
     out: Path | None = None,
     device: str | None = None,
+    data: str | None = None,
+    level: Literal["words", "characters"] | None = None,
+    oracle_weights: str | None = None,
+    vocabulary: int | None = None,
+    length: int | None = None,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     plugin: Path | None = None,
     gate: bool = True,
@@ -82,7 +87,7 @@ def run(
     file
         A TOML file with the experiment; it may start from a preset (preset = "bench").
     preset
-        A preset: smoke, bench (the default) or paper.
+        A preset, such as bench (the default), paper or seqgan-small; see: estbench list presets.
     tasks
         Tasks, separated by commas.
     estimators
@@ -95,6 +100,17 @@ def run(
         Folder of the result set; by default results/NAME, NAME being the preset's or the file's.
     device
         cpu, cuda or cuda:N.
+    data
+        Text for the task text: a UTF-8 file, one sequence a line; or a ready corpus: pydoc, kjv or
+        words.
+    level
+        What its tokens are: words or characters.
+    oracle_weights
+        Parameters of the oracle, for the task oracle: the published pickle, or an .npz.
+    vocabulary
+        Tokens V of an oracle, or at most of a text.
+    length
+        Sequence length T of an oracle or a text.
     retry_failed
         Run again what failed before.
     plugin
@@ -115,6 +131,13 @@ def run(
         estimators=estimators,
         seeds=seeds,
         device=device,
+        options={
+            "data": data,
+            "level": level,
+            "oracle_weights": oracle_weights,
+            "vocabulary": vocabulary,
+            "length": length,
+        },
     )
     return commands.run(experiment, out=out, workers=jobs, retry_failed=retry_failed, gate=gate)
 

@@ -8,7 +8,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,11 @@ def experiment(
     estimators: str | None = None,
     seeds: str | None = None,
     device: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Return the experiment that was asked for; what was typed wins over the file or preset.
+
+    ``options`` are training settings that some tasks take, such as ``data``; None is not given.
 
     Estimators that were typed are all that is measured, but for one: ``reinforce`` without a
     baseline brings ``reinforce-ema``, without which no ratio to it means anything.
@@ -66,6 +69,9 @@ def experiment(
         changes["also_measured"] = []
     if device is not None:
         changes["device"] = device
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    if given:
+        changes["training"] = given
     if file is not None and preset is not None:
         raise UserError(
             f'give --preset or {file}, not both; the file may begin with preset = "{preset}"'
@@ -77,9 +83,29 @@ def experiment(
     else:
         wanted = presets.preset(preset or presets.DEFAULT, changes)
     wanted.check_names()
+    _check_taken(wanted, given)
     if "reinforce" in wanted.estimators and COMPANION not in wanted.measured:
         wanted = dataclasses.replace(wanted, also_measured=(*wanted.also_measured, COMPANION))
     return wanted
+
+
+def _check_taken(wanted: Experiment, given: Mapping[str, Any]) -> None:
+    """Raise for a typed option that no task of the experiment takes, or that one overrides."""
+    from estbench import tasks
+
+    for key in given:
+        option = "--" + key.replace("_", "-")
+        if not any(key in tasks.info(name).options for name in wanted.tasks):
+            takers = [name for name in tasks.names() if key in tasks.info(name).options]
+            raise UserError(
+                f"{option} is of no use to {', '.join(wanted.tasks)}; it is for --tasks "
+                + " or ".join(takers)
+            )
+        for name, own in wanted.per_task.items():
+            if key in own and name in wanted.tasks and own[key] != given[key]:
+                raise UserError(
+                    f"{option}: [per_task.{name}] sets {key} = {own[key]!r} itself; change it there"
+                )
 
 
 def run(

@@ -62,6 +62,8 @@ class TrainingSettings(Settings):
     """Sequences per update of maximum likelihood."""
     pretrain_learning_rate: Rate = 1e-3
     """Of Adam, in maximum likelihood."""
+    gradient_clip: Annotated[float, AtLeast(0)] = 0.0
+    """Norm to which the generator's gradients are cut, in both kinds of training; 0 is never."""
     generator_learning_rate: Rate = 1e-3
     """Of Adam, in the adversarial batches."""
     discriminator_learning_rate: Rate = 1e-3
@@ -72,6 +74,14 @@ class TrainingSettings(Settings):
     """Discriminator updates per adversarial batch; 79 is one epoch of 10,000 sequences."""
     discriminator_batch_size: Count = 128
     """Real sequences per discriminator update, and as many generated."""
+    discriminator_rounds: Count = 1
+    """Pools of generated sequences per batch, each drawn anew; the updates are shared out."""
+    discriminator_epochs: Count = 1
+    """Times a pool is gone through before the next one is drawn."""
+    discriminator_pretrain_rounds: Count = 1
+    """Pools of generated sequences before the first adversarial batch."""
+    discriminator: Literal["lstm", "cnn"] = "lstm"
+    """The paper's LSTM of 32 units, or SeqGAN's convolutions with a highway layer."""
     reward: Literal["p", "log_p", "logit", "exp_p"] = "p"
     """What of the discriminator's belief "real" is the reward; exp_p as in the published runs."""
     rollouts: Natural = 0
@@ -82,6 +92,26 @@ class TrainingSettings(Settings):
     """Batches between full quality evaluations; light ones are made after every batch."""
     evaluation_samples: Count = 128
     """Sequences in a light quality evaluation."""
+    temperatures: Natural = 0
+    """Temperatures at which a generator is evaluated once more when its run ends; 0 is none."""
+    quality_sequences: Natural = 0
+    """Sequences in a full quality evaluation; 0 is the task's own number."""
+    vocabulary: Natural = 0
+    """Tokens V, where a task lets one choose: of an oracle, or at most of a text; 0 is its own."""
+    length: Natural = 0
+    """Sequence length T, where a task lets one choose; 0 is its own."""
+    oracle_width: Count = 32
+    """Width of an oracle's embedding and of its LSTM."""
+    oracle_seed: Natural = 0
+    """Which oracle; every seed of an experiment meets the same one."""
+    oracle_weights: str = ""
+    """File with an oracle's parameters (.pkl or .npz) in place of a drawn oracle."""
+    data: str = ""
+    """Training text: a file with a sequence a line, or the name of a ready corpus."""
+    level: Literal["words", "characters"] = "words"
+    """What the tokens of a text are."""
+    minimum_count: Count = 1
+    """Times that a token has to occur in a text to be kept."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +188,7 @@ class Experiment:
                 raise UserError(f"{key} is empty: name at least one (see: estbench list {key})")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise UserError(f"device {self.device!r}: must be cpu, cuda or cuda:N")
-        for task in (*self.tasks, *self.per_task):
+        for task in dict.fromkeys((*self.tasks, *self.per_task)):
             group = self.training_for(task).batch_size
             if self.snapshots.sequences < 2 * group:
                 raise UserError(
@@ -190,6 +220,16 @@ class Experiment:
         for name in (*self.tasks, *self.per_task):
             if name not in existing:
                 raise unknown_name("task", name, existing, "(see: estbench list tasks)")
+        for name, own in self.per_task.items():
+            for option in tasks.OPTIONS:
+                if option in own and option not in tasks.info(name).options:
+                    takers = [t for t in existing if option in tasks.info(t).options]
+                    raise UserError(
+                        f"[per_task.{name}] {option}: {name} has no such choice; "
+                        f"it is one of {', '.join(takers)}"
+                    )
+        for name in self.tasks:
+            tasks.check_options(name, self.training_for(name))
         for name in self.measured:
             estimators.check_name(name)
 

@@ -55,7 +55,11 @@ def _tasks() -> list[Row]:
     rows = []
     for name in tasks.names():
         info = tasks.info(name)
-        sizes = {"V": str(info.vocabulary), "T": str(info.length), "metric": info.primary_metric}
+        sizes = {
+            "V": str(info.vocabulary) if info.vocabulary else "data's",
+            "T": str(info.length) if info.length else "data's",
+            "metric": info.primary_metric,
+        }
         rows.append((dataclasses.asdict(info), {"name": name, **sizes, "what it is": info.summary}))
     return rows
 

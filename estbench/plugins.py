@@ -3,17 +3,22 @@
 A plugin is a Python file in which ``estbench.register`` is called, or stands over a class or a
 function. A package offers its own by an entry point of the group ``estbench.estimators``, which
 names a module that registers them, or a class or function to be registered.
+
+What a plugin imports from beside it belongs to it: where that has changed, the plugin has.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib
 import linecache
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,10 +41,17 @@ MORE = "(--traceback shows all of it)"
 
 @dataclass(frozen=True)
 class _Plugin:
-    """A file as it was when it was loaded."""
+    """A file as it was when it was loaded.
+
+    Attributes:
+      digest: Of the file itself.
+      names: Names of the estimators that it registered.
+      beside: For each file that it imports from beside it, at whatever remove, its digest.
+    """
 
     digest: str
     names: tuple[str, ...]
+    beside: dict[str, str]
 
 
 # What an interpreter has imported belongs to the interpreter, as in ``sys.modules``.
@@ -51,8 +63,8 @@ _LOOKED_FOR_ENTRY_POINTS: list[bool] = []
 def load(path: Path) -> list[str]:
     """Import a plugin and return the names of the estimators that it registers.
 
-    A file that is loaded already is not imported again, unless it has changed: then its
-    estimators take the place of those it registered before.
+    A file that is loaded already is not imported again, unless it has changed, or what it imports
+    from beside it has: then its estimators take the place of those it registered before.
 
     Args:
       path: The file.
@@ -65,15 +77,16 @@ def load(path: Path) -> list[str]:
     source, digest = _read(path)
     file = path.resolve()
     before = _LOADED.get(str(file))
-    if before is not None and before.digest == digest:
+    if before is not None and before.digest == digest and _unchanged(before.beside):
         return list(before.names)
     module = ModuleType(f"estbench_plugin_{_digest(str(file).encode())[:12]}_{file.stem}")
     module.__file__ = str(file)
     if str(file.parent) not in sys.path:
         # What stands beside the file can be imported, but stands in the way of nothing.
         sys.path.append(str(file.parent))
-    linecache.checkcache(str(file))
+    linecache.checkcache()
     replaced = sys.modules.get(module.__name__)
+    forgotten = _forget(before.beside if before else ())
     try:
         with _registering(before.names if before else ()) as added:
             sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
@@ -85,8 +98,10 @@ def load(path: Path) -> list[str]:
         sys.modules.pop(module.__name__)
         if replaced is not None:
             sys.modules[module.__name__] = replaced
+        sys.modules.update(forgotten)
         raise UserError(f"{_place(path, file, error)}: {_text(error)}") from error
-    _LOADED[str(file)] = _Plugin(digest, tuple(names))
+    beside = {str(p): _digest(p.read_bytes()) for p in _local_imports(source, file.parent)}
+    _LOADED[str(file)] = _Plugin(digest, tuple(names), beside)
     return names
 
 
@@ -132,9 +147,10 @@ def source_hash(name: str) -> str:
       name: Its name, perhaps with switches.
 
     Returns:
-      SHA-256 of the file in which a user's estimator is written, as it was when it was loaded;
-      "" for one of estbench's own. Where a plugin registers a class from another file, both count.
-      What a file imports does not.
+      SHA-256 of the file in which a user's estimator is written, and of the files that it imports
+      from beside it or from folders there, at whatever remove, all as they were when the plugin
+      was loaded; "" for one of estbench's own. Where a plugin registers a class from another file,
+      both count. Installed packages do not.
 
     Raises:
       UserError: There is none of that name.
@@ -143,17 +159,119 @@ def source_hash(name: str) -> str:
 
     plain = name.partition("@")[0]
     made = base.make(plain)
-    digests = {file: p.digest for file, p in _LOADED.items() if plain in p.names}
+    digests: dict[str, str] = {}
+    for path, plugin in _LOADED.items():
+        if plain in plugin.names:
+            digests |= {path: plugin.digest, **plugin.beside}
     module = sys.modules.get(type(made).__module__)
     if module is not None and module.__name__.partition(".")[0] != "estbench":
         file = getattr(module, "__file__", None)
         if file is None:  # typed into a notebook
             digests[""] = _digest(_source_of(type(made)).encode())
-        elif file not in digests:
-            digests[file] = _digest(Path(file).read_bytes())
+        elif (whole := str(Path(file).resolve())) not in digests:
+            source = Path(whole).read_bytes()
+            digests[whole] = _digest(source)
+            for p in _local_imports(source, Path(whole).parent, module.__package__ or ""):
+                digests.setdefault(str(p), _digest(p.read_bytes()))
     if len(digests) < 2:
         return next(iter(digests.values()), "")
     return _digest("".join(sorted(digests.values())).encode())
+
+
+def _local_imports(source: bytes, folder: Path, package: str = "") -> list[Path]:
+    """Return the files under a folder that a Python file imports, and those that they import.
+
+    What is imported only later, inside a function, counts as well. Installed packages do not, nor
+    estbench itself, wherever they lie.
+
+    Args:
+      source: The file.
+      folder: Where it lies, resolved.
+      package: The package that it belongs to, if any.
+    """
+    found: dict[Path, None] = {}
+    waiting = [(source, package)]
+    while waiting:
+        for name in _imported(*waiting.pop()):
+            path = _file_of(name)
+            if path is None or path in found or not _is_local(path, folder):
+                continue
+            found[path] = None
+            if path.suffix == ".py":
+                inside = name if path.stem == "__init__" else name.rpartition(".")[0]
+                waiting.append((path.read_bytes(), inside))
+    return list(found)
+
+
+def _imported(source: bytes, package: str) -> Iterator[str]:
+    """Yield whatever a file's imports may be the names of: of modules, their packages, and more."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # whoever imports it will say so
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package.split(".")[: len(package.split(".")) - node.level + 1]
+            whole = [*(start if node.level else []), *([node.module] if node.module else [])]
+            names = [".".join([*whole, alias.name]) for alias in node.names]
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            first = node.args[0]
+            by_name = called in ("import_module", "__import__")
+            if by_name and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                names = [first.value]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:k]) for k in range(1, len(parts) + 1))
+
+
+def _file_of(name: str) -> Path | None:
+    """Return the file of a module, imported or not; None where it has none, or there is none."""
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if module is None:
+        where: Any = None
+        parts = name.split(".")
+        for k in range(1, len(parts) + 1):
+            # By hand, because asking for a part of a package would import the package.
+            spec = PathFinder.find_spec(".".join(parts[:k]), where) if all(parts) else None
+            if spec is None or (k < len(parts) and spec.submodule_search_locations is None):
+                return None
+            file, where = spec.origin, spec.submodule_search_locations
+    return Path(file).resolve() if file else None
+
+
+def _is_local(path: Path, folder: Path) -> bool:
+    installed = {"site-packages", "dist-packages"}
+    return (
+        path.is_relative_to(folder)
+        and not installed & set(path.relative_to(folder).parts)
+        and not path.is_relative_to(Path(__file__).resolve().parent)
+        and path.is_file()
+    )
+
+
+def _unchanged(beside: dict[str, str]) -> bool:
+    try:
+        return all(_digest(Path(p).read_bytes()) == digest for p, digest in beside.items())
+    except OSError:
+        return False
+
+
+def _forget(files: Iterable[str]) -> dict[str, ModuleType]:
+    """Take the modules of some files out of ``sys.modules``, so that they are imported anew."""
+    wanted = {Path(file) for file in files}
+    called = {path.name for path in wanted}
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).name in called and Path(file).resolve() in wanted:
+            found[name] = sys.modules.pop(name)
+    importlib.invalidate_caches()
+    return found
 
 
 def _load_entry_point(point: Any) -> None:

@@ -76,7 +76,7 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
     """Return a value in its field's type: a whole number becomes a float where one is meant.
 
     Args:
-      settings: The dataclass; its fields are ``Literal`` or ``Annotated`` with a bound.
+      settings: The dataclass; its fields are ``str``, ``Literal`` or ``Annotated`` with a bound.
       key: The field.
       value: What was given.
       section: The table of the TOML file that it stands in, for the error.
@@ -92,9 +92,16 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
             choices = ", ".join(f'"{choice}"' for choice in typing.get_args(declared))
             raise UserError(f"{where}: must be one of {choices}")
         return value
+    if declared is str:
+        if not isinstance(value, str):
+            raise UserError(f"{where}: must be text")
+        return value
     kind, bound = typing.get_args(declared)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(bound, AtLeast):
+    if isinstance(bound, AtLeast) and kind is float:
+        if not number or not bound.low <= value < float("inf"):
+            raise UserError(f"{where}: must be a number, at least {bound.low}")
+    elif isinstance(bound, AtLeast):
         if not number or not isinstance(value, int) or value < bound.low:
             raise UserError(f"{where}: must be a whole number, at least {bound.low}")
     elif not number or not bound.bound < value < float("inf"):

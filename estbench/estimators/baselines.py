@@ -158,7 +158,7 @@ class Critic(Baseline):
     def _build(self, features: Tensor, state: dict[str, Any]) -> None:
         T, F = features.shape[1:]
         rng, vocabulary = state.pop("rng"), state.pop("vocabulary")
-        network = StateNetwork(F, T, vocabulary, relaxed=False, rng=rng).to(features)
+        network = StateNetwork(F, T, vocabulary, relaxed=0, rng=rng).to(features)
         state["network"] = network
         state["optimiser"] = network.optimiser(self.learning_rate, self.scores)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -60,6 +60,12 @@ class GumbelSample:
     def terminal_only(self) -> bool:
         """Whether every token earned the terminal reward."""
         return "rollouts" not in self.uniforms
+
+    def rows(self, picked: slice) -> GumbelSample:
+        """Return some of the draws."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "uniforms"}
+        blocks = {name: block[picked] for name, block in self.uniforms.items()}
+        return GumbelSample(**{k: t[picked] for k, t in tensors.items()}, uniforms=blocks)
 
     @classmethod
     def draw(

@@ -25,7 +25,7 @@ from estbench.estimators.control import GumbelSample
 from estbench.estimators.gumbel import conditional, one_hot
 from estbench.estimators.returns import rollout_noise, token_returns
 from estbench.estimators.score_function import Reinforce
-from estbench.models.policy import Policy, choose_by_uniform, inverse_cdf
+from estbench.models.policy import Policy, inverse_cdf
 
 __all__ = ["BiasedRebar", "Grpo", "StaleRollouts", "Truncated"]
 
@@ -227,7 +227,7 @@ class StaleRollouts(Estimator):
         """See ``Estimator.surrogate``; a draw is one sequence."""
         shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
-        tokens = policy.sample_by(draws, choose_by_uniform(u["tokens"]))
+        tokens = policy.sample_from(u["tokens"])
         with _halved(policy):
             returns, terminal = token_returns(policy, reward, tokens, u)
         chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
@@ -305,7 +305,7 @@ class Grpo(Estimator):
         K, T = self.info.group, policy.length
         shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
         u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
-        tokens = policy.sample_by(draws * K, choose_by_uniform(u["tokens"]))
+        tokens = policy.sample_from(u["tokens"])
         returns, terminal = token_returns(policy, reward, tokens, u)
         grouped = returns.reshape(draws, K, T)
         centred = grouped - grouped.mean(dim=1, keepdim=True)

@@ -35,11 +35,12 @@ from estbench.estimators.control import (
 from estbench.estimators.futures import frozen, relaxed_trajectory, with_futures
 from estbench.estimators.gumbel import conditional, independent_weights
 from estbench.estimators.returns import rollout_noise
-from estbench.models.policy import Policy, choose_by_uniform
+from estbench.models.policy import Policy
 
 __all__ = ["Rebar", "RelaxedReward"]
 
 GRID = (2 / 3, 1.0, 3 / 2)  # temperatures; below, single draws carry most of the variance
+NUMBERS = 1 << 24  # of relaxed sequences at a time, 64 MB in float32
 CLEARLY = 0.95  # how much less variance a rival temperature must promise
 
 
@@ -79,7 +80,15 @@ class RelaxedReward:
         """Return the weights ``[n, T, V]`` on l of -c(z~) S + grad c(z) - grad c(z~)."""
 
         def at(z: Tensor) -> tuple[Tensor, Tensor]:
-            return self._at(policy, reward, sample, z, temperature)
+            # Draws share nothing: a few at a time bound the memory where T^2 V numbers are many.
+            each = z[0].numel() * (policy.length if self.form == "A" else 1)
+            size = max(1, NUMBERS // each)
+            if size >= len(z):
+                return self._at(policy, reward, sample, z, temperature)
+            parts = [slice(start, start + size) for start in range(0, len(z), size)]
+            found = [self._at(policy, reward, sample.rows(p), z[p], temperature) for p in parts]
+            values, slopes = zip(*found, strict=True)
+            return torch.cat(values), torch.cat(slopes)
 
         if self.form == "A" or self.coupled:
             return control_weights(sample, self.coupled, at)
@@ -104,7 +113,7 @@ class RelaxedReward:
                 return value.detach().unsqueeze(1).expand(n, T), slope
             sibling = None
             if "sibling" in sample.uniforms:
-                sibling = policy.sample_by(n, choose_by_uniform(sample.uniforms["sibling"]))
+                sibling = policy.sample_from(sample.uniforms["sibling"])
             relaxed = (z / temperature).softmax(dim=-1)
             sequences = with_futures(
                 policy, sample.tokens, relaxed, self.future, sample.gumbel, temperature, sibling

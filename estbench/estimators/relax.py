@@ -40,6 +40,7 @@ from estbench.estimators.rebar import RelaxedReward
 from estbench.estimators.returns import rollout_noise
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
+from estbench.models.sampling import LARGE
 
 __all__ = ["Relax"]
 
@@ -108,9 +109,12 @@ class Relax(Estimator):
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Estimator.initial_state``."""
         with torch.no_grad():
-            width = policy.trace(torch.zeros(1, policy.length, dtype=torch.int64))[1].shape[-1]
-        network = StateNetwork(width, policy.length, policy.vocabulary, relaxed=True, rng=rng)
-        network = network.to(policy.dtype)
+            tokens = torch.zeros(1, policy.length, dtype=torch.int64, device=policy.device)
+            width = policy.trace(tokens)[1].shape[-1]
+        V, embedded = policy.vocabulary, self._embedded(policy, None)
+        seen = V if embedded is None else embedded.shape[-1]
+        network = StateNetwork(width, policy.length, V, relaxed=seen, rng=rng)
+        network = network.to(policy.device, policy.dtype)
         return {
             "baseline": self.baseline.initial_state(policy, rng),
             "coefficients": self.coefficients.initial_state(),
@@ -132,7 +136,7 @@ class Relax(Estimator):
         if not self.coupled:
             shapes["conditional"] = (policy.length, policy.vocabulary)
         sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
-        learned = self._weights(sample, state)
+        learned = self._weights(policy, sample, state)
         controls = {"factor": learned.detach()}
         if self.control:
             controls["eta"] = self.control.weights(policy, reward, sample, self.temperature)
@@ -167,7 +171,7 @@ class Relax(Estimator):
         self.coefficients.adapt(gram, state["coefficients"])
         update_moments(state["rewards"], sample.terminal)
         for _ in range(self.updates):
-            self._train(sample, surrogate, components, gradients, state)
+            self._train(policy, sample, surrogate, components, gradients, state)
 
     def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
         """See ``Estimator.without_control``."""
@@ -175,6 +179,7 @@ class Relax(Estimator):
 
     def _train(
         self,
+        policy: Policy,
         sample: GumbelSample,
         surrogate: Surrogate,
         components: tuple[Component, ...],
@@ -184,7 +189,7 @@ class Relax(Estimator):
         """One step on phi down the mean squared norm of the draws, at a factor of 1."""
         labels = self.coefficients.labels
         values = dict(zip(labels, self.coefficients.values(state["coefficients"]), strict=True))
-        learned = Component("factor", self._weights(sample, state).flatten(1))
+        learned = Component("factor", self._weights(policy, sample, state).flatten(1))
         weights = combine(
             [learned if c.name == "factor" else c for c in components],
             [1.0 if k == "factor" else values[k] for k in labels],
@@ -196,11 +201,25 @@ class Relax(Estimator):
             parameter.grad = grad
         optimiser.step()
 
-    def _weights(self, sample: GumbelSample, state: dict[str, Any]) -> Tensor:
+    def _weights(self, policy: Policy, sample: GumbelSample, state: dict[str, Any]) -> Tensor:
         """Return the weights ``[n, T, V]`` on l that c_phi gives, with their graph in phi."""
-        return control_weights(sample, self.coupled, lambda z: self._at(sample, z, state))
+        return control_weights(sample, self.coupled, lambda z: self._at(policy, sample, z, state))
 
-    def _at(self, sample: GumbelSample, z: Tensor, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _embedded(self, policy: Policy, seen: Tensor | None) -> Tensor | None:
+        """Return what c_phi's layers see of relaxed tokens; None for the tokens themselves.
+
+        Thousands of tokens are too many to learn an embedding for from the gradient's variance:
+        there the policy's own serves.
+        """
+        if policy.vocabulary < LARGE:
+            return None
+        if seen is None:
+            seen = torch.zeros(1, policy.vocabulary, dtype=policy.dtype, device=policy.device)
+        return policy.embed(seen)
+
+    def _at(
+        self, policy: Policy, sample: GumbelSample, z: Tensor, state: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Return c_phi ``[n, T]`` and its derivative ``[n, T, V]`` in z, with their graphs.
 
         The network works in units of the rewards' spread, so that its learning rate means the
@@ -210,7 +229,8 @@ class Relax(Estimator):
             z = z.detach().requires_grad_()
             seen = (z / self.temperature).softmax(dim=-1)
             unit = moving_deviation(state["rewards"]) or 1.0
-            value = unit * state["network"](sample.features, sample.tokens, seen)
+            embedded = self._embedded(policy, seen)
+            value = unit * state["network"](sample.features, sample.tokens, seen, embedded)
             (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
         return value, slope
 

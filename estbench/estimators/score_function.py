@@ -7,6 +7,7 @@ REINFORCE (Williams 1992), with no baseline as in the paper, with a moving avera
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from estbench.estimators.base import (
 from estbench.estimators.baselines import make_baseline
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.returns import rollout_noise, token_returns
-from estbench.models.policy import Policy, choose_by_uniform
+from estbench.models.policy import Policy
 
 __all__ = ["LeaveOneOut", "Reinforce"]
 
@@ -39,18 +40,29 @@ class Reinforce(Estimator):
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue.
       source: Paper and equation.
+      lag: Share of its past that the policy of the rollouts keeps at each step; None if they
+        follow the current policy. Any other is biased, as in the original.
     """
 
     def __init__(
-        self, name: str, baseline: str, rollouts: int = 0, summary: str = "", source: str = ""
+        self,
+        name: str,
+        baseline: str,
+        rollouts: int = 0,
+        summary: str = "",
+        source: str = "",
+        lag: float | None = None,
     ) -> None:
         self.rollouts = rollouts
+        self.lag = lag
         self.baseline = make_baseline("none" if baseline == "constant" else baseline)
         self.coefficients = Coefficients(("constant",)) if baseline == "constant" else None
         self.info = EstimatorInfo(
             name=name,
             summary=summary,
             source=source,
+            unbiased=lag is None,
+            why_biased="" if lag is None else "rollouts follow a lagging copy of the policy",
             baseline="constant" if baseline == "constant" else self.baseline.label,
             learned=("constant",) if baseline == "constant" else self.baseline.learned,
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
@@ -59,9 +71,11 @@ class Reinforce(Estimator):
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Estimator.initial_state``."""
-        state = {"baseline": self.baseline.initial_state(policy, rng)}
+        state: dict[str, Any] = {"baseline": self.baseline.initial_state(policy, rng)}
         if self.coefficients:
             state["coefficients"] = self.coefficients.initial_state()
+        if self.lag is not None:
+            state["lagged"] = copy.deepcopy(policy).requires_grad_(False)
         return state
 
     def surrogate(
@@ -75,8 +89,8 @@ class Reinforce(Estimator):
         """See ``Estimator.surrogate``; a draw is one sequence."""
         shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
-        tokens = policy.sample_by(draws, choose_by_uniform(u["tokens"]))
-        returns, terminal = token_returns(policy, reward, tokens, u)
+        tokens = policy.sample_from(u["tokens"])
+        returns, terminal = token_returns(state.get("lagged", policy), reward, tokens, u)
         log_probs, features = policy.trace(tokens)
         chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
         baseline = self.baseline.values(features, tokens, state["baseline"])
@@ -115,6 +129,15 @@ class Reinforce(Estimator):
         if self.coefficients:
             gram = gradients.gram(surrogate, surrogate.components)
             self.coefficients.adapt(gram, state["coefficients"])
+        if self.lag is not None:
+            _follow(state["lagged"], policy, 1 - self.lag)
+
+
+@torch.no_grad()
+def _follow(lagged: Policy, policy: Policy, rate: float) -> None:
+    """Move a copy of a policy towards it; as in the original, the embedding is copied whole."""
+    for (name, mine), theirs in zip(lagged.named_parameters(), policy.parameters(), strict=True):
+        mine.lerp_(theirs, 1.0 if name.startswith("embedding") else rate)
 
 
 class LeaveOneOut(Estimator):
@@ -152,7 +175,7 @@ class LeaveOneOut(Estimator):
         K, T = self.group, policy.length
         shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
         u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
-        tokens = policy.sample_by(draws * K, choose_by_uniform(u["tokens"]))
+        tokens = policy.sample_from(u["tokens"])
         returns, terminal = token_returns(policy, reward, tokens, u)
         grouped = returns.reshape(draws, K, T)
         weights = (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
@@ -166,9 +189,16 @@ class LeaveOneOut(Estimator):
         )
 
 
-def _reinforce(name: str, baseline: str, summary: str, source: str, least: int = 0) -> None:
+def _reinforce(
+    name: str,
+    baseline: str,
+    summary: str,
+    source: str,
+    least: int = 0,
+    lag: float | None = None,
+) -> None:
     def factory(rollouts: int = 0) -> Estimator:
-        return Reinforce(name, baseline, max(rollouts, least), summary, source)
+        return Reinforce(name, baseline, max(rollouts, least), summary, source, lag)
 
     register(factory)
 
@@ -199,4 +229,12 @@ _reinforce(
 )
 _reinforce(
     "seqgan-rollouts-ema", "ema", "SeqGAN's rollouts, minus a moving average", _SEQGAN, least=4
+)
+_reinforce(
+    "seqgan-rollouts-lagged",
+    "none",
+    "SeqGAN as published: rollouts by a copy that keeps .8 of its past at each step",
+    "Yu et al. 2017, algorithm 1; update rate as in its public code",
+    least=4,
+    lag=0.8,
 )

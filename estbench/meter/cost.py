@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from estbench.models.policy import Policy
 from estbench.models.trees import leaves
 
-__all__ = ["StepCount", "count_steps"]
+__all__ = ["StepCount", "count_steps", "sequences_at_once"]
 
 
 @dataclass
@@ -20,10 +22,36 @@ class StepCount:
     steps: int = 0
 
 
+def rollout_steps(tokens: Tensor, rollouts: int) -> int:
+    """Return the steps of a batch's own sequences and of N rollouts of each proper prefix."""
+    n, T = tokens.shape
+    return n * T + n * rollouts * T * (T - 1) // 2
+
+
+NUMBERS = 1 << 22
+
+
+def sequences_at_once(policy: Policy, most: int) -> int:
+    """Return how many sequences to differentiate in one pass: at most ``most``, at least one.
+
+    A pass holds several matrices of [sequences, T, V]; at V = 5000 they would fill the memory
+    while small ones stay in the cache.
+    """
+    return max(1, min(most, NUMBERS // (policy.length * policy.vocabulary)))
+
+
 @contextmanager
-def count_steps(policy: Policy) -> Iterator[StepCount]:
-    """Count the policy's steps inside the block, whichever path they take."""
+def count_steps(policy: Policy, *others: Policy) -> Iterator[StepCount]:
+    """Count the steps of a policy, and of others, inside the block, whichever path they take."""
     count = StepCount()
+    with ExitStack() as stack:
+        for each in (policy, *others):
+            stack.enter_context(_count(each, count))
+        yield count
+
+
+@contextmanager
+def _count(policy: Policy, count: StepCount) -> Iterator[None]:
     nested = False
 
     def counted(method: Callable[..., Any], size: Callable[..., int]) -> Callable[..., Any]:
@@ -40,17 +68,18 @@ def count_steps(policy: Policy) -> Iterator[StepCount]:
 
         return call
 
-    # Paths that go through ``step`` themselves are counted once, by the outermost call; rollouts
-    # grow as they go and are left to ``step``.
+    # Paths that go through ``step`` themselves are counted once, by the outermost call.
     sizes: dict[str, Callable[..., int]] = {
         "step": lambda previous, state: leaves(state)[0].shape[0],
         "trace": lambda tokens: tokens.numel(),
         "sample_by": lambda n, choose: n * policy.length,
+        "sample_from": lambda uniforms: uniforms.numel(),
+        "continue_from": lambda tokens, uniforms: rollout_steps(tokens, uniforms.shape[1]),
     }
     for name, size in sizes.items():
         object.__setattr__(policy, name, counted(getattr(policy, name), size))
     try:
-        yield count
+        yield
     finally:
         for name in sizes:
             object.__delattr__(policy, name)

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from estbench.estimators.base import Estimator, Reward, Surrogate
-from estbench.meter.cost import count_steps
+from estbench.meter.cost import count_steps, sequences_at_once
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
 
 __all__ = ["adapt_once", "measure"]
 
-CHUNK = 1024  # sequences in one backward pass
+CHUNK = 1024  # sequences in one backward pass, at most
 
 
 def adapt_once(
@@ -50,9 +50,11 @@ def measure(
     hard, relaxed = reward.hard_evals, reward.relaxed_evals
     seconds, fault = 0.0, ""
     surrogate: Surrogate | None = None
-    with count_steps(policy) as counted:
+    at_once = max(1, sequences_at_once(policy, CHUNK) // group)
+    copies = [part for part in learned.values() if isinstance(part, Policy)]
+    with count_steps(policy, *copies) as counted:
         while moments.draws < total:
-            draws = min(max(1, CHUNK // group), total - moments.draws)
+            draws = min(at_once, total - moments.draws)
             started = time.perf_counter()
             with Tape(policy, fault) as tape:
                 surrogate = method.surrogate(policy, reward, draws, rng, learned)

@@ -35,8 +35,15 @@ def measure_at_snapshots(
     """
     settings = experiment.training_for(task)
     device = experiment.device
-    size = tasks.info(task)
-    policy, discriminator = build(size.vocabulary, size.length, settings.truncation, device)
+    size = tasks.size(task, settings)
+    policy, discriminator = build(
+        size.vocabulary,
+        size.length,
+        settings.truncation,
+        device,
+        size.end,
+        settings.discriminator,
+    )
     reward = Reward(discriminator, settings.reward)
     method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("learned", task, seed, estimator))

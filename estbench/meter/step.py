@@ -22,6 +22,7 @@ def measured_step(
     learned: dict[str, Any],
     optimiser: torch.optim.Optimizer,
     check_rows: bool = True,
+    clip: float = 0.0,
 ) -> tuple[DrawGradients, Surrogate, str]:
     """Take one ascent step on E[reward] and return the draws' gradients that made it.
 
@@ -34,6 +35,7 @@ def measured_step(
       learned: The estimator's state; changed.
       optimiser: Holds the policy's parameters.
       check_rows: See ``Tape.differentiate``.
+      clip: Norm to which the step's gradient is cut, after it was measured; 0 leaves it.
 
     Returns:
       The gradients (with graphs of a policy that has moved on: for norms and sums only), the
@@ -46,5 +48,7 @@ def measured_step(
     method.adapt(policy, surrogate, tape, learned)
     for parameter, mean in zip(tape.parameters, found.mean(), strict=True):
         parameter.grad = -mean
+    if clip:
+        torch.nn.utils.clip_grad_norm_(tape.parameters, clip)
     optimiser.step()
     return found, surrogate, tape.fault

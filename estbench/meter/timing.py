@@ -50,8 +50,15 @@ def timing_round(
 def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -> float:
     settings = experiment.training_for(task)
     device = experiment.device
-    size = tasks.info(task)
-    policy, discriminator = build(size.vocabulary, size.length, settings.truncation, device)
+    size = tasks.size(task, settings)
+    policy, discriminator = build(
+        size.vocabulary,
+        size.length,
+        settings.truncation,
+        device,
+        size.end,
+        settings.discriminator,
+    )
     snapshot = state["snapshots"][MIDDLE]
     policy.load_state_dict(snapshot["policy"])
     discriminator.load_state_dict(snapshot["discriminator"])
@@ -67,7 +74,15 @@ def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -
             torch.cuda.synchronize(device)
         started = time.perf_counter()
         found, _, _ = measured_step(
-            method, policy, reward, draws, rng, learned, optimiser, check_rows=False
+            method,
+            policy,
+            reward,
+            draws,
+            rng,
+            learned,
+            optimiser,
+            check_rows=False,
+            clip=settings.gradient_clip,
         )
         total_variance(found)
         if device != "cpu":

@@ -7,6 +7,7 @@ import torch
 from estbench.estimators.base import Reward
 from estbench.estimators.score_function import Reinforce
 from estbench.meter.centred import Centred
+from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
@@ -54,8 +55,9 @@ def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Gene
     centred = Centred(reward, centre)
     sums = None
     squares, done, fault = 0.0, 0, ""
+    at_once = sequences_at_once(policy, CHUNK)
     while done < sequences:
-        n = min(CHUNK, sequences - done)
+        n = min(at_once, sequences - done)
         with Tape(policy, fault) as tape:
             surrogate = method.surrogate(
                 policy,

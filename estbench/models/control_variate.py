@@ -25,7 +25,8 @@ class StateNetwork(nn.Module):
       features: Width F of the policy's state.
       length: Sequence length T; the position enters one-hot.
       vocabulary: Tokens V.
-      relaxed: Whether the next token is given, relaxed.
+      relaxed: Width in which the next token is given, relaxed: V for its weights, less for an
+        embedding of them, 0 if it is not given.
       rng: Initialises the weights.
       width: Hidden width.
     """
@@ -35,7 +36,7 @@ class StateNetwork(nn.Module):
         features: int,
         length: int,
         vocabulary: int,
-        relaxed: bool,
+        relaxed: int,
         rng: torch.Generator,
         width: int = 64,
     ) -> None:
@@ -43,7 +44,7 @@ class StateNetwork(nn.Module):
         # Every parameter is set below: torch's own initialisation would move its global stream.
         self.state = _linear(features, width)
         self.position = nn.Parameter(torch.zeros(length, width))
-        self.relaxed = _linear(vocabulary, width, bias=False) if relaxed else None
+        self.relaxed = _linear(relaxed, width, bias=False) if relaxed else None
         self.middle = _linear(width, width)
         self.out = _linear(width, 1)
         self.scores = nn.Parameter(torch.zeros(vocabulary))
@@ -58,13 +59,20 @@ class StateNetwork(nn.Module):
             self.out.weight.zero_()
             self.out.bias.zero_()
 
-    def forward(self, features: Tensor, tokens: Tensor, relaxed: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        relaxed: Tensor | None = None,
+        embedded: Tensor | None = None,
+    ) -> Tensor:
         """Return ``[n, T]``; position t has seen the tokens before it and no other.
 
         Args:
           features: The policy's state ``[n, T, F]``.
           tokens: b, int64 ``[n, T]``.
           relaxed: The next token of each prefix ``[n, T, V]``, if the network takes it.
+          embedded: Its embedding ``[n, T, E]``, where that is what the hidden layers see.
         """
         first = self.state(features) + self.position
         scores = self.scores + self.scores_by_position
@@ -73,7 +81,7 @@ class StateNetwork(nn.Module):
         # Shifted, not subtracted: a token must not reach its own prefix by rounding either.
         additive = nn.functional.pad(earned.cumsum(dim=1)[:, :-1], (1, 0))
         if self.relaxed is not None and relaxed is not None:
-            first = first + self.relaxed(relaxed)
+            first = first + self.relaxed(relaxed if embedded is None else embedded)
             additive = additive + (scores * relaxed).sum(dim=2)
         hidden = nn.functional.silu(first)
         hidden = nn.functional.silu(self.middle(hidden))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from estbench import noise
 from estbench.models.lstm import LSTMRecurrence
-from estbench.models.policy import Choose, Policy
+from estbench.models.policy import Choose, Policy, has_ended, keep_ending
+from estbench.models.sampling import LARGE, Sampler
 from estbench.models.trees import State
 
 __all__ = ["Generator", "TokenEmbedding"]
@@ -45,6 +46,7 @@ class Generator(Policy):
       hidden: Width of the LSTM.
       dtype: float32 or float64.
       truncation: Steps of backpropagation through time; 0 for all.
+      end: The token that ends a sequence and fills it up; None where all have length T.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Generator(Policy):
         hidden: int = 32,
         dtype: torch.dtype = torch.float32,
         truncation: int = 0,
+        end: int | None = None,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.length = length
         self.hidden = hidden
         self.truncation = truncation
+        self.end = end
         self.embedding = TokenEmbedding(vocabulary, embedding, dtype)
         self.input = nn.Linear(embedding, 4 * hidden, dtype=dtype)
         self.recurrence = LSTMRecurrence(hidden, dtype)
@@ -77,11 +81,18 @@ class Generator(Policy):
         return self
 
     def initial_state(self, n: int) -> State:
-        """Return zeros, ``([n, H], [n, H])``; with truncation also the position, int64 ``[n]``."""
+        """Return zeros, ``([n, H], [n, H])``, and what else has to be remembered.
+
+        With truncation that is the position, int64 ``[n]``; with an end token whether the sequence
+        has ended, bool ``[n]``, which comes last.
+        """
         zeros = torch.zeros(n, self.hidden, dtype=self.dtype, device=self.device)
-        if not self.truncation:
-            return (zeros, zeros)
-        return (zeros, zeros, torch.zeros(n, dtype=torch.int64, device=self.device))
+        state: tuple[Tensor, ...] = (zeros, zeros)
+        if self.truncation:
+            state += (torch.zeros(n, dtype=torch.int64, device=self.device),)
+        if self.end is not None:
+            state += (torch.zeros(n, dtype=torch.bool, device=self.device),)
+        return state
 
     def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
         """See ``Policy.step``."""
@@ -98,9 +109,16 @@ class Generator(Policy):
         hs, _, cell = self.recurrence(gates, hidden, cell)
         hidden = hs[:, 0]
         log_probs = self.output(hidden).log_softmax(dim=-1)
+        after: tuple[Tensor, ...] = (hidden, cell)
         if self.truncation:
-            return log_probs, (hidden, cell, state[2] + 1)
-        return log_probs, (hidden, cell)
+            after += (state[2] + 1,)
+        if self.end is not None:
+            ended = state[-1]
+            if not previous.is_floating_point():  # a relaxed future is not cut
+                ended = ended | (previous == self.end)
+            log_probs = keep_ending(log_probs, ended, self.end)
+            after += (ended,)
+        return log_probs, after
 
     def trace(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Policy.trace``; all positions go through the input and output layers together."""
@@ -112,7 +130,13 @@ class Generator(Policy):
             self.input(self.embedding(previous)), hidden, cell, self.truncation
         )
         log_probs = self.output(hs).log_softmax(dim=-1)
+        if self.end is not None:
+            log_probs = keep_ending(log_probs, has_ended(tokens, self.end), self.end)
         return log_probs, torch.cat([hs.detach(), cs.detach()], dim=-1)
+
+    def embed(self, weights: Tensor) -> Tensor:
+        """See ``Policy.embed``."""
+        return weights @ self.embedding.weight[:-1].detach()
 
     @torch.no_grad()
     def sample_by(self, n: int, choose: Choose) -> Tensor:
@@ -123,9 +147,26 @@ class Generator(Policy):
         previous = torch.full((n,), self.vocabulary, dtype=torch.int64, device=self.device)
         for t in range(self.length):
             hidden, cell = advance(previous, hidden, cell)
-            previous = choose(t, self.output(hidden).log_softmax(dim=-1))
+            log_probs = self.output(hidden).log_softmax(dim=-1)
+            if self.end is not None:
+                log_probs = keep_ending(log_probs, previous == self.end, self.end)
+            previous = choose(t, log_probs)
             tokens[:, t] = previous
         return tokens
+
+    @torch.no_grad()
+    def sample_from(self, uniforms: Tensor) -> Tensor:
+        """See ``Policy.sample_from``; large vocabularies take the path of ``sampling``."""
+        if self.vocabulary < LARGE:
+            return super().sample_from(uniforms)
+        return Sampler(self).sample(uniforms)
+
+    @torch.no_grad()
+    def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
+        """See ``Policy.continue_from``."""
+        if self.vocabulary < LARGE:
+            return super().continue_from(tokens, uniforms)
+        return Sampler(self).continue_from(tokens, uniforms)
 
     @torch.no_grad()
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
@@ -136,6 +177,8 @@ class Generator(Policy):
         """
         V = self.vocabulary
         u = noise.uniform(rng, (n, self.length), self.dtype)
+        if V >= LARGE:
+            return Sampler(self).sample(u)
         advance = self._cell()
         hidden, cell = self.initial_state(1)[:2]
         upper = torch.ones(V, V, dtype=self.dtype, device=self.device).triu()
@@ -150,6 +193,8 @@ class Generator(Policy):
             # The last bound is left out: a rounded one must not point past the last token.
             bounds = (cumulative[:, :-1] / cumulative[:, -1:]).index_select(0, prefix)
             chosen = (bounds <= u[:, t : t + 1]).sum(dim=1)
+            if self.end is not None:
+                chosen = torch.where((previous == self.end)[prefix], self.end, chosen)
             tokens[:, t] = chosen
             if t + 1 < self.length:
                 key = prefix * V + chosen

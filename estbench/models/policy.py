@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from estbench import noise
 from estbench.models.trees import State, flatten_rows
 
-__all__ = ["Policy", "choose_by_gumbel", "choose_by_uniform"]
+__all__ = ["Policy", "choose_by_gumbel", "choose_by_uniform", "has_ended", "keep_ending"]
 
 Choose = Callable[[int, Tensor], Tensor]
 """(position, log-probabilities [n, V]) -> tokens int64 [n]."""
@@ -29,11 +29,14 @@ class Policy(nn.Module):
       length: Sequence length T.
       truncation: Backpropagation through time stops every this many steps; 0 means never. Any
         other value makes every estimator of the policy's gradient biased.
+      end: The token that ends a sequence, or None. After it the same token fills the sequence up,
+        with log-probability 0 and no gradient.
     """
 
     vocabulary: int
     length: int
     truncation: int = 0
+    end: int | None = None
 
     def initial_state(self, n: int) -> State:
         """Return the state before the first token, for n rows."""
@@ -72,6 +75,14 @@ class Policy(nn.Module):
         """Return log-probabilities ``[n, T, V]``; position t is given ``tokens[:, :t]``."""
         return self.trace(tokens)[0]
 
+    def embed(self, weights: Tensor) -> Tensor | None:
+        """Return embeddings ``[..., E]`` of relaxed tokens ``[..., V]``; None if there are none.
+
+        What a learned control variate sees of a token at a large vocabulary: the policy's
+        parameters are constants in it.
+        """
+        return None
+
     @torch.no_grad()
     def sample_by(self, n: int, choose: Choose) -> Tensor:
         """Return sequences int64 ``[n, T]`` whose tokens ``choose`` picks, position by position."""
@@ -85,8 +96,11 @@ class Policy(nn.Module):
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Return n independent sequences, int64 ``[n, T]``, without a graph."""
-        u = noise.uniform(rng, (n, self.length), self.dtype)
-        return self.sample_by(n, choose_by_uniform(u))
+        return self.sample_from(noise.uniform(rng, (n, self.length), self.dtype))
+
+    def sample_from(self, uniforms: Tensor) -> Tensor:
+        """Return the sequences int64 ``[n, T]`` that uniforms ``[n, T]`` pick, one a token."""
+        return self.sample_by(len(uniforms), choose_by_uniform(uniforms))
 
     @torch.no_grad()
     def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
@@ -114,6 +128,23 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         """The device of the parameters."""
         return next(self.parameters()).device
+
+
+IMPOSSIBLE = -1e4
+"""The log-probability of what cannot come: its exponential is 0, and no product with it is NaN."""
+
+
+def has_ended(tokens: Tensor, end: int) -> Tensor:
+    """Return whether each position of sequences ``[n, T]`` comes after an end token, bool."""
+    ended = (tokens == end).cummax(dim=1).values if tokens.shape[1] else tokens == end
+    return nn.functional.pad(ended[:, :-1], (1, 0))
+
+
+def keep_ending(log_probs: Tensor, ended: Tensor, end: int) -> Tensor:
+    """Return log-probabilities ``[..., V]`` that are certain of the end token where ``ended``."""
+    certain = torch.full_like(log_probs[(0,) * (log_probs.dim() - 1)], IMPOSSIBLE)
+    certain = certain.scatter(0, torch.tensor(end, device=certain.device), 0.0).detach()
+    return torch.where(ended.unsqueeze(-1), certain, log_probs)
 
 
 def choose_by_uniform(u: Tensor) -> Choose:

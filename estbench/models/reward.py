@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from estbench.errors import unknown_name
 
-__all__ = ["TRANSFORMS", "FunctionReward", "Reward"]
+__all__ = ["TRANSFORMS", "FunctionReward", "Reward", "rollout_rewards"]
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "p": torch.sigmoid,
@@ -35,7 +35,9 @@ class Reward:
     no gradient reaches them, through the relaxed reward either.
 
     Args:
-      discriminator: Maps tokens int64 ``[n, T]`` and weights ``[n, T, V]`` to logits ``[n]``.
+      discriminator: Maps tokens int64 ``[n, T]`` and weights ``[n, T, V]`` to logits ``[n]``. May
+        have ``rollout_logits(tokens, completed)``, faster for rollouts that share prefixes, and
+        ``rows``, how many sequences of tokens to give it at once.
       transform: A name in ``TRANSFORMS``.
 
     Attributes:
@@ -62,10 +64,28 @@ class Reward:
         self.hard_evals += tokens.shape[0]
         return self._evaluate(tokens)
 
+    def of_rollouts(self, tokens: Tensor, completed: Tensor) -> Tensor:
+        """Return rewards ``[n, T - 1, N]`` of rollouts, without a graph.
+
+        Each counts as one hard evaluation.
+
+        Args:
+          tokens: The sequences whose prefixes were completed, int64 ``[n, T]``.
+          completed: int64 ``[n, T - 1, N, T]``; ``completed[i, t, :, : t + 1]`` are the first
+            t + 1 tokens of ``tokens[i]``.
+        """
+        logits = getattr(self.discriminator, "rollout_logits", None)
+        if logits is None:
+            return self(completed.flatten(0, 2)).view(completed.shape[:3])
+        self.hard_evals += completed.shape[:3].numel()
+        with torch.no_grad(), _frozen(self.discriminator):
+            return TRANSFORMS[self.transform](logits(tokens, completed))
+
     def relaxed(self, weights: Tensor) -> Tensor:
         """Return rewards ``[n]`` of relaxed sequences ``[n, T, V]``, differentiable in them.
 
-        A row that is a one-hot has exactly the reward of its token, bit for bit.
+        A row that is a one-hot has the reward of its token: exactly, bit for bit, where the
+        discriminator is the LSTM, and to rounding where it is the TextCNN.
         """
         self.relaxed_evals += weights.shape[0]
         return self._evaluate(weights if torch.is_grad_enabled() else weights.detach())
@@ -75,8 +95,10 @@ class Reward:
 
         Nothing is recorded where the sequences need no gradient, for the parameters are frozen.
         """
+        hard = not sequences.is_floating_point()
+        step = getattr(self.discriminator, "rows", ROWS) if hard else ROWS
         with torch.enable_grad(), _frozen(self.discriminator):
-            logits = [self.discriminator(rows) for rows in torch.split(sequences, ROWS)]
+            logits = [self.discriminator(rows) for rows in torch.split(sequences, step)]
             return TRANSFORMS[self.transform](logits[0] if len(logits) == 1 else torch.cat(logits))
 
 
@@ -116,6 +138,23 @@ class FunctionReward:
             raise TypeError("this reward takes tokens only: it was made without `relaxed`")
         self.relaxed_evals += weights.shape[0]
         return self.relaxed_function(weights)
+
+
+def rollout_rewards(
+    reward: Callable[[Tensor], Tensor], tokens: Tensor, completed: Tensor
+) -> Tensor:
+    """Return rewards ``[n, T - 1, N]`` of rollouts, by any reward.
+
+    Args:
+      reward: Maps tokens int64 ``[n, T]`` to rewards ``[n]``; its own ``of_rollouts`` is used if it
+        has one.
+      tokens: The sequences whose prefixes were completed, int64 ``[n, T]``.
+      completed: Rollouts int64 ``[n, T - 1, N, T]``, as for ``Reward.of_rollouts``.
+    """
+    if hasattr(reward, "of_rollouts"):
+        rewards: Tensor = reward.of_rollouts(tokens, completed)
+        return rewards
+    return reward(completed.flatten(0, 2)).reshape(completed.shape[:3])
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 
+from estbench import tasks
 from estbench.experiment import FRACTIONS, TrainingSettings
 from estbench.runner.jobs import Job
 
@@ -20,7 +21,7 @@ def longest_first(jobs: Iterable[Job]) -> list[Job]:
 def prior(job: Job) -> float:
     """Return a guess of a job's cost, in a unit of its own: tokens that pass through a network."""
     settings = job.experiment.training_for(job.task)
-    length, weight = _length(job.task), _weight(job.estimator)
+    length, weight = tasks.size(job.task, settings).length, _weight(job.estimator)
     if job.kind == "snapshots":
         snapshots = job.experiment.snapshots
         sequences = snapshots.sequences + snapshots.adaptation_batches * settings.batch_size
@@ -35,13 +36,6 @@ def _training_sequences(settings: TrainingSettings, weight: float) -> float:
     return settings.batches * (discriminator + generator) + (
         settings.pretrain_epochs * settings.data_size
     )
-
-
-@cache
-def _length(task: str) -> int:
-    from estbench import tasks
-
-    return tasks.info(task).length
 
 
 @cache

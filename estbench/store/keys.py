@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
-from estbench.experiment import Experiment
+from estbench.experiment import Experiment, TrainingSettings
 from estbench.store.schema import SCHEMA
 
 __all__ = ["REFERENCE_ESTIMATOR", "key", "timing_key"]
@@ -32,7 +32,7 @@ def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int)
         "version": estimators.info(estimator).version,
         "seed": seed,
         "device": experiment.device.partition(":")[0],  # which card makes no difference
-        "training": asdict(experiment.training_for(task)),
+        "training": _training(experiment, task),
     }
     source = plugins.source_hash(estimator)
     if source:  # an estimator of the user's own is another one when its file changes
@@ -50,11 +50,60 @@ def timing_key(experiment: Experiment) -> str:
             "kind": "timing",
             "schema": SCHEMA,
             "device": experiment.device.partition(":")[0],
-            "training": asdict(experiment.training),
+            "training": _without_defaults(experiment.training),
             "per_task": {task: dict(own) for task, own in experiment.per_task.items()},
             "timing": asdict(experiment.timing),
         }
     )
+
+
+def _training(experiment: Experiment, task: str) -> dict[str, Any]:
+    """Return the settings that determine a run of a task, and a hash of the files it reads."""
+    from estbench import tasks
+
+    settings = experiment.training_for(task)
+    found = _without_defaults(settings)
+    for option in tasks.OPTIONS:
+        if option not in tasks.info(task).options:
+            found.pop(option, None)
+    content = tasks.fingerprint(task, settings)
+    if content:  # what a file holds counts, not where it lies
+        found = {k: v for k, v in found.items() if k not in ("data", "oracle_weights")}
+        found["files"] = content
+    return found
+
+
+def _without_defaults(settings: TrainingSettings) -> dict[str, Any]:
+    """Return settings as a mapping, without those added later that stand at their default.
+
+    The default of a setting that is added is what was always done: older records keep their keys.
+    """
+    later = {f.name: f.default for f in fields(settings) if f.name not in _FIRST_SETTINGS}
+    given = asdict(settings)
+    return {k: v for k, v in given.items() if k not in later or v != later[k]}
+
+
+_FIRST_SETTINGS = frozenset(
+    {
+        "batch_size",
+        "batches",
+        "data_size",
+        "discriminator_batch_size",
+        "discriminator_learning_rate",
+        "discriminator_pretrain_updates",
+        "discriminator_updates",
+        "evaluate_every",
+        "evaluation_samples",
+        "generator_learning_rate",
+        "pretrain_batch_size",
+        "pretrain_epochs",
+        "pretrain_learning_rate",
+        "reward",
+        "rollouts",
+        "truncation",
+    }
+)
+"""What every key of schema 1 holds, at its default or not."""
 
 
 def _digest(settings: dict[str, Any]) -> str:

@@ -5,14 +5,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from estbench.tasks.catalogue import MetricInfo, TaskInfo, builder, info, names
+from estbench.tasks.catalogue import MetricInfo, Size, TaskInfo, builder, info, names
 
 if TYPE_CHECKING:
+    from estbench.experiment import TrainingSettings
     from estbench.tasks.base import Task
 
-__all__ = ["MetricInfo", "TaskInfo", "info", "make", "names"]
+__all__ = [
+    "OPTIONS",
+    "MetricInfo",
+    "Size",
+    "TaskInfo",
+    "check_options",
+    "fingerprint",
+    "info",
+    "make",
+    "names",
+    "options",
+    "size",
+]
+
+OPTIONS = tuple(dict.fromkeys(option for name in names() for option in info(name).options))
+"""Every training setting that some task takes and others have no use for."""
 
 
 def make(name: str, seed: int, data_size: int = 10_000, **options: Any) -> Task:
@@ -22,10 +39,54 @@ def make(name: str, seed: int, data_size: int = 10_000, **options: Any) -> Task:
       name: One of ``names()``.
       seed: Training and held-out sequences follow from (name, seed).
       data_size: Training sequences N.
-      options: What the task's own class takes, such as ``oracle_seed``.
+      options: What the task's own class takes, such as ``oracle_seed``; see ``options``.
 
     Raises:
-      UserError: The task does not exist.
+      UserError: The task does not exist, or cannot be made of these options.
     """
     task: Task = builder(name)(info(name), seed, data_size, **options)
     return task
+
+
+def options(name: str, settings: TrainingSettings) -> dict[str, Any]:
+    """Return what a task takes of an experiment's settings, for ``make``."""
+    given = asdict(settings)
+    return {option: given[option] for option in info(name).options}
+
+
+def size(name: str, settings: TrainingSettings) -> Size:
+    """Return the V and T that a task has under these settings, without making it.
+
+    Raises:
+      UserError: They depend on data that cannot be read.
+    """
+    declared, given = info(name), options(name, settings)
+    if not declared.vocabulary:
+        found: Size = builder(name).size(**given)  # type: ignore[attr-defined]
+        return found
+    vocabulary = given.get("vocabulary") or declared.vocabulary
+    length = given.get("length") or declared.length
+    return Size(vocabulary, length, vocabulary - 1 if declared.end else None)
+
+
+def check_options(name: str, settings: TrainingSettings) -> None:
+    """Check what can be checked of a task's options before anything is computed.
+
+    Raises:
+      UserError: A file is missing or damaged, or a number is too small.
+    """
+    if info(name).options:
+        builder(name).check(info(name), **options(name, settings))  # type: ignore[attr-defined]
+
+
+def fingerprint(name: str, settings: TrainingSettings) -> str:
+    """Return a hash of the files that a task's data come from; "" where they come from none.
+
+    Raises:
+      UserError: A file cannot be read.
+    """
+    given = options(name, settings)
+    if not (given.get("data") or given.get("oracle_weights")):
+        return ""
+    found: str = builder(name).fingerprint(**given)  # type: ignore[attr-defined]
+    return found

@@ -21,6 +21,7 @@ class Task:
       train: Training sequences, int64 ``[N, T]``.
       heldout: Sequences of the same distribution that nothing is trained on, int64 ``[M, T]``.
       initialisation: Law and scale of the generator's initial parameters.
+      end: The token that ends a sequence and fills it up to T; None where all have length T.
       paper_token: The token whose output bias the paper reports the variance of; None if none.
     """
 
@@ -30,6 +31,7 @@ class Task:
     train: Tensor
     heldout: Tensor
     initialisation: tuple[str, float]
+    end: int | None = None
     paper_token: int | None = None
 
     @property
@@ -40,12 +42,12 @@ class Task:
     @property
     def vocabulary(self) -> int:
         """Number of tokens V."""
-        return self.info.vocabulary
+        return len(self.tokens)
 
     @property
     def length(self) -> int:
         """Sequence length T."""
-        return self.info.length
+        return self.train.shape[1]
 
     def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
         """Return what a small sample tells: cheap enough for every batch.

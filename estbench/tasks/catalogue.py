@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from estbench.errors import unknown_name
 
-__all__ = ["MetricInfo", "TaskInfo", "builder", "info", "names"]
+__all__ = ["MetricInfo", "Size", "TaskInfo", "builder", "info", "names"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class TaskInfo:
       length: Sequence length T.
       primary_metric: The metric of headline figures, a key of ``metrics``.
       metrics: By name.
+      options: Training settings that the task takes, such as ``vocabulary``; V and T above are
+        what it has without them, 0 where they come from the data.
+      end: Whether its last token, V - 1, ends a sequence and fills it up to length T.
     """
 
     name: str
@@ -49,6 +52,23 @@ class TaskInfo:
     length: int
     primary_metric: str
     metrics: dict[str, MetricInfo]
+    options: tuple[str, ...] = ()
+    end: bool = False
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a task's sequences are.
+
+    Attributes:
+      vocabulary: Number of tokens V.
+      length: Sequence length T.
+      end: The token that ends a sequence and fills it up, or None.
+    """
+
+    vocabulary: int
+    length: int
+    end: int | None = None
 
 
 _DISTINCT = MetricInfo("distinct sequences in the sample", "", "higher")
@@ -65,14 +85,46 @@ _GRAMMAR_METRICS = {
 _ORACLE_METRICS = {
     "nll_oracle": MetricInfo("oracle NLL", "nats per token", "lower"),
     "nll_gen": MetricInfo("held-out NLL", "nats per token", "lower"),
+    "nll_sum": MetricInfo("oracle NLL + held-out NLL", "nats per token", "lower"),
     "kl_reverse": MetricInfo("KL(generator || oracle)", "nats per token", "lower"),
     "kl_forward": MetricInfo("KL(oracle || generator)", "nats per token", "lower"),
     "distinct": _DISTINCT,
+    "distinct_2": MetricInfo("distinct bigrams", "of all", "neither"),
+    "unique": MetricInfo("distinct sequences in a large sample", "", "higher"),
+    "copied": MetricInfo("copied from the training data", "", "lower"),
+    "entropy": _ENTROPY,
+    "oracle_entropy": MetricInfo("oracle's entropy", "nats per token", "neither"),
+}
+_ORACLE_OPTIONS = (
+    "vocabulary",
+    "length",
+    "oracle_width",
+    "oracle_seed",
+    "oracle_weights",
+    "quality_sequences",
+)
+_TEXT_METRICS = {
+    "nll_gen": MetricInfo("held-out NLL", "nats per token", "lower"),
+    "bleu_2": MetricInfo("BLEU-2 to held-out text", "", "higher"),
+    "bleu_3": MetricInfo("BLEU-3 to held-out text", "", "higher"),
+    "bleu_4": MetricInfo("BLEU-4 to held-out text", "", "higher"),
+    "bleu_5": MetricInfo("BLEU-5 to held-out text", "", "higher"),
+    "self_bleu_2": MetricInfo("self-BLEU-2", "", "lower"),
+    "self_bleu_3": MetricInfo("self-BLEU-3", "", "lower"),
+    "self_bleu_4": MetricInfo("self-BLEU-4", "", "lower"),
+    "self_bleu_5": MetricInfo("self-BLEU-5", "", "lower"),
+    "distinct": _DISTINCT,
+    "distinct_2": MetricInfo("distinct bigrams", "of all", "neither"),
+    "distinct_3": MetricInfo("distinct trigrams in a large sample", "of all", "neither"),
+    "unique": MetricInfo("distinct sequences in a large sample", "", "higher"),
+    "copied": MetricInfo("copied from the training data", "", "lower"),
+    "mean_length": MetricInfo("mean length", "tokens", "neither"),
     "entropy": _ENTROPY,
 }
 
 _EXPRESSIONS = "estbench.tasks.expressions:ExpressionsTask"
 _ORACLE = "estbench.tasks.oracle:OracleTask"
+_TEXT = "estbench.tasks.text:TextTask"
 _TASKS = {
     task.name: (task, where)
     for task, where in (
@@ -106,6 +158,7 @@ _TASKS = {
                 15,
                 "goodness",
                 _GRAMMAR_METRICS,
+                end=True,
             ),
             _EXPRESSIONS,
         ),
@@ -117,8 +170,34 @@ _TASKS = {
                 8,
                 "nll_oracle",
                 _ORACLE_METRICS,
+                _ORACLE_OPTIONS,
             ),
             _ORACLE,
+        ),
+        (
+            TaskInfo(
+                "oracle",
+                "the same at the published size, V=5000, T=20, or any other; drawn or from a file",
+                5000,
+                20,
+                "nll_oracle",
+                _ORACLE_METRICS,
+                _ORACLE_OPTIONS,
+            ),
+            _ORACLE,
+        ),
+        (
+            TaskInfo(
+                "text",
+                "lines of a text, in words or characters; V and T come from the data",
+                0,
+                0,
+                "nll_gen",
+                _TEXT_METRICS,
+                ("data", "level", "length", "vocabulary", "minimum_count", "quality_sequences"),
+                end=True,
+            ),
+            _TEXT,
         ),
     )
 }

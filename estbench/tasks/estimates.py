@@ -12,9 +12,19 @@ from torch import Tensor
 from estbench.models.policy import Policy
 from estbench.models.trees import repeat_rows
 
-__all__ = ["bigrams", "cross_entropy", "distinct", "kl_divergence", "log_probs_in_chunks"]
+__all__ = [
+    "bigrams",
+    "copied",
+    "cross_entropies",
+    "cross_entropy",
+    "distinct",
+    "distinct_ngrams",
+    "kl_divergence",
+    "log_probs_in_chunks",
+]
 
 ROWS = 2048  # per chunk; bounds the memory at large V
+NUMBERS = 1 << 22  # of a matrix [rows, T, V] at a time: what is streamed stays near the cache
 
 
 @torch.no_grad()
@@ -37,6 +47,28 @@ def cross_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
     return -(log_p.exp() * log_q).sum(dim=2).mean(dim=1)
 
 
+@torch.no_grad()
+def cross_entropies(policy: Policy, others: list[Policy], tokens: Tensor) -> list[Tensor]:
+    """Return the policy's entropy and its cross-entropies with others, ``[n]`` each, float64.
+
+    As ``cross_entropy``, for any vocabulary: the sequences are gone through a few at a time.
+
+    Args:
+      policy: The law that the prefixes follow.
+      others: The laws that are scored along them.
+      tokens: Prefixes int64 ``[n, T]``, drawn from ``policy``.
+    """
+    rows = max(1, NUMBERS // (policy.length * policy.vocabulary))
+    found: list[list[Tensor]] = [[] for _ in range(1 + len(others))]
+    for part in torch.split(tokens.to(policy.device), rows):
+        log_p = policy.log_probs(part)
+        p = log_p.exp()
+        found[0].append(-(p * log_p).sum(dim=2).double().mean(dim=1))
+        for values, other in zip(found[1:], others, strict=True):
+            values.append(-(p * other.log_probs(part)).sum(dim=2).double().mean(dim=1))
+    return [torch.cat(values).cpu() for values in found]
+
+
 def kl_divergence(p: Tensor, q: Tensor) -> float:
     """Return sum p log(p / q), in nats, over all entries; terms with p = 0 are 0."""
     return float((torch.xlogy(p, p) - torch.xlogy(p, q)).sum())
@@ -48,6 +80,23 @@ def distinct(tokens: Tensor) -> float:
     It falls with n whatever the policy: compare at equal n.
     """
     return len(torch.unique(tokens, dim=0)) / len(tokens)
+
+
+def distinct_ngrams(tokens: Tensor, order: int) -> float:
+    """Return the fraction of n-grams left when duplicates are dropped; NaN if there are none.
+
+    Args:
+      tokens: Sequences int64 ``[n, T]``.
+      order: Neighbouring tokens in an n-gram, at most T.
+    """
+    grams = tokens.unfold(1, order, 1).reshape(-1, order)
+    return len(torch.unique(grams, dim=0)) / len(grams) if len(grams) else float("nan")
+
+
+def copied(tokens: Tensor, training: Tensor) -> float:
+    """Return the fraction of sequences int64 ``[n, T]`` that stand in the training data."""
+    known = {row.tobytes() for row in training.cpu().numpy()}
+    return sum(row.tobytes() in known for row in tokens.cpu().numpy()) / len(tokens)
 
 
 @torch.no_grad()

@@ -34,8 +34,8 @@ FULL_SAMPLES = 2_048  # goodness and entropy to about 1 % at the paper's sizes, 
 class ExpressionsTask(Task):
     """Strings of the paper's grammar (its section 7.1), with everything exact that can be.
 
-    Tokens are x=0 +=1 -=2 *=3 /=4, and _=5 where strings are padded; the pad is a token like any
-    other, which the generator has to learn.
+    Tokens are x=0 +=1 -=2 *=3 /=4, and _=5 where strings have different lengths: it ends a string
+    and fills it up.
 
     Args:
       info: From the catalogue.
@@ -50,6 +50,7 @@ class ExpressionsTask(Task):
         self.info = info
         padded = info.vocabulary == 6
         self.tokens = tuple("x+-*/_" if padded else "x+-*/")
+        self.end = PAD if padded else None
         self.grammar = (variable_length if padded else fixed_length)(info.length)
         self.train = self.grammar.sample(data_size, stream("data", info.name, seed))
         self.heldout = self.grammar.sample(HELDOUT, stream("heldout", info.name, seed))

@@ -6,24 +6,30 @@ cold generator that repeats likely sequences wins), so it always comes with its 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from estbench.errors import UserError
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.tasks.catalogue import TaskInfo
-from estbench.tasks.estimates import cross_entropy, distinct, log_probs_in_chunks
+from estbench.tasks.estimates import copied, cross_entropies, distinct, distinct_ngrams
+from estbench.tasks.weights import file_hash, load_into, read_arrays, sizes
 
 __all__ = ["OracleTask"]
 
-HELDOUT = 4_096
-FULL_SAMPLES = 2_048
+# Sequences of a full evaluation and held-out ones; the literature's evaluations take 10,000.
+SAMPLES = {"oracle-small": (2_048, 4_096)}
+PUBLISHED_SAMPLES = (10_000, 10_000)
+LARGEST_VOCABULARY, LONGEST = 1_000_000, 10_000
 
 
 class OracleTask(Task):
-    """Sequences of an LSTM of the generator's own class with N(0, 1) parameters.
+    """Sequences of an LSTM of the generator's own class with N(0, 1) parameters, or from a file.
 
     All its metrics are in nats per token and Rao-Blackwellised (``estimates``), the reverse ones
     on the generator's prefixes and the forward ones on held-out prefixes, so that
@@ -35,46 +41,129 @@ class OracleTask(Task):
       seed: Data follow from (name, seed).
       data_size: Training sequences.
       oracle_seed: Which oracle; the same one for every ``seed``.
+      vocabulary: V; 0 for the catalogue's.
+      length: T; 0 for the catalogue's.
+      oracle_width: Width of its embedding and of its LSTM.
+      oracle_weights: A file with its parameters instead (``weights``); "" for none.
+      quality_sequences: Sequences in a full evaluation, and held-out ones; 0 for 10,000 each
+        (``oracle-small``: 2,048 and 4,096).
 
     Attributes:
       oracle: The oracle, frozen.
-      oracle_entropy: Its entropy in nats per token, estimated on the held-out sequences.
+      oracle_entropy: Its entropy in nats per token, from its exact conditional entropies along the
+        held-out sequences.
       oracle_entropy_error: Standard error of that.
+
+    Raises:
+      UserError: The file is no oracle of this vocabulary and width, or a number is out of range.
     """
 
     initialisation = ("normal", 0.1)
     separator = " "
 
-    def __init__(self, info: TaskInfo, seed: int, data_size: int, oracle_seed: int = 0) -> None:
+    def __init__(
+        self,
+        info: TaskInfo,
+        seed: int,
+        data_size: int,
+        oracle_seed: int = 0,
+        vocabulary: int = 0,
+        length: int = 0,
+        oracle_width: int = 32,
+        oracle_weights: str = "",
+        quality_sequences: int = 0,
+    ) -> None:
         self.info = info
-        self.tokens = tuple(str(v) for v in range(info.vocabulary))
-        rng = stream("oracle", info.name, oracle_seed)
-        self.oracle = Generator(info.vocabulary, info.length).initialise("normal", 1.0, rng)
+        V, T = self._sizes(info, vocabulary, length)
+        self.tokens = tuple(str(v) for v in range(V))
+        own, heldout = SAMPLES.get(info.name, PUBLISHED_SAMPLES)
+        self.full_samples = quality_sequences or own
+        self.oracle = Generator(V, T, embedding=oracle_width, hidden=oracle_width)
         self.oracle.requires_grad_(False)
-        self.train = self.oracle.sample(data_size, stream("data", info.name, oracle_seed, seed))
-        self.heldout = self.oracle.sample(HELDOUT, stream("heldout", info.name, oracle_seed, seed))
-        self._heldout_log_p = log_probs_in_chunks(self.oracle, self.heldout)
-        entropies = cross_entropy(self._heldout_log_p, self._heldout_log_p)
+        law: tuple[str | int, ...] = (info.name, oracle_seed)
+        if oracle_weights:
+            arrays = read_arrays(Path(oracle_weights))
+            load_into(self.oracle, arrays, Path(oracle_weights))
+            law = (info.name, file_hash(Path(oracle_weights)))
+        else:
+            if (V, T, oracle_width) != (info.vocabulary, info.length, 32):
+                law = (*law, V, T, oracle_width)
+            self.oracle.initialise("normal", 1.0, stream("oracle", *law))
+        self.train = self.oracle.sample(data_size, stream("data", *law, seed))
+        self.heldout = self.oracle.sample(
+            quality_sequences or heldout, stream("heldout", *law, seed)
+        )
+        (entropies,) = cross_entropies(self.oracle, [], self.heldout)
         self.oracle_entropy = entropies.mean().item()
         self.oracle_entropy_error = (entropies.std() / len(entropies) ** 0.5).item()
 
+    @staticmethod
+    def _sizes(info: TaskInfo, vocabulary: int, length: int) -> tuple[int, int]:
+        V, T = vocabulary or info.vocabulary, length or info.length
+        for name, value, low, high in (
+            ("vocabulary", V, 2, LARGEST_VOCABULARY),
+            ("length", T, 2, LONGEST),
+        ):
+            if not low <= value <= high:
+                raise UserError(f"{name} = {value}: an oracle's must be from {low} to {high}")
+        return V, T
+
+    @classmethod
+    def check(
+        cls,
+        info: TaskInfo,
+        vocabulary: int,
+        length: int,
+        oracle_width: int,
+        oracle_weights: str,
+        **_: int,
+    ) -> None:
+        """Check options before anything is computed.
+
+        Raises:
+          UserError: As the class.
+        """
+        V, _T = cls._sizes(info, vocabulary, length)
+        if oracle_weights:
+            path = Path(oracle_weights)
+            found = sizes(read_arrays(path), path)
+            if found != (V, oracle_width, oracle_width):
+                raise UserError(
+                    f"{path} holds an oracle of vocabulary = {found[0]}, embedding {found[1]} and "
+                    f"LSTM {found[2]}; the experiment has vocabulary = {V}, oracle_width = "
+                    f"{oracle_width}: set them alike"
+                )
+
+    @staticmethod
+    def fingerprint(oracle_weights: str, **_: int) -> str:
+        """Return a hash of the file of parameters."""
+        return file_hash(Path(oracle_weights))
+
     def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
         """Return NLL_oracle, reverse KL, entropy and distinct as a sample tells them."""
-        return {**self._reverse(policy, tokens), "distinct": distinct(tokens)}
+        return {
+            **self._reverse(policy, tokens),
+            "distinct": distinct(tokens),
+            "distinct_2": distinct_ngrams(tokens, 2),
+        }
 
     def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
         """Return both directions, from a large sample and from all held-out sequences."""
-        log_q = log_probs_in_chunks(policy, self.heldout)
-        nll_gen = cross_entropy(self._heldout_log_p, log_q).mean().item()
+        _, scored = cross_entropies(self.oracle, [policy], self.heldout)
+        nll_gen = scored.mean().item()
+        sample = policy.sample(self.full_samples, rng)
+        reverse = self._reverse(policy, sample)
         return {
-            **self._reverse(policy, policy.sample(FULL_SAMPLES, rng)),
+            **reverse,
             "nll_gen": nll_gen,
+            "nll_sum": reverse["nll_oracle"] + nll_gen,
             "kl_forward": nll_gen - self.oracle_entropy,
+            "unique": distinct(sample),
+            "copied": copied(sample, self.train),
+            "oracle_entropy": self.oracle_entropy,
         }
 
     def _reverse(self, policy: Policy, tokens: Tensor) -> dict[str, float]:
-        log_p = log_probs_in_chunks(self.oracle, tokens)
-        log_q = log_probs_in_chunks(policy, tokens)
-        nll_oracle = cross_entropy(log_q, log_p).mean().item()
-        entropy = cross_entropy(log_q, log_q).mean().item()
+        found = cross_entropies(policy, [self.oracle], tokens)
+        entropy, nll_oracle = (values.mean().item() for values in found)
         return {"nll_oracle": nll_oracle, "kl_reverse": nll_oracle - entropy, "entropy": entropy}

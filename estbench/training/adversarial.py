@@ -19,6 +19,7 @@ from estbench.experiment import Experiment
 from estbench.meter.gradients import DrawGradients
 from estbench.meter.moments import total_variance
 from estbench.meter.step import measured_step
+from estbench.models.tempered import Tempered
 from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.training.session import Session, prepare
@@ -30,6 +31,7 @@ Payload = dict[str, Any]
 # The order of rows is a matter of code, not of parameters: now and then is often enough. That the
 # draws add up to the gradient is checked at every batch.
 CHECK_ROWS_EVERY = 16
+SAMPLES = 20  # sequences kept in the record, for people to look at
 
 
 def train(
@@ -71,6 +73,7 @@ def train(
             state,
             session.generator_optimiser,
             check_rows=batch % CHECK_ROWS_EVERY == 0,
+            clip=settings.gradient_clip,
         )
         faults = faults or fault
         metrics = step_metrics(found, surrogate, group, session.task)
@@ -81,17 +84,28 @@ def train(
         if last or (batch + 1) % settings.evaluate_every == 0:
             metrics |= session.task.full_quality(policy, evaluation)
         if settings.discriminator_updates:
-            loss, accuracy = session.train_discriminator(settings.discriminator_updates)
+            loss, accuracy = session.train_discriminator(
+                settings.discriminator_updates, settings.discriminator_rounds
+            )
         metrics |= {"discriminator_loss": loss, "discriminator_accuracy": accuracy}
         metrics |= surrogate.info
         evals = reward.hard_evals + reward.relaxed_evals
         curves.add(batch, evals, time.perf_counter() - started, metrics)
         if at_batch:
             at_batch(batch + 1, session)
+    swept = [
+        {"temperature": t}
+        | session.task.full_quality(
+            Tempered(policy, t), stream("temperature", task, seed, index, device=device)
+        )
+        for index, t in enumerate(sweep(settings.temperatures))
+    ]
     return {
         "steps": settings.batches,
         "curves": curves.payload(),
         "final": curves.final(),
+        "temperatures": swept,
+        "samples": session.task.format(policy.sample(SAMPLES, evaluation).cpu()),
         "info": {
             "pretraining_loss": session.pretraining,
             "hard_evals": reward.hard_evals,
@@ -101,6 +115,13 @@ def train(
             "meter_fault": faults,
         },
     }
+
+
+def sweep(count: int) -> list[float]:
+    """Return temperatures from 1/2 to 2, evenly spaced on a logarithmic scale; 1 if only one."""
+    if count < 2:
+        return [1.0] * count
+    return [2.0 ** (2 * i / (count - 1) - 1) for i in range(count)]
 
 
 def step_metrics(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -29,18 +32,23 @@ def train_discriminator(
     been used. ``Discriminator`` with plain Adam on the CPU takes the hand-written path of
     ``FusedUpdates``; every other pair takes autograd, and the two agree to rounding.
 
+    SeqGAN's k epochs over one set of generated sequences are k * M / ``batch_size`` updates.
+
     Args:
-      discriminator: Maps tokens int64 ``[n, T]`` to logits ``[n]`` of "real".
+      discriminator: Maps tokens int64 ``[n, T]`` to logits ``[n]`` of "real". May have
+        ``training_logits(tokens, rng)``, the same with dropout, and ``penalty()``, a scalar that
+        is added to the loss it is trained on.
       optimiser: Its optimiser; keeps its state between calls.
       real: Training sequences, int64 ``[N, T]``.
       fake: Generated sequences, int64 ``[M, T]``: sampled by the caller once for all updates.
       updates: Number of updates.
       batch_size: Sequences of each kind in an update.
-      rng: Stream of the shuffles.
+      rng: Stream of the shuffles, then of the dropout; on the discriminator's device if there is
+        dropout.
 
     Returns:
-      Mean loss (nats) and mean accuracy over the updates, each measured before its update; nan
-      for no updates.
+      Mean loss (nats, without the penalty) and mean accuracy over the updates, each measured
+      before its update, with its dropout; nan for no updates.
     """
     if updates == 0:
         return float("nan"), float("nan")
@@ -53,31 +61,58 @@ def train_discriminator(
     )
     if isinstance(discriminator, Discriminator) and FusedUpdates.supports(discriminator, optimiser):
         return _train_fused(discriminator, optimiser, real, fake)
-    return train_by_autograd(discriminator, optimiser, real, fake)
+    return train_by_autograd(discriminator, optimiser, real, fake, rng)
 
 
 def train_by_autograd(
-    discriminator: nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor
+    discriminator: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    real: Tensor,
+    fake: Tensor,
+    rng: torch.Generator | None = None,
 ) -> tuple[float, float]:
     """Update once on each pair of batches, int64 ``[U, B, T]``; the reference path.
 
+    Args:
+      discriminator: As for ``train_discriminator``.
+      optimiser: Its optimiser.
+      real: Training sequences.
+      fake: Generated sequences.
+      rng: Stream of the dropout; needed where the discriminator has ``training_logits``.
+
     Returns:
-      Mean loss (nats) and mean accuracy over the updates, each measured before its update.
+      Mean loss (nats, without the penalty) and mean accuracy over the updates, each measured
+      before its update, with its dropout.
     """
     discriminator.train()
+    logits_of, penalty = _objective(discriminator, rng)
     batch = real.shape[1]
     labels = torch.cat([torch.ones(batch), torch.zeros(batch)]).to(real.device)
     losses, accuracies = [], []
     for pair in torch.cat([real, fake], dim=1):
-        logits = discriminator(pair)
+        logits = logits_of(pair)
         target = labels.to(logits.dtype)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, target)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        objective = loss if penalty is None else loss + penalty()
+        objective.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.detach())
         accuracies.append(((logits.detach() > 0) == (target > 0)).double().mean())
     return torch.stack(losses).double().mean().item(), torch.stack(accuracies).mean().item()
+
+
+def _objective(
+    discriminator: nn.Module, rng: torch.Generator | None
+) -> tuple[Callable[[Tensor], Tensor], Callable[[], Tensor] | None]:
+    """Return what makes a batch's logits in training, and what is added to the loss, if any."""
+    penalty: Callable[[], Tensor] | None = getattr(discriminator, "penalty", None)
+    with_dropout = getattr(discriminator, "training_logits", None)
+    if with_dropout is None:
+        return discriminator, penalty
+    if rng is None:
+        raise TypeError("a discriminator with dropout is trained on a stream of its own: give rng")
+    return partial(with_dropout, rng=rng), penalty
 
 
 def shuffled_rows(size: int, count: int, rng: torch.Generator) -> Tensor:

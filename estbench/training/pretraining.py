@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from estbench.models.generator import Generator
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, has_ended, keep_ending
+from estbench.models.sampling import LARGE
 from estbench.training.discriminator import shuffled_rows
+from estbench.training.likelihood import summed_cross_entropy
 
 __all__ = ["negative_log_likelihood", "pretrain"]
 
-LogProbs = Callable[[Tensor], Tensor]
-"""Tokens int64 ``[n, T]`` -> log-probabilities ``[n, T, V]``."""
+Loss = Callable[[Tensor], Tensor]
+"""Tokens int64 ``[n, T]`` -> their mean negative log-likelihood per token."""
 
 
 def pretrain(
@@ -24,6 +27,8 @@ def pretrain(
     batch_size: int,
     learning_rate: float,
     rng: torch.Generator,
+    clip: float = 0.0,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train a policy by maximum likelihood with Adam.
 
@@ -37,40 +42,58 @@ def pretrain(
       batch_size: Sequences an update.
       learning_rate: Adam's.
       rng: Stream of the shuffles.
+      clip: Norm to which gradients are cut; 0 leaves them.
+      after_epoch: Told after every epoch how many are done.
 
     Returns:
       Mean negative log-likelihood of each epoch, in nats per token, along the way (every batch
       before its update).
     """
     optimiser = torch.optim.Adam(generator.parameters(), lr=learning_rate, fused=True)
-    log_probs, data = fastest_log_probs(generator), data.to(generator.device)
+    loss_of, data = fastest_loss(generator), data.to(generator.device)
+    parameters = list(generator.parameters())
     means = []
-    for _ in range(epochs):
-        total = 0.0
+    for epoch in range(epochs):
+        total = torch.zeros((), dtype=torch.float64, device=data.device)
         for rows in torch.split(shuffled_rows(len(data), len(data), rng), batch_size):
-            loss = negative_log_likelihood(log_probs, data[rows])
+            loss = loss_of(data[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            if clip:
+                nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()
-            total += len(rows) * loss.item()
-        means.append(total / len(data))
+            total += len(rows) * loss.detach().double()
+        means.append(total.item() / len(data))
+        if after_epoch:
+            after_epoch(epoch + 1)
     return means
 
 
-def negative_log_likelihood(log_probs: LogProbs, tokens: Tensor) -> Tensor:
-    """Return the mean of -log q per token of sequences int64 ``[n, T]``, the first one included."""
-    return -log_probs(tokens).gather(2, tokens.unsqueeze(2)).mean()
+def negative_log_likelihood(policy: Policy, tokens: Tensor) -> Tensor:
+    """Return the mean of -log q per token of sequences int64 ``[n, T]``, the first one included.
+
+    A sequence's end token counts once; what fills it up afterwards does not.
+    """
+    return _mean(policy.log_probs(tokens), policy, tokens)
 
 
-def fastest_log_probs(policy: Policy) -> LogProbs:
-    """Return the policy's log-probabilities, for gradients of the parameters' sum only.
+def _mean(log_probs: Tensor, policy: Policy, tokens: Tensor) -> Tensor:
+    chosen = log_probs.gather(2, tokens.unsqueeze(2))
+    if policy.end is None:
+        return -chosen.mean()
+    return -chosen.sum() / (~has_ended(tokens, policy.end)).sum()
+
+
+def fastest_loss(policy: Policy) -> Loss:
+    """Return ``negative_log_likelihood`` of a policy, for gradients of its parameters' sum only.
 
     The generator's own recurrence exposes per-draw gradients, which likelihood does not need:
     the library's fused LSTM on the same parameters takes half the time. It cannot truncate
-    backpropagation, so that a generator that does keeps its own path.
+    backpropagation, so that a generator that does keeps its own path. At a large vocabulary the
+    output layer goes straight to the loss, a chunk of rows at a time.
     """
     if type(policy) is not Generator or policy.truncation:
-        return policy.log_probs
+        return partial(negative_log_likelihood, policy)
     embedding, gates, recurrence, output = (
         policy.embedding,
         policy.input,
@@ -81,9 +104,19 @@ def fastest_log_probs(policy: Policy) -> LogProbs:
     lstm.weight_ih_l0, lstm.bias_ih_l0 = gates.weight, gates.bias
     lstm.weight_hh_l0, lstm.bias_hh_l0 = recurrence.weight, recurrence.bias
 
-    def log_probs(tokens: Tensor) -> Tensor:
+    def loss(tokens: Tensor) -> Tensor:
         begin = torch.full_like(tokens[:, :1], policy.vocabulary)
         hidden, _ = lstm(embedding(torch.cat([begin, tokens[:, :-1]], dim=1)))
-        return nn.functional.log_softmax(output(hidden), dim=-1)
+        if policy.vocabulary >= LARGE:
+            rows, targets = hidden.reshape(-1, policy.hidden), tokens.reshape(-1)
+            if policy.end is not None:
+                real = (~has_ended(tokens, policy.end)).reshape(-1)
+                rows, targets = rows[real], targets[real]
+            total = summed_cross_entropy(rows, output.weight, output.bias, targets)
+            return total / len(targets)
+        log_probs = nn.functional.log_softmax(output(hidden), dim=-1)
+        if policy.end is not None:
+            log_probs = keep_ending(log_probs, has_ended(tokens, policy.end), policy.end)
+        return _mean(log_probs, policy, tokens)
 
-    return log_probs
+    return loss

@@ -13,7 +13,7 @@ T, V, F, N = 5, 4, 3, 6
 
 def network(relaxed: bool, disturbed: bool = True) -> StateNetwork:
     generator = torch.Generator().manual_seed(0)
-    found = StateNetwork(F, T, V, relaxed, rng=generator).double()
+    found = StateNetwork(F, T, V, V if relaxed else 0, rng=generator).double()
     if disturbed:
         with torch.no_grad():
             for parameter in found.parameters():

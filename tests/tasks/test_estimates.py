@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from estbench.tasks.estimates import bigrams, cross_entropy, distinct, kl_divergence
+from estbench.tasks import estimates
+from estbench.tasks.estimates import (
+    bigrams,
+    cross_entropies,
+    cross_entropy,
+    distinct,
+    distinct_ngrams,
+    kl_divergence,
+)
 
 from .hand_made import TablePolicy, all_strings, string_probabilities
 
@@ -65,3 +73,20 @@ def test_kl_counts_terms_without_mass_as_nothing() -> None:
 
 def test_distinct_is_the_fraction_without_duplicates() -> None:
     assert distinct(torch.tensor([[0, 1], [1, 0], [0, 1], [0, 0]])) == 0.75
+
+
+def test_streamed_cross_entropies_are_those_of_whole_matrices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(estimates, "NUMBERS", 4 * 9)  # four sequences at a time
+    found = cross_entropies(P, [Q, P], STRINGS)
+    log_p, log_q = (policy.log_probs(STRINGS).detach() for policy in (P, Q))
+    for values, scored in zip(found, (log_p, log_q, log_p), strict=True):
+        torch.testing.assert_close(values, cross_entropy(log_p, scored))
+
+
+def test_distinct_ngrams_are_counted_over_all_sequences() -> None:
+    tokens = torch.tensor([[0, 1, 0, 1], [2, 2, 2, 2]])
+    assert distinct_ngrams(tokens, 2) == 3 / 6  # 01, 10, 22
+    assert distinct_ngrams(tokens, 3) == 3 / 4  # 010, 101, 222
+    assert distinct_ngrams(tokens, 4) == 1.0

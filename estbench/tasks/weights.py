@@ -1,0 +1,195 @@
+"""Reading an oracle's parameters from a file that somebody else wrote.
+
+The published oracle is a pickle of a list of arrays. A pickle may ask for any code to be run when
+it is read, so this reader admits the few names that rebuild NumPy arrays and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from estbench.errors import UserError
+from estbench.models.generator import Generator
+
+__all__ = ["NAMES", "file_hash", "load_into", "read_arrays", "sizes"]
+
+NAMES = (
+    "embedding",
+    *(f"{kind}_{gate}" for gate in "ifoc" for kind in ("W", "U", "b")),
+    "W_output",
+    "b_output",
+)
+"""The arrays, in the order of the published pickle: embedding [V, E]; for the gates i, f, o, c
+input weights [E, H], recurrent weights [H, H] and bias [H]; output weights [H, V] and bias [V]."""
+
+LARGEST_FILE = 1 << 30
+GATES = "ifco"  # torch's order: input, forget, cell, output; c is the cell's candidate
+ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _encode(text: str, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+    """How Python 2's bytes come back; no other codec is needed, and some of them cost much."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
+    return text.encode("latin-1", errors)
+
+
+def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
+    """Return the 15 arrays of a file, in the order of ``NAMES``, as float32.
+
+    Args:
+      path: A pickle of a list of arrays, or an .npz with the names of ``NAMES`` (or with arr_0 ...
+        arr_14).
+
+    Raises:
+      UserError: There is no such file, or it is anything else.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(
+                f"{path} has more than {LARGEST_FILE >> 20} MB: no oracle is that large"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; name a .pkl or .npz file") from None
+    found = (
+        _npz(content, path) if zipfile.is_zipfile(io.BytesIO(content)) else _pickle(content, path)
+    )
+    arrays = []
+    for name, value in zip(NAMES, found, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} is no array of numbers but {type(value).__name__}")
+        array = value.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {name} holds a number that is not finite")
+        arrays.append(array)
+    return arrays
+
+
+def _pickle(content: bytes, path: Path) -> Sequence[Any]:
+    try:
+        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except Exception as error:
+        # Whatever a damaged or hostile pickle stumbles over, it is not an oracle.
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} is no pickle of arrays ({text}); nothing in it was run. Give the published "
+            "pickle, or an .npz"
+        ) from None
+    if not isinstance(found, list | tuple) or len(found) != len(NAMES):
+        size = f"{len(found)} entries" if isinstance(found, list | tuple) else type(found).__name__
+        raise UserError(f"{path} holds {size}; an oracle is a list of {len(NAMES)} arrays")
+    return found
+
+
+def _npz(content: bytes, path: Path) -> Sequence[Any]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays: Mapping[str, Any] = {name: file[name] for name in file.files}
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is a damaged .npz file ({text})") from None
+    numbered = [f"arr_{i}" for i in range(len(NAMES))]
+    for names in (NAMES, numbered):
+        if set(names) == set(arrays):
+            return [arrays[name] for name in names]
+    missing = [name for name in NAMES if name not in arrays]
+    raise UserError(
+        f"{path} lacks {', '.join(missing)}: an .npz oracle has {', '.join(NAMES)}"
+        if missing
+        else f"{path} holds more than an oracle's {len(NAMES)} arrays"
+    )
+
+
+def sizes(arrays: Sequence[np.ndarray[Any, np.dtype[Any]]], path: Path) -> tuple[int, int, int]:
+    """Return vocabulary, embedding's width and LSTM's width of an oracle's arrays.
+
+    Raises:
+      UserError: An array has another shape than the others ask for.
+    """
+    by_name = dict(zip(NAMES, arrays, strict=True))
+    embedding = by_name["embedding"]
+    if embedding.ndim != 2:
+        raise UserError(f"{path}: embedding has shape {list(embedding.shape)}; it must be [V, E]")
+    V, E = embedding.shape
+    H = by_name["b_i"].size
+    for name, array in by_name.items():
+        kind = name[0] if name not in ("embedding", "W_output", "b_output") else name
+        wanted = {
+            "embedding": (V, E),
+            "W": (E, H),
+            "U": (H, H),
+            "b": (H,),
+            "W_output": (H, V),
+            "b_output": (V,),
+        }[kind]
+        if array.shape != wanted:
+            raise UserError(
+                f"{path}: {name} has shape {list(array.shape)}; it must be {list(wanted)}"
+            )
+    return V, E, H
+
+
+@torch.no_grad()
+def load_into(
+    oracle: Generator, arrays: Sequence[np.ndarray[Any, np.dtype[Any]]], path: Path
+) -> None:
+    """Copy an oracle's arrays into a generator; token 0 is what a sequence starts from.
+
+    The published model reads token 0 before the first position: its row is copied to the begin
+    symbol's.
+
+    Raises:
+      UserError: They do not fit.
+    """
+    V, E, H = sizes(arrays, path)
+    own = (oracle.vocabulary, oracle.input.in_features, oracle.hidden)
+    if own != (V, E, H):
+        raise UserError(f"{path} holds an oracle of V, E, H = {(V, E, H)}; wanted are {own}")
+    by_name = {name: torch.from_numpy(a) for name, a in zip(NAMES, arrays, strict=True)}
+    oracle.embedding.weight[:V] = by_name["embedding"]
+    oracle.embedding.weight[V] = by_name["embedding"][0]
+    oracle.input.weight.copy_(torch.cat([by_name[f"W_{g}"].t() for g in GATES]))
+    oracle.input.bias.zero_()
+    oracle.recurrence.weight.copy_(torch.cat([by_name[f"U_{g}"].t() for g in GATES]))
+    oracle.recurrence.bias.copy_(torch.cat([by_name[f"b_{g}"] for g in GATES]))
+    oracle.output.weight.copy_(by_name["W_output"].t())
+    oracle.output.bias.copy_(by_name["b_output"])
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+      UserError: It cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None

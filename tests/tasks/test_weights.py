@@ -1,0 +1,159 @@
+"""An oracle's parameters from a file: the published layout, and nothing that is not arrays."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from estbench import tasks
+from estbench.errors import UserError
+from estbench.models.generator import Generator
+from estbench.tasks.weights import NAMES, load_into, read_arrays, sizes
+
+V, E, H = 12, 3, 4
+
+
+def arrays(seed: int = 0) -> list[np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(seed)
+    shapes = [(V, E), *[(E, H), (H, H), (H,)] * 4, (H, V), (V,)]
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def written(folder: Path, content: Any, protocol: int = 2) -> Path:
+    path = folder / "oracle.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+def by_hand(given: list[np.ndarray[Any, Any]], tokens: list[int]) -> np.ndarray[Any, Any]:
+    """Log-probabilities along a sequence, by the published equations, a gate at a time."""
+    p = dict(zip(NAMES, (a.astype(np.float64) for a in given), strict=True))
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    h, c, rows = np.zeros(H), np.zeros(H), []
+    for token in [0, *tokens[:-1]]:
+        x = p["embedding"][token]
+        i, f, o = (sigmoid(x @ p[f"W_{g}"] + h @ p[f"U_{g}"] + p[f"b_{g}"]) for g in "ifo")
+        c = f * c + i * np.tanh(x @ p["W_c"] + h @ p["U_c"] + p["b_c"])
+        h = o * np.tanh(c)
+        logits = h @ p["W_output"] + p["b_output"]
+        rows.append(logits - np.log(np.exp(logits).sum()))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+def test_a_published_pickle_is_the_lstm_that_its_equations_say(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = written(tmp_path, arrays(), protocol)
+    oracle = Generator(V, 5, embedding=E, hidden=H, dtype=torch.float64)
+    found = read_arrays(path)
+    assert sizes(found, path) == (V, E, H)
+    load_into(oracle, found, path)
+    tokens = [3, 0, 11, 7, 2]
+    log_probs = oracle.log_probs(torch.tensor([tokens]))[0].detach().numpy()
+    np.testing.assert_allclose(log_probs, by_hand(arrays(), tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_npz_says_the_same(tmp_path: Path, named: bool) -> None:
+    path = tmp_path / "oracle.npz"
+    if named:
+        np.savez(path, **dict(zip(NAMES, arrays(), strict=True)))
+    else:
+        np.savez(path, *arrays())
+    for a, b in zip(read_arrays(path), arrays(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch estbench-was-here",)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (Evil(), "system"),
+        ([Evil()] * 15, "system"),
+        ([np.array([Evil()], dtype=object)] * 15, "system"),
+        (list(range(15)), "embedding is no array"),
+        (arrays()[:14], "15 arrays"),
+        ({"embedding": 1}, "15 arrays"),
+        ([*arrays()[:14], np.zeros(V + 1, dtype=np.float32)], r"b_output has shape \[13\]"),
+        ([*arrays()[:14], np.full(V, np.nan, dtype=np.float32)], "not finite"),
+        ([*arrays()[:14], np.array(["a"] * V)], "no array of numbers"),
+        ([np.zeros((V, E, 1), dtype=np.float32), *arrays()[1:]], r"must be \[V, E\]"),
+    ],
+)
+def test_anything_else_is_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, content)
+    with pytest.raises(UserError, match=says) as caught:
+        sizes(read_arrays(path), path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "estbench-was-here").exists()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    truncated = tmp_path / "half.pkl"
+    truncated.write_bytes(pickle.dumps(arrays())[:200])
+    damaged = tmp_path / "half.npz"
+    np.savez(damaged, *arrays())
+    content = bytearray(damaged.read_bytes())
+    content[100:140] = bytes(40)
+    damaged.write_bytes(bytes(content))
+    lacking = tmp_path / "lacking.npz"
+    np.savez(lacking, embedding=np.zeros((V, E)))
+    for path, says in (
+        (tmp_path / "nothing.pkl", "No such file"),
+        (tmp_path, "cannot read"),
+        (truncated, "no pickle of arrays"),
+        (damaged, "damaged"),
+        (lacking, "lacks W_i"),
+    ):
+        with pytest.raises(UserError, match=says):
+            read_arrays(path)
+
+
+@given(st.binary(max_size=400), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_no_bytes_do_more_than_be_refused(
+    tmp_path_factory: Any, noise: bytes, inside: bool
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "oracle.pkl"
+    whole = pickle.dumps(arrays())
+    path.write_bytes(whole[: len(noise)] + noise + whole[2 * len(noise) :] if inside else noise)
+    try:
+        found = read_arrays(path)
+    except UserError:
+        return
+    assert len(found) == len(NAMES)
+
+
+def test_the_task_takes_the_file_and_checks_its_size(tmp_path: Path) -> None:
+    path = written(tmp_path, arrays())
+    chosen = {"vocabulary": V, "length": 6, "oracle_width": H, "quality_sequences": 50}
+    with pytest.raises(UserError, match="embedding 3 and LSTM 4"):
+        tasks.builder("oracle").check(  # type: ignore[attr-defined]
+            tasks.info("oracle"), oracle_weights=str(path), oracle_seed=0, **chosen
+        )
+    square = arrays()
+    rng = np.random.default_rng(1)
+    square[0] = rng.standard_normal((V, H)).astype(np.float32)
+    square[1:13:3] = [rng.standard_normal((H, H)).astype(np.float32) for _ in range(4)]
+    path = written(tmp_path, square)
+    task = tasks.make("oracle", 0, 30, oracle_weights=str(path), **chosen)
+    assert task.train.shape == (30, 6)
+    other = tasks.make("oracle", 0, 30, **chosen)
+    assert not torch.equal(task.train, other.train)
