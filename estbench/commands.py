@@ -121,7 +121,7 @@ def run(
     Nothing is run unless every estimator that declares itself unbiased is proven to be, or ``gate``
     is False; then the report marks those that are not.
     """
-    from estbench import runner
+    from estbench import runner, tasks
     from estbench.runner.environment import check_device, worker_count
     from estbench.store import StorageError
 
@@ -130,6 +130,10 @@ def run(
     directory = out or Path("results") / wanted.name
     check_device(wanted.device)
     workers = workers or worker_count()
+    for task in wanted.tasks:
+        described = tasks.describe(task, wanted.training_for(task))
+        if described:
+            _say(described)
     summary = runner.Summary()
     try:
         with _terminable():

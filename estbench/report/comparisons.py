@@ -123,6 +123,18 @@ class Comparisons:
         return mean_interval(self.finals(task, estimator, name))
 
     @once
+    def change(self, task: str, estimator: str, name: str) -> Estimate:
+        """Return a metric's change from before the first batch to the end, paired by seed."""
+        starts = self.results.starts
+        own = starts[
+            (starts["task"] == task)
+            & (starts["estimator"] == estimator)
+            & (starts["metric"] == name)
+        ]
+        before = own.set_index("seed")["value"]
+        return paired_difference(self.finals(task, estimator, name), before)
+
+    @once
     def bias(self, task: str, estimator: str) -> Estimate:
         """Return the relative bias: root mean square over snapshots and seeds.
 

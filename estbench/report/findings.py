@@ -35,6 +35,7 @@ def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
             *_lowest(comparisons, task),
             *_baseline_alone(comparisons, task),
             *_quality(comparisons, task),
+            *_since_start(comparisons, task),
             *_time(comparisons, task),
             *_bias(comparisons, task),
         )
@@ -145,6 +146,44 @@ def _quality(comparisons: Comparisons, task: str) -> Iterator[str]:
         f"After training, {metric.label} is best for {best}, "
         f"{with_interval(known[best], 'number', digits)}; {'; '.join(parts)} ({_n(known[best])})."
     )
+
+
+def _since_start(comparisons: Comparisons, task: str) -> Iterator[str]:
+    """Say what adversarial training changed, and where a lower NLL was paid for in diversity."""
+    metric = comparisons.primary(task)
+    if metric is None or metric.better == "neither":
+        return
+    changes = {
+        name: change
+        for name in comparisons.trained(task)
+        if (change := comparisons.change(task, name, metric.name)).known
+    }
+    if changes:
+        listed = ", ".join(
+            f"{name} {with_interval(change, 'number', 3)}" for name, change in changes.items()
+        )
+        n = next(iter(changes.values()))
+        yield (
+            f"From the pre-trained generator to the last batch {metric.label} changed by: "
+            f"{listed} ({metric.better} is better; paired by seed, {_n(n)})."
+        )
+    for name in comparisons.trained(task):
+        nll, forward = (comparisons.change(task, name, m) for m in ("nll_oracle", "kl_forward"))
+        if not (nll.known and forward.known):
+            continue
+        if nll.value < 0 < forward.value:
+            sure = nll.has_interval and forward.has_interval and nll.high < 0 < forward.low
+            yield (
+                f"Beware: {name}'s oracle NLL fell by {_size(nll)} while KL(oracle || generator) "
+                f"rose by {_size(forward)}"
+                f"{'' if sure else ' (neither is sure at this number of seeds)'}. Sampling at a "
+                "lower temperature does the same: a lower oracle NLL alone is no gain."
+            )
+
+
+def _size(change: Estimate) -> str:
+    near, far = sorted((abs(change.low), abs(change.high)))
+    return with_interval(Estimate(abs(change.value), near, far, change.n), "number", 3)
 
 
 def _worse(comparisons: Comparisons, task: str, metric: Metric, name: str, best: str) -> str:

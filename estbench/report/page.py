@@ -102,6 +102,11 @@ def render(
         grid=_grid(results),
         failures=results.failures,
         figures=shown,
+        samples=[
+            (task, estimator, texts[:SHOWN_SAMPLES])
+            for (task, estimator), texts in results.samples.items()
+            if task in TEXTS
+        ],
         summary=_text_table(summary),
         tables=[f"tables/{path.name}" for path in tables],
         command=_command(manifest),
@@ -112,6 +117,8 @@ def render(
     )
 
 
+SHOWN_SAMPLES = 8
+TEXTS = ("text",)  # numbers of tokens say nothing to a reader
 _SAID = ("name", "description", "tasks", "estimators", "seeds")
 
 

@@ -7,7 +7,7 @@ so that everything made of them is the same to the byte. Failed and missing runs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,9 @@ class Results:
       variance: One row an estimator, seed and snapshot; failed measurements have no snapshot.
       timing: One row a task, estimator and round of the timing pass.
       failures: Every failed record.
+      starts: One row a run and metric: what the generator was worth before the first batch.
+      temperatures: One row a run, temperature and metric, from the sweep after the last batch.
+      samples: (task, estimator) -> sequences of the first finished seed.
     """
 
     directory: Path
@@ -73,6 +76,9 @@ class Results:
     variance: pd.DataFrame
     timing: pd.DataFrame
     failures: tuple[Failure, ...]
+    starts: pd.DataFrame
+    temperatures: pd.DataFrame
+    samples: Mapping[tuple[str, str], tuple[str, ...]]
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -124,6 +130,9 @@ def load(directory: Path) -> Results:
         _ordered(_variance_frame(snapshots), "seed", "snapshot"),
         _ordered(_timing_frame(timing), "round"),
         tuple(sorted(failures, key=_failure_order)),
+        _ordered(_start_frame(runs), "seed", "metric"),
+        _ordered(_temperature_frame(runs), "seed", "temperature", "metric"),
+        _samples(runs),
     )
 
 
@@ -218,6 +227,46 @@ def _curve_frame(records: list[Record]) -> pd.DataFrame:
         values = [_padded(columns.get(name), length) for _, length, columns in parts]
         data[name] = np.concatenate(values) if values else np.empty(0)
     return pd.DataFrame(data).astype({"seed": "int64", "step": "int64"})
+
+
+def _start_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a run and metric of the evaluation before the first batch."""
+    rows = [
+        _identity(record) | {"metric": str(name), "value": _float(value)}
+        for record in records
+        if not _failed(record)
+        for name, value in (record.get("start") or {}).items()
+    ]
+    frame = pd.DataFrame(rows, columns=["task", "estimator", "seed", "metric", "value"])
+    return frame.astype({"seed": "int64", "value": "float64"})
+
+
+def _temperature_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a run, temperature and metric."""
+    rows = [
+        _identity(record)
+        | {"temperature": _float(entry.get("temperature"))}
+        | {"metric": str(name), "value": _float(value)}
+        for record in records
+        if not _failed(record)
+        for entry in record.get("temperatures") or ()
+        for name, value in entry.items()
+        if name != "temperature"
+    ]
+    columns = ["task", "estimator", "seed", "temperature", "metric", "value"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"seed": "int64", "temperature": "float64", "value": "float64"})
+
+
+def _samples(records: list[Record]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return sequences of every estimator's first finished seed."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    kept = [r for r in records if not _failed(r) and r.get("samples")]
+    for record in sorted(kept, key=lambda r: _integer(r.get("seed"), 0)):
+        own = _identity(record)
+        texts = tuple(clean(str(text), 400) for text in record["samples"])
+        found.setdefault((own["task"], own["estimator"]), texts)
+    return found
 
 
 def _padded(values: NDArray[np.float64] | None, length: int) -> NDArray[np.float64]:

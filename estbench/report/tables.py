@@ -22,6 +22,12 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
         "variance": lambda: variance_table(comparisons.results),
         "timing": lambda: timing_table(comparisons),
     }
+    for name, frame in (
+        ("starts", comparisons.results.starts),
+        ("temperatures", comparisons.results.temperatures),
+    ):
+        if len(frame):
+            makers[name] = lambda frame=frame: frame  # type: ignore[misc]
     paths = []
     for name, make in makers.items():
         table = make()

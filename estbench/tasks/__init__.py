@@ -20,6 +20,7 @@ __all__ = [
     "Size",
     "TaskInfo",
     "check_options",
+    "describe",
     "fingerprint",
     "info",
     "make",
@@ -77,6 +78,19 @@ def check_options(name: str, settings: TrainingSettings) -> None:
     """
     if info(name).options:
         builder(name).check(info(name), **options(name, settings))  # type: ignore[attr-defined]
+
+
+def describe(name: str, settings: TrainingSettings) -> str:
+    """Return a line on the data that a task reads; "" where it reads none.
+
+    Raises:
+      UserError: A file cannot be read.
+    """
+    given = options(name, settings)
+    if not given.get("data"):
+        return ""
+    found: str = builder(name).describe(**given)  # type: ignore[attr-defined]
+    return found
 
 
 def fingerprint(name: str, settings: TrainingSettings) -> str:

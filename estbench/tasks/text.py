@@ -101,6 +101,11 @@ class TextTask(Task):
         """Return the SHA-256 of the text."""
         return corpus.fingerprint(data)
 
+    @staticmethod
+    def describe(quality_sequences: int = 0, **options: Any) -> str:
+        """Return a line on what was read and what was left out."""
+        return corpus.load(**options).summary()
+
     def format(self, tokens: Tensor) -> list[str]:
         """Return sequences int64 ``[n, T]`` as text, each up to its end symbol."""
         return list(self.corpus.texts(tokens.cpu().numpy()))

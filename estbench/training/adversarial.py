@@ -59,6 +59,7 @@ def train(
     evaluation = stream("evaluation", task, seed, device=device)
     group = method.info.group
     draws = max(1, settings.batch_size // group)
+    start = session.task.full_quality(policy, stream("start", task, seed, device=device))
     curves = Curves()
     started, faults = time.perf_counter(), ""
     if at_batch:
@@ -102,6 +103,7 @@ def train(
     ]
     return {
         "steps": settings.batches,
+        "start": start,
         "curves": curves.payload(),
         "final": curves.final(),
         "temperatures": swept,

@@ -100,9 +100,23 @@ def run_payload(task: str, estimator: str, seed: int, batches: int) -> dict[str,
         metrics["nll_gen"] = (2.6 + 0.1 * progress + rng.normal(0, 0.01, batches)).tolist()
         metrics["distinct"] = (0.99 - 0.05 * progress).tolist()
         metrics["entropy"] = (2.9 - 0.5 * progress).tolist()
+    started: dict[str, Any] = {}
+    if task not in GOODNESS:
+        metrics["kl_forward"] = [0.4 + 0.1 * float(p) + 0.05 * shared.random() for p in progress]
+        # Pre-trained: worse on the oracle's side, better on the data's.
+        started = {
+            "start": {"nll_oracle": 3.2 + 0.1 * offset, "nll_gen": 2.6, "kl_forward": 0.4},
+            "temperatures": [
+                {"temperature": t, "nll_oracle": 2.8 + math.log(t), "nll_gen": 2.7 + (t - 1) ** 2}
+                for t in (0.5, 1.0, 2.0)
+            ],
+            "samples": ["1 2 3", "4 5 6"],
+        }
     last = {k: next(x for x in reversed(v) if x is not None) for k, v in metrics.items()}
     quality = ("goodness", "p_valid", "tv", "distinct", "entropy", "nll_oracle", "nll_gen")
+    quality += ("kl_forward",)
     return {
+        **started,
         "steps": batches,
         "curves": {
             "step": at.tolist(),

@@ -29,6 +29,7 @@ FIGURES = {
     "published",
     "quality",
     "snapshot_variance",
+    "temperature",
     "variance_cost",
     "wall_clock",
 }
@@ -76,6 +77,8 @@ def test_tables_have_the_columns_of_the_design_in_their_order(built: Path) -> No
         "hard_evals_per_draw relaxed_evals_per_draw adapt_evals policy_steps_per_draw "
         "seconds_per_draw",
         "timing": "task estimator round seconds_per_step ratio low high",
+        "starts": "task estimator seed metric value",
+        "temperatures": "task estimator seed temperature metric value",
     }
     for name, columns in wanted.items():
         table = pd.read_csv(built / "tables" / f"{name}.csv")
@@ -200,6 +203,36 @@ def test_the_page_lists_failures_and_what_is_missing(page: str) -> None:
     assert "2 of 120 training runs of the experiment are not there" in page
     assert "loss is nan at batch 17" in page
     assert "missing: seeds 8, 9" in page
+
+
+def test_the_page_says_what_training_changed_and_warns_of_a_gamed_metric(page: str) -> None:
+    changed = re.findall(
+        r"From the pre-trained generator to the last batch oracle NLL changed", page
+    )
+    assert len(changed) == 1  # the other tasks' records have no start
+    warnings_ = re.findall(r"Beware: (\w+)&#39;s oracle NLL fell by ([\d.]+) \[[^<]*", page)
+    assert [name for name, _ in warnings_] == ["reinforce", "rloo", "rebar", "relax"]
+    assert all(0.3 < float(size) < 0.5 for _, size in warnings_)
+    assert "neither is sure" not in page
+
+
+def test_samples_of_text_are_shown_and_are_never_markup(tmp_path: Path) -> None:
+    write_result_set(
+        tmp_path,
+        tasks=("oracle-small",),
+        trained=("rloo",),
+        also_measured=(),
+        seeds=1,
+        batches=3,
+        rounds=1,
+    )
+    for path in tmp_path.rglob("*.json"):
+        text = path.read_text().replace('"oracle-small"', '"text"')
+        path.write_text(text.replace("1 2 3", "<b>one line</b>"))
+    report.build(tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'id="samples"' in text
+    assert "<li>&lt;b&gt;one line&lt;/b&gt;</li>" in text
 
 
 def test_every_figure_has_caption_alternative_text_and_data(page: str) -> None:

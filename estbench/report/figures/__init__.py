@@ -17,6 +17,7 @@ from estbench.report.figures import (
     published,
     quality,
     snapshot_variance,
+    temperature,
     variance_cost,
     wall_clock,
 )
@@ -30,6 +31,7 @@ FIGURES: tuple[Callable[[Comparisons], Drawn | None], ...] = (
     log_variance.draw_log_variance,
     quality.draw,
     diversity.draw,
+    temperature.draw,
     wall_clock.draw,
     bias.draw,
     published.draw,
