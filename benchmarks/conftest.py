@@ -6,7 +6,9 @@ are printed beside ours as context; they were measured on another machine of two
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
 
 import pytest
 import torch
@@ -21,6 +23,64 @@ from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 
 BATCH = 128
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine reaches, on as many threads as the session started with.
+
+    Attributes:
+      threads: How many.
+      mm: ``torch.mm`` of float32, flop/s.
+      conv: oneDNN's convolution of width 1 of float32, flop/s.
+      exp2: Elements a second.
+    """
+
+    threads: int
+    mm: float
+    conv: float
+    exp2: float
+
+    @property
+    def flops(self) -> float:
+        """The better of the two matrix products, flop/s."""
+        return max(self.mm, self.conv)
+
+
+def best_seconds(work: Callable[[], object], rounds: int = 15) -> float:
+    """Return the shortest of some runs: other programs only ever add to it."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        start = perf_counter()
+        work()
+        seconds.append(perf_counter() - start)
+    return min(seconds)
+
+
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(scope="session")
+def rates() -> Rates:
+    """Measure the machine's limits, which bounds are computed from."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    size = 2048
+    flop = 2 * size**3
+    with torch.inference_mode():
+        a, b = torch.randn(2, size, size)
+        image, kernel = a.t()[None, :, None], b[:, :, None, None]
+        line = torch.rand(1 << 16)  # stays in cache
+        out = torch.empty_like(line)
+        measured = Rates(
+            THREADS,
+            flop / best_seconds(lambda: torch.mm(a, b)),
+            flop / best_seconds(lambda: torch.nn.functional.conv2d(image, kernel)),
+            len(line) / best_seconds(lambda: torch.exp2(line, out=out), 200),
+        )
+    torch.set_num_threads(before)
+    return measured
 
 
 @pytest.fixture(autouse=True)

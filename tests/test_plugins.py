@@ -32,6 +32,9 @@ class Mine(Reinforce):
 """
 
 
+BESIDE = ("beside", "deeper", "later", "by_name", "library")
+
+
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """Whatever a test loads is forgotten after it."""
@@ -48,7 +51,7 @@ def as_before() -> Iterator[None]:
     plugins._LOOKED_FOR_ENTRY_POINTS[:] = looked
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if name.startswith("estbench_plugin_") or name == "beside":
+        if name.startswith("estbench_plugin_") or name.partition(".")[0] in BESIDE:
             del sys.modules[name]
 
 
@@ -249,6 +252,123 @@ def test_the_source_of_an_estimator_identifies_it(file: Path, tmp_path: Path) ->
     assert plugins.source_hash("here") == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     with pytest.raises(UserError, match="unknown estimator"):
         plugins.source_hash("nobody")
+
+
+def with_helpers(folder: Path) -> Path:
+    """A plugin that imports in every way there is, and has files beside it that it does not."""
+    texts = {
+        "own.py": "import beside, json\nimport importlib\nfrom library.parts import first\n"
+        "importlib.import_module('by_name')\n"
+        "def use():\n    import later\n" + GOOD.replace('"mine"', "beside.NAME"),
+        "beside.py": "from deeper import NAME\n",
+        "deeper.py": "NAME = 'mine'\n",
+        "later.py": "import library.third\n",
+        "by_name.py": "",
+        "library/__init__.py": "",
+        "library/parts/__init__.py": "from . import first\n",
+        "library/parts/first.py": "from ..second import x\n",
+        "library/second.py": "x = 1\n",
+        "library/third.py": "",
+        "library/unused.py": "",
+        "stranger.py": "",
+        ".venv/lib/site-packages/installed.py": "",
+    }
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "own.py"
+
+
+def test_what_a_plugin_imports_from_beside_it_identifies_it(tmp_path: Path) -> None:
+    file = with_helpers(tmp_path)
+    plugins.load(file)
+    (plugin,) = plugins._LOADED.values()
+    assert {str(Path(p).relative_to(tmp_path.resolve())) for p in plugin.beside} == {
+        "beside.py",
+        "deeper.py",
+        "later.py",
+        "by_name.py",
+        "library/__init__.py",
+        "library/parts/__init__.py",
+        "library/parts/first.py",
+        "library/second.py",
+        "library/third.py",
+    }
+    before = plugins.source_hash("mine")
+    assert before != plugins._digest(file.read_bytes())
+    for changed in sorted(plugin.beside):
+        Path(changed).write_text(Path(changed).read_text() + "# another one\n")
+        assert plugins.source_hash("mine") == before  # of what runs
+        plugins.load(file)
+        assert plugins.source_hash("mine") != before, changed
+        before = plugins.source_hash("mine")
+    for other in ("stranger.py", "library/unused.py"):
+        (tmp_path / other).write_text("x = 3\n")
+        plugins.load(file)
+        assert plugins.source_hash("mine") == before, other
+
+
+def test_the_same_files_have_the_same_hash_whatever_was_imported_before(tmp_path: Path) -> None:
+    first, second = with_helpers(tmp_path / "a"), with_helpers(tmp_path / "b")
+    plugins.load(first)
+    once = plugins.source_hash("mine")
+    plugins._LOADED.clear()
+    base._REGISTRY.pop("mine")
+    for name in [n for n in sys.modules if n.partition(".")[0] in BESIDE]:
+        del sys.modules[name]
+    sys.path.remove(str(first.parent.resolve()))
+    import importlib
+
+    sys.path.append(str(second.parent.resolve()))
+    importlib.import_module("later")
+    plugins.load(second)
+    assert plugins.source_hash("mine") == once
+
+
+def test_a_changed_helper_is_what_runs_after_loading_again(tmp_path: Path) -> None:
+    file = with_helpers(tmp_path)
+    plugins.load(file)
+    (tmp_path / "deeper.py").write_text("NAME = 'renamed'\n")
+    assert plugins.load(file) == ["renamed"]
+    assert "mine" not in estimators.names()
+    hashed = plugins.source_hash("renamed")
+    (tmp_path / "deeper.py").write_text("NAME = 1 / 0\n")
+    with pytest.raises(UserError, match=r"own.py:1: ZeroDivisionError"):
+        plugins.load(file)
+    assert plugins.source_hash("renamed") == hashed
+    assert sys.modules["deeper"].NAME == "renamed"  # what worked before still does
+    (tmp_path / "deeper.py").unlink()
+    with pytest.raises(UserError, match="No module named 'deeper'"):
+        plugins.load(file)
+
+
+def test_a_changed_helper_asks_for_a_new_proof_and_makes_a_stale_key(tmp_path: Path) -> None:
+    from estbench import presets
+    from estbench.proof.gate import Configuration, key_of
+    from estbench.store.keys import key
+
+    experiment = presets.preset("smoke", {"estimators": ["rloo"]})
+
+    def keys() -> tuple[str, str]:
+        plugins.load(file)
+        proof = key_of(Configuration("mine", "p", 0, 0))
+        return proof, key("run", experiment, experiment.tasks[0], "mine", 0)
+
+    file = with_helpers(tmp_path)
+    before = keys()
+    (tmp_path / "library" / "second.py").write_text("x = 22\n")
+    after = keys()
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_a_class_that_stands_beside_the_file_is_counted_once(tmp_path: Path) -> None:
+    own = written(tmp_path / "own.py", "import beside\n")
+    written(tmp_path / "beside.py", GOOD)
+    plugins.load(own)
+    digests = sorted(plugins._digest(p.read_bytes()) for p in tmp_path.glob("*.py"))
+    assert plugins.source_hash("mine") == plugins._digest("".join(digests).encode())
 
 
 class Point:

@@ -67,7 +67,8 @@ class PublishedRelax(PublishedRebar):
             return {}
         with torch.no_grad():
             width = policy.trace(torch.zeros(1, policy.length, dtype=torch.int64))[1].shape[-1]
-        network = StateNetwork(width, policy.length, policy.vocabulary, relaxed=True, rng=rng)
+        V = policy.vocabulary
+        network = StateNetwork(width, policy.length, V, relaxed=V, rng=rng)
         network = network.to(policy.dtype)
         optimiser = network.optimiser(self.learning_rate, self.scores)
         return {"network": network, "optimiser": optimiser}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from estbench.estimators.base import Reward
 from estbench.models.policy import Policy
+from estbench.models.reward import rollout_rewards
 
 __all__ = ["rollout_noise", "token_returns"]
 
@@ -41,8 +43,5 @@ def token_returns(
     if "rollouts" not in noise:
         return terminal.unsqueeze(1).expand(n, T), terminal
     completed = policy.continue_from(tokens, noise["rollouts"])
-    N = completed.shape[2]
-    values = reward(completed.reshape(-1, T)).reshape(n, T - 1, N).mean(dim=2)
-    from torch import cat
-
-    return cat([values, terminal.unsqueeze(1)], dim=1), terminal
+    values = rollout_rewards(reward, tokens, completed).mean(dim=2)
+    return torch.cat([values, terminal.unsqueeze(1)], dim=1), terminal

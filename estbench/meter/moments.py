@@ -91,7 +91,8 @@ class Moments:
         n = len(q)
         mean = [s / n for s in self.sums]
         gap2 = _squared_distance(mean, self.reference.gradient)
-        variance = (float(q.sum()) - n * gap2) / (n - 1)
+        # Where every draw is the same, rounding would leave a little less than nothing.
+        variance = max((float(q.sum()) - n * gap2) / (n - 1), 0.0)
         # The second term is the noise of the mean that is subtracted: all there is where every
         # draw lies equally far from the truth (two outcomes of probability 1/2).
         error = math.sqrt(float(q.var()) / n + 2 * (variance / n) ** 2)

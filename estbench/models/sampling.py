@@ -49,10 +49,12 @@ class Sampler:
         weight, bias = policy.output.weight, policy.output.bias
         scale = math.log2(math.e) / temperature
         padded = self.blocks * self.block
-        self.weight = weight.new_zeros(H, padded)
-        self.weight[:, :V] = weight.t() * scale
-        self.bias = bias.new_full((padded,), -torch.inf)
-        self.bias[:V] = bias * scale
+        # The bias is a last row, for inputs that end with 1: one pass over the logits less.
+        self.weight = weight.new_zeros(H + 1, padded)
+        self.weight[:H, :V] = weight.t() * scale
+        self.weight[H] = -torch.inf
+        self.weight[H, :V] = bias * scale
+        self.ones = weight.new_ones(ROWS, 1)
         # A hidden unit lies in (-1, 1), so that no logit is further from its bias than this.
         reach = weight.abs().sum(dim=1) * scale
         shifted = bias * scale
@@ -91,7 +93,8 @@ class Sampler:
 
     def _choose(self, hidden: Tensor, u: Tensor) -> Tensor:
         m = len(u)
-        weights = torch.addmm(self.bias, hidden, self.weight, out=self.buffer[:m])
+        inputs = torch.cat([hidden, self.ones[:m]], dim=1)
+        weights = torch.mm(inputs, self.weight, out=self.buffer[:m])
         if not self.bounded:
             weights -= weights.amax(dim=1, keepdim=True)
         weights.exp2_()

@@ -21,21 +21,15 @@ from estbench.estimators.base import Estimator
 from estbench.meter.centred import Centred
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.reward import FunctionReward
+from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
 from estbench.proof.formula import evaluate
+from estbench.proof.objective import learned_gradients
 from estbench.proof.problems import function_reward, rng
 from estbench.proof.setting import Setting, T, V, bits
 
 __all__ = ["RULES", "BrokenRuleError", "NotApplicableError"]
 
 SIGNIFICANT = 6.0  # standard errors: one false alarm in a hundred million
-
-
-class BrokenRuleError(Exception):
-    """A rule was broken; the text says how."""
-
-
-class NotApplicableError(Exception):
-    """The rule says nothing about this estimator."""
 
 
 Make = Callable[[], Estimator]
@@ -54,17 +48,17 @@ def contract(make: Make) -> None:
         "weights": (found.weights, tuple(found.log_probs.shape)),
     }
     for name, (tensor, shape) in shapes.items():
-        _ensure(
+        ensure(
             tuple(tensor.shape) == shape,
             f"{name} of 6 draws have shape {tuple(tensor.shape)}, not {shape}",
         )
-    _ensure(not found.tokens.is_floating_point(), f"tokens are {found.tokens.dtype}, not integers")
+    ensure(not found.tokens.is_floating_point(), f"tokens are {found.tokens.dtype}, not integers")
     inside = bool(((found.tokens >= 0) & (found.tokens < V)).all())
-    _ensure(inside, "some tokens lie outside the vocabulary")
+    ensure(inside, "some tokens lie outside the vocabulary")
     earned = setting.reward(found.tokens.reshape(-1, T)).reshape(6, K)
     close = torch.allclose(found.rewards.to(earned.dtype), earned, rtol=1e-5, atol=1e-6)
-    _ensure(close, "the rewards it reports are not those of the tokens it reports")
-    _ensure(found.values.requires_grad, "its values do not depend on the policy's parameters")
+    ensure(close, "the rewards it reports are not those of the tokens it reports")
+    ensure(found.values.requires_grad, "its values do not depend on the policy's parameters")
 
 
 def same_bits(make: Make) -> None:
@@ -76,9 +70,9 @@ def same_bits(make: Make) -> None:
     random.seed(12345)
     other, _ = again.gradients(5)
     again.adapt(16)
-    _ensure(torch.equal(one, other), "two calls with equal seeds give different draws")
+    ensure(torch.equal(one, other), "two calls with equal seeds give different draws")
     after, later = first.gradients(5)[0], again.gradients(5)[0]
-    _ensure(torch.equal(after, later), "two trainings with equal seeds learn different things")
+    ensure(torch.equal(after, later), "two trainings with equal seeds learn different things")
 
 
 def no_global_noise(make: Make) -> None:
@@ -88,7 +82,7 @@ def no_global_noise(make: Make) -> None:
     setting.gradients(5)
     setting.adapt(16)
     for name, then, now in zip(("torch", "random", "numpy"), before, _global_states(), strict=True):
-        _ensure(then == now, f"it draws from the global random state of {name}; use rng")
+        ensure(then == now, f"it draws from the global random state of {name}; use rng")
 
 
 def alone_or_beside(make: Make) -> None:
@@ -96,11 +90,11 @@ def alone_or_beside(make: Make) -> None:
     setting = Setting(make)
     few, one = setting.gradients(3)
     many, all_ = setting.gradients(7)
-    _ensure(
+    ensure(
         torch.equal(one.tokens, all_.tokens[:3]),
         "with 7 draws the first 3 are other sequences than with 3: draw noise draw by draw",
     )
-    _ensure(
+    ensure(
         torch.allclose(few, many[:3], atol=1e-10, rtol=1e-8),
         "with 7 draws the first 3 have other gradients than with 3: draws influence each other",
     )
@@ -117,7 +111,7 @@ def independent(make: Make) -> None:
     sums = sums + centred.square().sum() / (n * calls) * (n - 1) / calls
     score = float(sums.mean() / (sums.std() / calls**0.5)) if float(sums.std()) else 0.0
     share = float(sums.mean() / centred.square().sum(dim=(1, 2)).mean())
-    _ensure(
+    ensure(
         abs(score) < SIGNIFICANT,
         f"draws of one call are correlated (summed over pairs {share:+.2f} of their variance): "
         "do they share noise?",
@@ -131,13 +125,13 @@ def fixed_while_drawn(make: Make) -> None:
     weights = bits(dict(setting.policy.named_parameters()))
     before = bits(setting.state)
     setting.gradients(16)
-    _ensure(bits(setting.state) == before, "drawing changes what is learned: do that in adapt")
+    ensure(bits(setting.state) == before, "drawing changes what is learned: do that in adapt")
     setting.adapt(16)
-    _ensure(
+    ensure(
         bits(dict(setting.policy.named_parameters())) == weights, "it changes the policy's weights"
     )
     trainable = all(p.requires_grad and p.grad is None for p in setting.policy.parameters())
-    _ensure(trainable, "it leaves gradients at the policy's parameters, or freezes them")
+    ensure(trainable, "it leaves gradients at the policy's parameters, or freezes them")
 
 
 def learns(make: Make) -> None:
@@ -154,13 +148,13 @@ def learns(make: Make) -> None:
         setting.adapt(64, seed=20 + k)
     changed = bits(setting.state) != before
     if not setting.method.info.learned:
-        _ensure(not changed, "adapt changes its state, but it declares nothing as learned")
+        ensure(not changed, "adapt changes its state, but it declares nothing as learned")
         raise NotApplicableError("nothing is learned")
-    _ensure(changed, "it declares something as learned, and adapt changes nothing")
+    ensure(changed, "it declares something as learned, and adapt changes nothing")
     for path, module in modules.items():
         for name, p in module.named_parameters():
             same = torch.equal(p.detach(), tensors[f"{path}.{name}"])
-            _ensure(not same, f"{path}.{name} is never trained: does a gradient reach it?")
+            ensure(not same, f"{path}.{name} is never trained: does a gradient reach it?")
 
 
 def learning_helps(make: Make) -> None:
@@ -175,7 +169,7 @@ def learning_helps(make: Make) -> None:
     for k in range(40):
         setting.adapt(128, seed=100 + k)
     after = _variance(setting)
-    _ensure(
+    ensure(
         after < 0.9 * before,
         f"trained on 40 batches its variance is {after / before:.2f} times the untrained one's",
     )
@@ -186,7 +180,7 @@ def learning_helps(make: Make) -> None:
     if bare is not None:
         with_control = _total_variance(tape.differentiate(whole, retain_graph=True))
         ratio = with_control / _total_variance(tape.differentiate(bare))
-        _ensure(
+        ensure(
             ratio < 0.97,
             f"trained on 40 batches, its control variates leave {ratio:.2f} of the variance that "
             "there is without them",
@@ -200,14 +194,14 @@ def extremes(make: Make) -> None:
         with _extreme_noise(dtype):
             for k in range(3):
                 found, _ = setting.gradients(24, seed=30 + k)
-                _ensure(
+                ensure(
                     bool(found.isfinite().all()),
                     f"a random number of 0, or just below 1, gives a gradient of NaN ({dtype})",
                 )
                 setting.adapt(24, seed=40 + k)
         numbers = _numbers(bits(setting.state))
         finite = all(np.isfinite(x) for x in numbers)
-        _ensure(finite, f"extreme random numbers turn what is learned into NaN ({dtype})")
+        ensure(finite, f"extreme random numbers turn what is learned into NaN ({dtype})")
 
 
 def constant_reward(make: Make) -> None:
@@ -225,7 +219,7 @@ def constant_reward(make: Make) -> None:
     found, _ = setting.gradients(max(64, 1536 // setting.method.info.group))
     mean = found.mean(dim=0)
     error = float((found.var(dim=0).sum() / len(found)).sqrt())
-    _ensure(
+    ensure(
         float(mean.norm()) < SIGNIFICANT * error + 1e-10,
         f"a constant reward has a mean gradient of norm {float(mean.norm()):.3g}, with a standard "
         f"error of {error:.3g}",
@@ -245,13 +239,13 @@ def declared_cost(make: Make) -> None:
         except ValueError as error:
             raise BrokenRuleError(f"{kind}_evals: {error}") from None
         seen = counted[kind] / 10
-        _ensure(
+        ensure(
             expected == seen,
             f"it declares {formula} {kind} reward evaluations a draw, which is {expected:g} at "
             f"T = {T}; {seen:g} were counted",
         )
     relaxed = counted["relaxed"] > 0
-    _ensure(
+    ensure(
         relaxed == info.needs_relaxed_reward,
         f"needs_relaxed_reward is {info.needs_relaxed_reward}, and it "
         f"{'asks' if relaxed else 'does not ask'} for relaxed rewards",
@@ -287,16 +281,11 @@ def pathwise(make: Make) -> None:
     # Where a token jumped in between, there is no derivative to compare with.
     same = (up.tokens == down.tokens).flatten(1).all(dim=1)
     gap = float((difference - slope)[same].norm() / (difference[same].norm() + 1e-12))
-    _ensure(
+    ensure(
         gap < 1e-3,
         f"its pathwise terms change by something else than their gradient ({gap:.0%} off): a part "
         "of them is detached",
     )
-
-
-def _ensure(kept: bool, otherwise: str) -> None:
-    if not kept:
-        raise BrokenRuleError(otherwise)
 
 
 def _global_states() -> tuple[list[int], object, list[int]]:
@@ -356,6 +345,7 @@ RULES: dict[str, Callable[[Make], None]] = {
     "independent draws": independent,
     "fixed while drawn": fixed_while_drawn,
     "learns": learns,
+    "learned gradients": learned_gradients,
     "learning helps": learning_helps,
     "extreme random numbers": extremes,
     "constant reward": constant_reward,

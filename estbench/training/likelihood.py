@@ -1,8 +1,9 @@
 """Negative log-likelihood of tokens at a large vocabulary, with its gradient in the same pass.
 
-Written out plainly, logits, log-softmax, loss and their gradients are five passes over a matrix of
+Written out plainly, logits, log-softmax, loss and their gradients are many passes over a matrix of
 [rows, V], which no cache holds. Here a chunk of rows goes from logits to gradients before the next
-one begins, and nothing of size [rows, V] is kept.
+one begins: three matrix products and an exponential in place. Biases and normalising sums are a
+row and a column of those products, and what belongs to the targets alone is added at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 
 __all__ = ["summed_cross_entropy"]
 
-ROWS = 256
+ROWS = 256  # of logits at a time: 5 MB at V = 5000, what a core's cache holds
+SAFE = 90.0  # exponents of two that neither overflow nor vanish when V of them are added
 
 
 def summed_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -36,32 +38,41 @@ def summed_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        learning = any(ctx.needs_input_grad)
         # exp2 is several times as fast as exp on a CPU: log2(e) goes into the weights.
         scale = math.log2(math.e)
-        by_input, offset = (weight * scale).t().contiguous(), bias * scale
-        loss = hidden.new_zeros(())
-        d_hidden = torch.empty_like(hidden)
-        d_input, d_bias = torch.zeros_like(by_input), torch.zeros_like(bias)
-        for start in range(0, len(hidden), ROWS):
+        inputs = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
+        into = torch.cat([weight.t(), bias.unsqueeze(0)]) * scale
+        back = torch.cat([weight, weight.new_ones(len(weight), 1)], dim=1)
+        reach = (inputs.abs().amax(dim=0) @ into.abs()).max()
+        bounded = bool(reach < SAFE)
+        buffer = hidden.new_empty(ROWS, len(weight))
+        returned, d_into, tops = torch.empty_like(inputs), torch.zeros_like(back), []
+        for start in range(0, len(inputs), ROWS):
             rows = slice(start, start + ROWS)
-            h, target = hidden[rows], targets[rows].unsqueeze(1)
-            logits = torch.addmm(offset, h, by_input)
-            top = logits.amax(dim=1, keepdim=True)
-            chosen = logits.gather(1, target)
-            weights = logits.sub_(top).exp2_()
-            total = weights.sum(dim=1, keepdim=True)
-            loss += ((total.log2() + top - chosen) / scale).sum()
-            if learning:
-                d_logits = weights.div_(total)
-                d_logits.scatter_add_(1, target, d_logits.new_full((1, 1), -1.0).expand_as(target))
-                torch.mm(d_logits, weight, out=d_hidden[rows])
-                d_input.addmm_(h.t(), d_logits)
-                d_bias += d_logits.sum(dim=0)
-        ctx.save_for_backward(d_hidden, d_input, d_bias)
-        return loss
+            h = inputs[rows]
+            weights = torch.mm(h, into, out=buffer[: len(h)])
+            if not bounded:
+                tops.append(weights.amax(dim=1))
+                weights -= tops[-1].unsqueeze(1)
+            weights.exp2_()
+            # The last column is the sum over V.
+            torch.mm(weights, back, out=returned[rows])
+            d_into.addmm_(weights.t(), h / returned[rows, -1:])
+        total = returned[:, -1:]
+        own = weight.index_select(0, targets)
+        chosen = (hidden * own).sum(dim=1) + bias.index_select(0, targets)
+        log_total = total.squeeze(1).log()
+        if not bounded:
+            log_total = log_total + torch.cat(tops) / scale
+        d_weight, d_bias = d_into[:, :-1], d_into[:, -1]
+        ctx.save_for_backward(
+            returned[:, :-1] / total - own,
+            d_weight.index_add(0, targets, hidden, alpha=-1),
+            d_bias.index_add(0, targets, inputs[:, -1], alpha=-1),
+        )
+        return (log_total - chosen).sum()
 
     @staticmethod
     def backward(ctx: Any, sent: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_input, d_bias = ctx.saved_tensors
-        return d_hidden * sent, d_input.t() * sent, d_bias * sent, None
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        return d_hidden * sent, d_weight * sent, d_bias * sent, None

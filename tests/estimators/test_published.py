@@ -10,9 +10,9 @@ import torch
 from estbench import estimators
 from estbench.errors import UserError
 from estbench.estimators.base import Surrogate
+from estbench.estimators.published_statistic import element_gradients, element_variance
 from estbench.estimators.rebar import Rebar
 from estbench.meter.gradients import DrawGradients, Tape
-from estbench.meter.published import element_gradients, element_variance
 from estbench.models.discriminator import Discriminator
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward

@@ -26,7 +26,7 @@ def drawn(method: Relax, state: dict[str, Any], n: int, seed: int = 0) -> tuple[
 
 def objective(method: Relax, state: dict[str, Any], tape: Tape, surrogate: Surrogate) -> Tensor:
     """The mean squared norm of the draws, as a function of phi at fixed noise."""
-    learned = method._weights(surrogate.cache["sample"], state)
+    learned = method._weights(tiny().policy, surrogate.cache["sample"], state)
     parts = [
         Component("factor", learned.flatten(1)) if c.name == "factor" else c
         for c in surrogate.components

@@ -9,7 +9,8 @@ import torch
 
 from estbench.errors import UserError
 from estbench.models.discriminator import Discriminator
-from estbench.models.reward import FunctionReward, Reward
+from estbench.models.reward import FunctionReward, Reward, rollout_rewards
+from estbench.models.text_cnn import TextCNN
 
 TOKENS = torch.tensor([[0, 1, 0], [2, 2, 2], [4, 3, 1]])
 WEIGHTS = torch.nn.functional.one_hot(TOKENS, 5).float()
@@ -17,6 +18,20 @@ WEIGHTS = torch.nn.functional.one_hot(TOKENS, 5).float()
 
 def discriminator() -> Discriminator:
     return Discriminator(5).initialise(torch.Generator().manual_seed(0), 0.5)
+
+
+def text_cnn(vocabulary: int = 5, length: int = 3) -> TextCNN:
+    return TextCNN(vocabulary, length).initialise(torch.Generator().manual_seed(0))
+
+
+def rollouts(tokens: torch.Tensor, N: int) -> torch.Tensor:
+    """Completions ``[n, T - 1, N, T]`` of all prefixes by uniform tokens."""
+    n, T = tokens.shape
+    rng = torch.Generator().manual_seed(1)
+    completed = torch.randint(5, (n, T - 1, N, T), generator=rng)
+    for t in range(T - 1):
+        completed[:, t, :, : t + 1] = tokens[:, None, : t + 1]
+    return completed
 
 
 @pytest.mark.parametrize(
@@ -116,3 +131,50 @@ def test_a_function_is_a_reward() -> None:
     assert both.is_relaxed
     assert both.relaxed(WEIGHTS).tolist() == both(TOKENS).tolist()
     assert (both.hard_evals, both.relaxed_evals) == (3, 3)
+
+
+@pytest.mark.parametrize("transform", ["p", "log_p", "logit", "exp_p"])
+@pytest.mark.parametrize("make", [discriminator, text_cnn])
+def test_rollouts_have_the_rewards_of_their_sequences(make, transform: str) -> None:  # type: ignore[no-untyped-def]
+    reward = Reward(make(), transform)
+    completed = rollouts(TOKENS, 4)
+    found = reward.of_rollouts(TOKENS, completed)
+    assert found.shape == (3, 2, 4)
+    assert not found.requires_grad
+    assert (reward.hard_evals, reward.relaxed_evals) == (24, 0)
+    plain = reward(completed.reshape(-1, 3)).reshape(3, 2, 4)
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found, rollout_rewards(reward, TOKENS, completed))
+    if make is discriminator:
+        assert torch.equal(found, plain)
+
+
+def test_rollouts_have_rewards_where_the_reward_knows_nothing_of_them() -> None:
+    reward = FunctionReward(lambda tokens: tokens.sum(dim=1).float())
+    completed = rollouts(TOKENS, 4)
+    found = rollout_rewards(reward, TOKENS, completed)
+    assert torch.equal(found, completed.sum(dim=3).float())
+    assert reward.hard_evals == 24
+
+
+@pytest.mark.parametrize("n", [3, 4000])
+def test_the_text_cnn_is_one_reward_of_hard_and_relaxed_tokens(n: int) -> None:
+    reward = Reward(text_cnn(length=8))
+    tokens = torch.randint(5, (n, 8), generator=torch.Generator().manual_seed(0))
+    weights = torch.nn.functional.one_hot(tokens, 5).float().requires_grad_()
+    hard, relaxed = reward(tokens), reward.relaxed(weights)
+    assert not hard.requires_grad
+    torch.testing.assert_close(hard, relaxed, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(hard, reward(tokens))
+    relaxed.sum().backward()
+    assert weights.grad is not None
+    assert all(p.grad is None for p in reward.discriminator.parameters())
+    assert all(p.requires_grad for p in reward.discriminator.parameters())
+
+
+def test_rollouts_leave_the_discriminator_trainable() -> None:
+    model = text_cnn().train()
+    Reward(model).of_rollouts(TOKENS, rollouts(TOKENS, 2))
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())

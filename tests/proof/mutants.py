@@ -17,6 +17,17 @@ import pytest
 
 from estbench.estimators import base
 from estbench.estimators.base import Estimator
+from estbench.estimators.futures import FUTURES
+
+SIGN = "a flipped sign"
+UNDETACHED = "an un-detached term"
+SHARED = "noise shared across rows"
+REDRAWN = "b redrawn"
+STALE = "a stale policy"
+PREFIX = "off by one in the prefix"
+OTHER = "another"
+KINDS = (SIGN, UNDETACHED, SHARED, REDRAWN, STALE, PREFIX)
+"""Kinds of faults that every family is tried with."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +36,33 @@ class Mutant:
 
     Attributes:
       fault: What is wrong, in words.
+      kind: One of ``KINDS``, or another.
       room: The module.
       old: A piece of its text, which stands there exactly once.
       new: What stands there instead.
       estimators: Names of those that it spoils, each of which has to be found.
       rollouts: Rollouts a position that they are made with.
+      unseen: Whether the mean stays right, so that no test of bias can see it.
     """
 
     fault: str
+    kind: str
     room: str
     old: str
     new: str
     estimators: tuple[str, ...]
     rollouts: int = 0
+    unseen: bool = False
+
+
+def family(name: str) -> str:
+    """Return the family of an estimator."""
+    first, _, rest = name.partition("-")
+    if first == "rebar":
+        return f"REBAR, form {'A' if rest in FUTURES else 'B'}"
+    if first == "reinforce" and rest:
+        return "baselines and critics"
+    return {"reinforce": "score function", "rloo": "RLOO", "relax": "RELAX"}.get(first, "rollouts")
 
 
 def spoiled(mutant: Mutant, patch: pytest.MonkeyPatch) -> dict[str, Callable[[], Estimator]]:
@@ -81,17 +106,22 @@ def _maker(
     return lambda: factory(rollouts=rollouts)
 
 
+HALVED = "        from estbench.estimators.controls import _halved\n        with _halved(policy):\n"
+"""What puts a stale policy, its output layer halved, in the current one's place."""
+
 MUTANTS = [
     # REINFORCE and its baselines.
     Mutant(
         "flipped sign of the reward",
+        SIGN,
         "score_function",
         "weights = returns - baseline\n",
         "weights = baseline - returns\n",
-        ("reinforce", "reinforce-critic"),
+        ("reinforce", "reinforce-critic", "seqgan-rollouts"),
     ),
     Mutant(
         "baseline subtracted twice from the gradient's tokens of one position",
+        OTHER,
         "score_function",
         "weights = returns - baseline\n",
         "weights = returns - baseline\n        weights = weights * (1 + (tokens == 0))\n",
@@ -99,14 +129,16 @@ MUTANTS = [
     ),
     Mutant(
         "tokens are redrawn for the score",
+        REDRAWN,
         "score_function",
         "        chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
-        "        tokens = policy.sample_by(draws, choose_by_uniform(u['tokens'].flip(0)))\n"
+        "        tokens = policy.sample_from(u['tokens'].flip(0))\n"
         "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
-        ("reinforce",),
+        ("reinforce", "reinforce-ema", "seqgan-rollouts"),
     ),
     Mutant(
         "scores of the previous token's position",
+        PREFIX,
         "score_function",
         "        chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
         "        chosen = log_probs.roll(1, 1).gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
@@ -114,23 +146,47 @@ MUTANTS = [
     ),
     Mutant(
         "noise shared across rows",
+        SHARED,
         "score_function",
         'shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}\n'
         "        u = noise.uniforms(rng, draws, shapes, policy.dtype)\n",
         'shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}\n'
         "        u = noise.uniforms(rng, draws, shapes, policy.dtype)\n"
         '        u["tokens"] = u["tokens"][:1].expand_as(u["tokens"])\n',
-        ("reinforce",),
+        ("reinforce", "reinforce-constant"),
+        unseen=True,
+    ),
+    Mutant(
+        "tokens come from a stale policy",
+        STALE,
+        "score_function",
+        '        tokens = policy.sample_from(u["tokens"])\n'
+        "        returns, terminal = token_returns(state",
+        HALVED + '            tokens = policy.sample_from(u["tokens"])\n'
+        "        returns, terminal = token_returns(state",
+        ("reinforce", "reinforce-critic"),
+    ),
+    Mutant(
+        "a baseline is not detached, and log p grad B stays",
+        UNDETACHED,
+        "score_function",
+        "            components=components,\n",
+        "            components=components,\n"
+        "            pathwise=(chosen.detach() * (log_probs.exp() * log_probs).sum(2)).sum(1),\n",
+        ("reinforce", "reinforce-critic", "seqgan-rollouts"),
     ),
     Mutant(
         "the constant is tuned on the very draws that it is subtracted from",
+        OTHER,
         "score_function",
         '            (constant,) = self.coefficients.values(state["coefficients"])\n',
         "            constant = float(returns.mean())\n",
         ("reinforce-constant",),
+        unseen=True,
     ),
     Mutant(
         "the critic sees the token that it is a baseline for",
+        PREFIX,
         "baselines",
         'found: Tensor = mean + deviation * state["network"](features, tokens)',
         'found: Tensor = mean + deviation * state["network"](features.roll(-1, 1), tokens)',
@@ -138,21 +194,26 @@ MUTANTS = [
     ),
     Mutant(
         "the critic is never trained",
+        OTHER,
         "baselines",
         '            state["optimiser"].step()\n',
         "",
         ("reinforce-critic",),
+        unseen=True,
     ),
     Mutant(
         "the moving average learns the wrong sign",
+        SIGN,
         "baselines",
         '    return moments["sum"] / moments["weight"] if',
         '    return -moments["sum"] / moments["weight"] if',
         ("reinforce-ema",),
+        unseen=True,
     ),
     # Leave-one-out.
     Mutant(
         "divided by K, not K - 1",
+        OTHER,
         "score_function",
         "keepdim=True)) / (K - 1)",
         "keepdim=True)) / K",
@@ -160,6 +221,7 @@ MUTANTS = [
     ),
     Mutant(
         "mean over all groups",
+        OTHER,
         "score_function",
         "grouped.mean(dim=1, keepdim=True)",
         "grouped.mean(dim=(0, 1), keepdim=True)",
@@ -167,6 +229,7 @@ MUTANTS = [
     ),
     Mutant(
         "rows of other groups",
+        OTHER,
         "score_function",
         "tokens.reshape(draws, K, T),\n            terminal",
         "tokens.reshape(K, draws, T).transpose(0, 1),\n            terminal",
@@ -174,6 +237,7 @@ MUTANTS = [
     ),
     Mutant(
         "weights of other sequences",
+        OTHER,
         "score_function",
         "weights.reshape(draws, K * T),",
         "weights.flip(1).reshape(draws, K * T),",
@@ -181,15 +245,62 @@ MUTANTS = [
     ),
     Mutant(
         "noise shared inside a group",
+        SHARED,
         "score_function",
         "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n",
         "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n"
         '        u["tokens"] = u["tokens"][::2].repeat_interleave(2, dim=0)\n',
         ("rloo",),
     ),
+    Mutant(
+        "flipped sign of the leave-one-out weights",
+        SIGN,
+        "score_function",
+        "weights = (grouped - grouped.mean(dim=1, keepdim=True))",
+        "weights = (grouped.mean(dim=1, keepdim=True) - grouped)",
+        ("rloo",),
+    ),
+    Mutant(
+        "a group is redrawn for the score",
+        REDRAWN,
+        "score_function",
+        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))\n",
+        "        tokens = policy.sample_from(u['tokens'].flip(0))\n"
+        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))\n",
+        ("rloo",),
+    ),
+    Mutant(
+        "a group comes from a stale policy",
+        STALE,
+        "score_function",
+        "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n"
+        '        tokens = policy.sample_from(u["tokens"])\n',
+        "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n"
+        + HALVED
+        + '            tokens = policy.sample_from(u["tokens"])\n',
+        ("rloo",),
+    ),
+    Mutant(
+        "a group's scores are of the previous token's position",
+        PREFIX,
+        "score_function",
+        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))\n",
+        "        chosen = policy.log_probs(tokens).roll(1, 1).gather(2, tokens.unsqueeze(2))\n",
+        ("rloo",),
+    ),
+    Mutant(
+        "p itself is a weight, and is not detached",
+        UNDETACHED,
+        "score_function",
+        '            info={"baseline": float(terminal.mean())},\n',
+        '            info={"baseline": float(terminal.mean())},\n'
+        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1) / K,\n",
+        ("rloo",),
+    ),
     # Rollouts.
     Mutant(
         "rollouts reach back by one token",
+        PREFIX,
         "returns",
         'completed = policy.continue_from(tokens, noise["rollouts"])',
         'completed = policy.continue_from(tokens.roll(1, 1), noise["rollouts"])',
@@ -198,23 +309,54 @@ MUTANTS = [
     ),
     Mutant(
         "values belong to other sequences",
+        OTHER,
         "returns",
-        "values = reward(completed.reshape(-1, T)).reshape(n, T - 1, N).mean(dim=2)",
-        "values = reward(completed.reshape(-1, T)).reshape(N, T - 1, n).mean(dim=0).t()",
+        "values = rollout_rewards(reward, tokens, completed).mean(dim=2)",
+        "values = rollout_rewards(reward, tokens, completed).mean(dim=2).roll(1, 0)",
         ("seqgan-rollouts", "reinforce-ema"),
         rollouts=2,
     ),
     Mutant(
         "values are shifted by a position",
+        PREFIX,
         "returns",
-        "return cat([values, terminal.unsqueeze(1)], dim=1), terminal",
-        "return cat([terminal.unsqueeze(1), values], dim=1), terminal",
+        "cat([values, terminal.unsqueeze(1)], dim=1), terminal",
+        "cat([terminal.unsqueeze(1), values], dim=1), terminal",
         ("seqgan-rollouts", "rloo"),
+        rollouts=2,
+    ),
+    Mutant(
+        "all sequences are completed with the same noise",
+        SHARED,
+        "returns",
+        'continue_from(tokens, noise["rollouts"])',
+        'continue_from(tokens, noise["rollouts"][:1].expand_as(noise["rollouts"]))',
+        ("seqgan-rollouts",),
+        rollouts=2,
+    ),
+    Mutant(
+        "rollouts continue other sequences",
+        REDRAWN,
+        "returns",
+        'continue_from(tokens, noise["rollouts"])',
+        'continue_from(tokens.roll(1, 0), noise["rollouts"])',
+        ("seqgan-rollouts",),
+        rollouts=2,
+    ),
+    Mutant(
+        "rollouts follow a stale policy",
+        STALE,
+        "returns",
+        '    completed = policy.continue_from(tokens, noise["rollouts"])\n',
+        HALVED.replace("        ", "    ")
+        + '        completed = policy.continue_from(tokens, noise["rollouts"])\n',
+        ("seqgan-rollouts",),
         rollouts=2,
     ),
     # What REBAR and RELAX share.
     Mutant(
         "the control variate's score term has the wrong sign",
+        SIGN,
         "gumbel",
         "return (slope * share).scatter_add(-1, index, -value.unsqueeze(-1))",
         "return (slope * share).scatter_add(-1, index, value.unsqueeze(-1))",
@@ -222,6 +364,7 @@ MUTANTS = [
     ),
     Mutant(
         "the pathwise terms have the wrong sign",
+        SIGN,
         "gumbel",
         "return (slope * share).scatter_add(-1, index, -value.unsqueeze(-1))",
         "return (-slope * share).scatter_add(-1, index, -value.unsqueeze(-1))",
@@ -229,6 +372,7 @@ MUTANTS = [
     ),
     Mutant(
         "z~ does not depend on the parameters",
+        OTHER,
         "gumbel",
         "return (slope * share).scatter_add(-1, index, -value.unsqueeze(-1))",
         "return slope.scatter_add(-1, index, -value.unsqueeze(-1))",
@@ -236,6 +380,7 @@ MUTANTS = [
     ),
     Mutant(
         "the control variate's score is of another token",
+        OTHER,
         "gumbel",
         "return (slope * share).scatter_add(-1, index, -value.unsqueeze(-1))",
         "return (slope * share).scatter_add(-1, (index + 1) % z.shape[-1], -value.unsqueeze(-1))",
@@ -243,6 +388,7 @@ MUTANTS = [
     ),
     Mutant(
         "z~ is conditioned on another token",
+        REDRAWN,
         "gumbel",
         "    index = tokens.unsqueeze(-1)\n    log_e_b",
         "    index = (tokens.unsqueeze(-1) + 1) % log_probs.shape[-1]\n    log_e_b",
@@ -250,6 +396,7 @@ MUTANTS = [
     ),
     Mutant(
         "log-probabilities forgotten in z~",
+        OTHER,
         "gumbel",
         "    others = log_e - log_probs\n",
         "    others = log_e\n",
@@ -257,6 +404,7 @@ MUTANTS = [
     ),
     Mutant(
         "dz~/dl of the chosen token is 1",
+        OTHER,
         "gumbel",
         "return z, slope.scatter(-1, index, 0.0)",
         "return z, slope.scatter(-1, index, 1.0)",
@@ -264,21 +412,61 @@ MUTANTS = [
     ),
     Mutant(
         "the score term is multiplied by the relaxed token",
+        OTHER,
         "control",
         "    scores = one_hot(sample.tokens, sample.z.shape[-1], sample.z.dtype)\n",
         "    scores = sample.z.softmax(dim=-1)\n",
         ("rebar", "relax"),
     ),
     Mutant(
-        "z without the log-probabilities",
+        "z of the log-probabilities one position back",
+        PREFIX,
         "control",
         "        z = log_probs.detach() + gumbel\n",
         "        z = log_probs.detach().roll(1, 1) + gumbel\n",
-        ("relax-none",),
+        ("rebar", "relax-none"),
+    ),
+    Mutant(
+        "z is of noise that did not draw b",
+        REDRAWN,
+        "control",
+        "        z = log_probs.detach() + gumbel\n",
+        "        z = log_probs.detach() + gumbel.flip(0)\n",
+        ("rebar", "rebar-uniform", "relax"),
+    ),
+    Mutant(
+        "b comes from a stale policy",
+        STALE,
+        "control",
+        "        tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))\n",
+        HALVED + "            tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))\n",
+        ("rebar", "rebar-uniform", "relax"),
+    ),
+    Mutant(
+        "one Gumbel noise for all rows",
+        SHARED,
+        "control",
+        '        gumbel = noise.gumbel(u["gumbel"])\n',
+        '        gumbel = noise.gumbel(u["gumbel"][:1].expand_as(u["gumbel"]))\n',
+        ("rebar", "rebar-zeros", "relax"),
+        unseen=True,
+    ),
+    Mutant(
+        "c(z~) is not detached in the score term, and -log p grad c(z~) stays",
+        UNDETACHED,
+        "control",
+        "        return coupled_weights(value, slope, sample.z, tokens)\n",
+        "        index = tokens.unsqueeze(-1)\n"
+        "        share = (sample.z - sample.z.gather(-1, index)).clamp_max(0).exp()\n"
+        "        log_p = sample.log_probs.detach().gather(-1, index)\n"
+        "        weights = coupled_weights(value, slope, sample.z, tokens)\n"
+        "        return weights - log_p * slope * (1 - share)\n",
+        ("rebar", "rebar-uniform", "relax"),
     ),
     # REBAR alone.
     Mutant(
         "the soft future sees the hard token",
+        OTHER,
         "futures",
         "fed = torch.cat([hard[:, s - 1 : s], last, relaxed[:, s - 1 : s]], dim=1)",
         "fed = torch.cat([hard[:, s - 1 : s], last, hard[:, s - 1 : s]], dim=1)",
@@ -286,6 +474,7 @@ MUTANTS = [
     ),
     Mutant(
         "the future is the sample's own",
+        OTHER,
         "futures",
         "    context = torch.where(past, hard.unsqueeze(1), after)\n",
         "    context = hard.unsqueeze(1).expand(n, T, T, V)\n",
@@ -293,6 +482,7 @@ MUTANTS = [
     ),
     Mutant(
         "the prefix ends one token late",
+        PREFIX,
         "futures",
         "past = (position.unsqueeze(1) > position).view(1, T, T, 1)",
         "past = (position.unsqueeze(1) + 1 > position).view(1, T, T, 1)\n"
@@ -301,6 +491,7 @@ MUTANTS = [
     ),
     Mutant(
         "form B is fed hard tokens",
+        OTHER,
         "futures",
         "        rows.append(previous)\n",
         "        rows.append(previous)\n"
@@ -309,6 +500,7 @@ MUTANTS = [
     ),
     Mutant(
         "eta is that of the draws it multiplies",
+        OTHER,
         "rebar",
         '        coefficients = self.coefficients.values(state["coefficients"])\n'
         "        components",
@@ -318,31 +510,46 @@ MUTANTS = [
         "        )\n"
         "        components",
         ("rebar", "rebar-soft"),
+        unseen=True,
     ),
     Mutant(
         "the sibling is the sample itself",
+        OTHER,
         "rebar",
-        'sibling = policy.sample_by(n, choose_by_uniform(sample.uniforms["sibling"]))',
+        'sibling = policy.sample_from(sample.uniforms["sibling"])',
         "sibling = sample.tokens",
         ("rebar-sibling",),
+    ),
+    Mutant(
+        "the soft future's noise is not detached from z",
+        UNDETACHED,
+        "rebar",
+        "relaxed, self.future, sample.gumbel, temperature",
+        "relaxed, self.future, z - sample.log_probs.detach(), temperature",
+        ("rebar-soft",),
     ),
     # RELAX alone.
     Mutant(
         "phi is never trained",
+        OTHER,
         "relax",
         "        optimiser.step()\n",
         "",
         ("relax", "relax-rebar"),
+        unseen=True,
     ),
     Mutant(
         "phi is trained up, not down",
+        SIGN,
         "relax",
         "            parameter.grad = grad\n",
         "            parameter.grad = None if grad is None else -grad\n",
         ("relax",),
+        unseen=True,
     ),
     Mutant(
         "c_phi sees the hard token",
+        OTHER,
         "relax",
         "            (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)\n",
         "            (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)\n"
@@ -353,6 +560,7 @@ MUTANTS = [
     ),
     Mutant(
         "the slope is detached from the temperature",
+        OTHER,
         "relax",
         "            seen = (z / self.temperature).softmax(dim=-1)\n",
         "            seen = (z / self.temperature).softmax(dim=-1).detach() * (1 + 0 * z)\n",
@@ -360,17 +568,39 @@ MUTANTS = [
     ),
     Mutant(
         "c_phi sees the state that the token led to",
+        PREFIX,
         "relax",
-        'value = unit * state["network"](sample.features, sample.tokens, seen)',
-        'value = unit * state["network"](sample.features.roll(-1, 1), sample.tokens, seen)',
+        'state["network"](sample.features, sample.tokens, seen',
+        'state["network"](sample.features.roll(-1, 1), sample.tokens, seen',
         ("relax", "relax-independent"),
     ),
     Mutant(
+        "phi is trained through the value of c_phi alone",
+        OTHER,
+        "relax",
+        "        return value, slope\n",
+        "        return value, slope.detach()\n",
+        ("relax", "relax-independent"),
+        unseen=True,
+    ),
+    Mutant(
+        "the loss is a number",
+        OTHER,
+        "relax",
+        "loss = gradients.mean_squared_norm(surrogate, weights, None)\n",
+        "loss = gradients.mean_squared_norm(surrogate, weights, None)\n"
+        "        loss = loss.detach().requires_grad_()\n",
+        ("relax",),
+        unseen=True,
+    ),
+    Mutant(
         "c_phi is learned while it draws",
+        OTHER,
         "relax",
         '        controls = {"factor": learned.detach()}\n',
         '        controls = {"factor": learned.detach()}\n'
         '        update_moments(state["rewards"], sample.terminal)\n',
         ("relax",),
+        unseen=True,
     ),
 ]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from estbench import estimators
+from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.relax import Relax
 from estbench.models.policy import Policy
@@ -140,6 +144,135 @@ class DeadNetwork(Relax):
                 p.copy_(before[name])
 
 
+class WrongObjective(Relax):
+    """RELAX whose network sees the mean squared norm through ``seen``."""
+
+    @staticmethod
+    def seen(weights: Tensor) -> Tensor:
+        return weights
+
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        true = gradients.mean_squared_norm
+
+        def wrong(surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None) -> Tensor:
+            return self.changed(true(surrogate, self.seen(weights), pathwise))
+
+        with mock.patch.object(gradients, "mean_squared_norm", wrong):
+            super().adapt(policy, surrogate, gradients, state)
+
+    @staticmethod
+    def changed(loss: Tensor) -> Tensor:
+        return loss
+
+
+class DetachedLoss(WrongObjective):
+    """As with ``.item()``: the number is right, and its gradient 0."""
+
+    @staticmethod
+    def changed(loss: Tensor) -> Tensor:
+        return loss.detach().requires_grad_()
+
+
+class TwiceThroughTheWeights(WrongObjective):
+    """The weights' values are right, and their graph is there twice."""
+
+    @staticmethod
+    def seen(weights: Tensor) -> Tensor:
+        return 2 * weights - weights.detach()
+
+
+class NegatedLoss(WrongObjective):
+    @staticmethod
+    def changed(loss: Tensor) -> Tensor:
+        return -loss
+
+
+class HalfOfPhi(Relax):
+    """The weights carry c_phi and not its slope, as when training goes through ``values``."""
+
+    def _at(self, *given: Any) -> tuple[Tensor, Tensor]:
+        value, slope = super()._at(*given)
+        return value, slope.detach()
+
+
+class OneTensorDetached(Relax):
+    """One of the network's layers is seen as a constant, and moved by something else."""
+
+    def _at(self, *given: Any) -> tuple[Tensor, Tensor]:
+        middle = given[-1]["network"].middle
+        constant = {k: p.detach() for k, p in middle.named_parameters()}
+        shadow = lambda x: nn.functional.linear(x, **constant)  # noqa: E731
+        with mock.patch.object(middle, "forward", shadow):
+            return super()._at(*given)
+
+
+class OwnNetwork(Plain):
+    """A learned baseline as a user might train it: on the surrogate's own weights."""
+
+    info = replace(Plain.info, learned=("offset",))
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> State:
+        offset = torch.zeros((), dtype=policy.dtype, requires_grad=True)
+        return {"parts": [offset], "optimiser": torch.optim.SGD([offset], lr=0.05)}
+
+    def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
+        found = super().surrogate(policy, reward, draws, *rest)
+        return replace(found, weights=found.weights - rest[1]["parts"][0])
+
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        (offset,) = state["parts"]
+        loss = self.loss(gradients.mean_squared_norm(surrogate, surrogate.weights, None), offset)
+        (offset.grad,) = torch.autograd.grad(loss, [offset])
+        state["optimiser"].step()
+
+    def loss(self, squares: Tensor, offset: Tensor) -> Tensor:
+        return squares
+
+
+class OwnLogarithm(OwnNetwork):
+    """A function of it, and a penalty beside it: as good an objective."""
+
+    def loss(self, squares: Tensor, offset: Tensor) -> Tensor:
+        return 0.5 * squares.log() + 0.01 * offset**2
+
+
+class OwnByHand(OwnNetwork):
+    """A step without an optimiser: what it was meant to be cannot be seen."""
+
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        (offset,) = state["parts"]
+        loss = gradients.mean_squared_norm(surrogate, surrogate.weights, None)
+        (grad,) = torch.autograd.grad(loss, [offset])
+        with torch.no_grad():
+            offset -= 0.05 * grad
+
+
+class OwnTarget(OwnNetwork):
+    """Beside what is trained stands a copy that only follows it."""
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> State:
+        copy = torch.zeros((), dtype=policy.dtype, requires_grad=True)
+        return {**super().initial_state(policy, rng), "copy": copy}
+
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        return replace(found, weights=found.weights - 0.5 * given[-1]["copy"].detach())
+
+
+class OwnScaled(OwnNetwork):
+    def adapt(self, policy: Policy, surrogate: Surrogate, gradients: Any, state: State) -> None:
+        (offset,) = state["parts"]
+        offset.register_hook(lambda grad: 2 * grad)
+        super().adapt(policy, surrogate, gradients, state)
+
+
+class OwnDetached(OwnNetwork):
+    """It trains on a penalty alone, as if the squares were a constant."""
+
+    def loss(self, squares: Tensor, offset: Tensor) -> Tensor:
+        return squares.detach() + 0 * offset
+
+
 class LearnsToHarm(NeverTrained):
     def surrogate(self, policy: Policy, reward: Reward, draws: int, *rest: Any) -> Surrogate:
         found = Plain.surrogate(self, policy, reward, draws, *rest)
@@ -216,6 +349,13 @@ BROKEN: dict[str, tuple[Callable[[], Estimator], str]] = {
     "SecretLearner": (SecretLearner, "learns"),
     "NeverTrained": (NeverTrained, "learns"),
     "DeadNetwork": (DeadNetwork, "learns"),
+    "DetachedLoss": (DetachedLoss, "learned gradients"),
+    "TwiceThroughTheWeights": (TwiceThroughTheWeights, "learned gradients"),
+    "NegatedLoss": (NegatedLoss, "learned gradients"),
+    "HalfOfPhi": (HalfOfPhi, "learned gradients"),
+    "OneTensorDetached": (OneTensorDetached, "learned gradients"),
+    "OwnScaled": (OwnScaled, "learned gradients"),
+    "OwnDetached": (OwnDetached, "learned gradients"),
     "LearnsToHarm": (LearnsToHarm, "learning helps"),
     "Unguarded": (Unguarded, "extreme random numbers"),
     "LikesAToken": (LikesAToken, "constant reward"),
@@ -250,6 +390,37 @@ def test_a_pathwise_term_that_is_whole_passes() -> None:
 
     (found,) = conduct(Whole, ["pathwise terms"])
     assert found.kept is True, found
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            partial(make_by_name, name)
+            for name in estimators.names()
+            if "phi" in estimators.info(name).learned
+        ),
+        partial(make_by_name, "relax", rollouts=2),
+        partial(make_by_name, "relax-published@none"),
+        WrongObjective,
+        OwnNetwork,
+        OwnLogarithm,
+        OwnTarget,
+    ],
+    ids=lambda make: make().info.name if isinstance(make, partial) else make.__name__,
+)
+def test_what_is_trained_on_the_mean_squared_norm_receives_its_gradient(
+    make: Callable[[], Estimator],
+) -> None:
+    (found,) = conduct(make, ["learned gradients"])
+    assert found.kept is True, found
+
+
+def test_what_is_trained_on_anything_else_is_left_alone() -> None:
+    critic = partial(make_by_name, "reinforce-critic")
+    for make in (Plain, SecretLearner, critic, OwnByHand):
+        (found,) = conduct(make, ["learned gradients"])
+        assert found.kept is None, found
 
 
 def test_an_estimator_that_raises_is_a_finding_not_a_crash() -> None:

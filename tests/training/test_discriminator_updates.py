@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.models.discriminator import Discriminator
+from estbench.models.text_cnn import TextCNN
 from estbench.training.discriminator import (
     shuffled_rows,
     train_by_autograd,
@@ -220,3 +221,79 @@ def test_no_updates_change_nothing() -> None:
     assert math.isnan(loss)
     assert math.isnan(accuracy)
     close(model, before, 0)
+
+
+def text_cnn(seed: int = 0) -> tuple[TextCNN, torch.optim.Adam]:
+    model = TextCNN(8, 6, widths=(1, 2, 3), maps=(10, 10, 10)).initialise(rng(seed))
+    return model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+
+def two_laws(n: int) -> tuple[Tensor, Tensor]:
+    """Sequences that count upwards from anywhere, and uniform tokens."""
+    start = torch.randint(8, (n, 1), generator=rng(1))
+    return (start + torch.arange(6)) % 8, torch.randint(8, (n, 6), generator=rng(2))
+
+
+def test_the_text_cnn_learns_to_tell_two_laws() -> None:
+    model, optimiser = text_cnn()
+    real, fake = two_laws(400)
+    first = train_discriminator(model, optimiser, real, fake, 10, 32, rng(3))
+    train_discriminator(model, optimiser, real, fake, 200, 32, rng(4))
+    last = train_discriminator(model, optimiser, real, fake, 10, 32, rng(5))
+    assert last[0] < first[0] / 2
+    assert last[1] > 0.95
+    with torch.no_grad():
+        assert model(real).mean() > 1 > -1 > model(fake).mean()
+
+
+def test_the_text_cnns_updates_are_their_streams_alone() -> None:
+    real, fake = two_laws(100)
+    before = torch.get_rng_state()
+    (a, first), (b, second), (c, third) = text_cnn(), text_cnn(), text_cnn()
+    found = train_discriminator(a, first, real, fake, 5, 16, rng(3))
+    assert found == train_discriminator(b, second, real, fake, 5, 16, rng(3))
+    close(a, b, 0)
+    assert found != train_discriminator(c, third, real, fake, 5, 16, rng(4))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_objective_is_the_cross_entropy_with_dropout_and_the_penalty() -> None:
+    real, fake = (x[:9] for x in two_laws(9))
+    model, _ = text_cnn()
+    other = copy.deepcopy(model)
+    loss, _ = train_by_autograd(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), real[None], fake[None], rng(3)
+    )
+    logits = other.training_logits(torch.cat([real, fake]), rng(3))
+    p = logits.sigmoid()
+    entropy = -(p[:9].log().sum() + (1 - p[9:]).log().sum()) / 18
+    (entropy + other.penalty()).backward()
+    assert loss == pytest.approx(entropy.item(), rel=1e-5)
+    for mine, parameter in zip(model.parameters(), other.parameters(), strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(mine, parameter - 0.1 * parameter.grad, atol=1e-6, rtol=0)
+
+
+def test_dropout_without_a_stream_is_refused() -> None:
+    real, fake = two_laws(4)
+    with pytest.raises(TypeError, match="give rng"):
+        train_by_autograd(*text_cnn(), real[None], fake[None])
+
+
+def test_epochs_over_one_set_of_fakes_are_so_many_more_updates() -> None:
+    seen: list[Tensor] = []
+
+    class Listening(Discriminator):
+        def forward(self, sequences):  # type: ignore[no-untyped-def]
+            seen.append(sequences)
+            return super().forward(sequences)
+
+    model = Listening(50).initialise(rng())
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    real = torch.arange(24).unsqueeze(1)
+    fake = torch.arange(24, 48).unsqueeze(1)
+    train_discriminator(model, optimiser, real, fake, 3 * 24 // 8, 8, rng())
+    for epoch in range(3):
+        read = torch.cat([batch[8:] for batch in seen[3 * epoch : 3 * epoch + 3]])
+        assert sorted(read.flatten().tolist()) == list(range(24, 48))
+    assert not torch.equal(seen[0], seen[3])
