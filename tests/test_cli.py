@@ -77,6 +77,14 @@ BAD = [
     (["run", "--out", "bad.toml"], "cannot write to bad.toml (it is a file): give --out"),
     (["run", "--out", "bad.toml/x"], "cannot write to bad.toml/x (Not a directory)"),
     (["run", "reference.toml"], "results/reference/ is for committed sets"),
+    (["run", "--preset", "text", "--data", "none.txt"], "none.txt"),
+    (["run", "--preset", "text", "--data", "empty.txt"], "empty.txt"),
+    (["run", "--data", "bad.toml"], "--data is of no use to expressions-3"),
+    (["run", "--tasks", "oracle", "--oracle-weights", "bad.toml"], "bad.toml is no pickle"),
+    (["run", "--tasks", "oracle", "--vocabulary", "1"], "vocabulary = 1: an oracle's must be"),
+    (["run", "--vocabulary", "x"], 'unable to convert "x" into int'),
+    (["run", "--preset", "text", "--level", "word"], 'Choose from: "words", "characters"'),
+    (["run", "own.toml"], "[per_task.expressions-3] vocabulary: expressions-3 has no such choice"),
     (["report"], "DIR requires an argument"),
     (["report", "none"], "none"),
     (["list", "estimator"], 'Choose from: "estimators", "tasks", "presets"'),
@@ -88,6 +96,8 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_done(
     words: list[str], text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     Path("bad.toml").write_text('preset = "bench"\n[training]\nbatchs = 3\n')
+    Path("empty.txt").write_text("")
+    Path("own.toml").write_text('preset = "bench"\n[per_task.expressions-3]\nvocabulary = 3\n')
     Path("reference.toml").write_text('preset = "bench"\n')
     before = sorted(tmp_path.rglob("*"))
     assert main(words) == 2

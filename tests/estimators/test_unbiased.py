@@ -102,7 +102,12 @@ def test_the_mean_is_the_exact_gradient_on_expressions_in_float64(name: str) -> 
 
 
 BIASED = [
-    *(name for name, unbiased in DECLARED.items() if not unbiased),
+    *(
+        name
+        for name, unbiased in DECLARED.items()
+        # Its copy lags behind a policy that moves; here none does (see test_lagged).
+        if not unbiased and name != "seqgan-rollouts-lagged"
+    ),
     *(f"rebar-published@{fault}" for fault in ("sign", "redrawn", "joint")),
     *(f"relax-published@{fault}" for fault in ("sign", "redrawn", "joint")),
 ]
