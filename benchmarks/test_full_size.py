@@ -139,6 +139,55 @@ def test_step_with_rollouts(benchmark: Any, rates: Rates) -> None:
     note(benchmark, rates, *step_cost(V, T, BATCH, ROLLOUTS))
 
 
+@torch.no_grad()
+def rewards_as_commonly_written(policy: Generator, model: TextCNN, tokens: torch.Tensor) -> None:
+    """The same rewards by the loops that SeqGAN's ports have: a rollout and a prefix at a time.
+
+    Every continuation begins at the first token, tokens are drawn by ``torch.multinomial``, and
+    the discriminator convolves images of one channel, 64 sequences at a time.
+    """
+    images = [f.unsqueeze(1) for f in model.filters]
+
+    def judge(sequences: torch.Tensor) -> torch.Tensor:
+        embedded = torch.nn.functional.embedding(sequences, model.embedding).unsqueeze(1)
+        found = [torch.nn.functional.conv2d(embedded, f).squeeze(3).amax(dim=2) for f in images]
+        features = (torch.cat(found, dim=1) + model.bias).relu()
+        g, t = model.highway(features).chunk(2, dim=1)
+        mixed = t.sigmoid() * g.relu() + (1 - t.sigmoid()) * features
+        return model.output(mixed).softmax(dim=1)[:, 1]
+
+    rewards = torch.zeros(tokens.shape, device=tokens.device)
+    for _ in range(ROLLOUTS):
+        for known in range(1, T):
+            state, previous, rows = policy.initial_state(len(tokens)), None, []
+            for t in range(T):
+                log_probs, state = policy.step(previous, state)
+                drawn = torch.multinomial(log_probs.exp(), 1).squeeze(1)
+                previous = tokens[:, t] if t < known else drawn
+                rows.append(previous)
+            rewards[:, known - 1] += judge(torch.stack(rows, dim=1)) / ROLLOUTS
+        rewards[:, -1] += judge(tokens) / ROLLOUTS
+
+
+@pytest.mark.parametrize("how", ["ours", "as commonly written"])
+def test_rewards_of_a_step(benchmark: Any, how: str) -> None:
+    """Rollouts and rewards, which are all but .2 s of a step, both ways in one session."""
+    policy, model = generator(), discriminator()
+    reward, noise = Reward(model), rng(3)
+    tokens = policy.sample(BATCH, rng())
+
+    def ours() -> None:
+        uniforms = torch.rand(BATCH, ROLLOUTS, T - 1, T, generator=noise, device=DEVICE)
+        reward(tokens)
+        reward.of_rollouts(tokens, policy.continue_from(tokens, uniforms))
+
+    ways = {"ours": ours, "as commonly written": lambda: rewards_as_commonly_written(*given)}
+    given = (policy, model, tokens)
+    benchmark.group = "rollouts and rewards of a step"
+    rounds, warmup = (5, 1) if how == "ours" else (1, 0)
+    benchmark.pedantic(synchronised(ways[how]), rounds=rounds, warmup_rounds=warmup)
+
+
 @pytest.mark.parametrize("name", ["reinforce", "rloo", "rebar", "relax", "rebar-sibling"])
 def test_step_of(benchmark: Any, name: str) -> None:
     """Steps without rollouts, beside each other: what a control variate costs at V = 5000."""

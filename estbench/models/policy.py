@@ -142,8 +142,8 @@ def has_ended(tokens: Tensor, end: int) -> Tensor:
 
 def keep_ending(log_probs: Tensor, ended: Tensor, end: int) -> Tensor:
     """Return log-probabilities ``[..., V]`` that are certain of the end token where ``ended``."""
-    certain = torch.full_like(log_probs[(0,) * (log_probs.dim() - 1)], IMPOSSIBLE)
-    certain = certain.scatter(0, torch.tensor(end, device=certain.device), 0.0).detach()
+    certain = log_probs.new_full(log_probs.shape[-1:], IMPOSSIBLE)
+    certain[end] = 0.0
     return torch.where(ended.unsqueeze(-1), certain, log_probs)
 
 
