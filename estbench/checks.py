@@ -169,6 +169,9 @@ def _show(results: Sequence[CheckResult]) -> None:
         out.print(f"\n[bold]{escape(result.name)}[/bold]")
         for line in result.complaints():
             out.print(f"  {escape(line)}", highlight=False)
+    for result in results:
+        for line in result.remarks():
+            out.print(f"[dim]{escape(result.name)}: {escape(line)}[/dim]", highlight=False)
     margin = results[0].margin if results else 0.0
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "

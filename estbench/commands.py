@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from estbench import presets
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.fit import check_fit, refusals
 from estbench.validation import parse_seeds
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def experiment(
         wanted = presets.preset(preset or presets.DEFAULT, changes)
     wanted.check_names()
     _check_taken(wanted, given)
+    check_fit(wanted)
     if "reinforce" in wanted.estimators and COMPANION not in wanted.measured:
         wanted = dataclasses.replace(wanted, also_measured=(*wanted.also_measured, COMPANION))
     return wanted
@@ -134,6 +136,9 @@ def run(
         described = tasks.describe(task, wanted.training_for(task))
         if described:
             _say(described)
+    for task, reasons in refusals(wanted).items():
+        for name, reason in reasons.items():
+            _say(f"left out: {name} does not fit {task}: {reason}")
     summary = runner.Summary()
     try:
         with _terminable():

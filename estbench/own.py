@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.errors import UserError
-from estbench.estimators.base import Estimator, Surrogate
+from estbench.estimators.base import Direct, Estimator, Surrogate
 from estbench.models.policy import Policy
 from estbench.models.trees import State, flatten_rows, leaves, map_rows
 
@@ -298,8 +298,13 @@ def check_surrogate(
                 "hard ones only: embed them by weights @ table, or leave it out"
             ) from error
         raise
+    if isinstance(found, Direct):
+        _check_direct(name, found, policy, group)
+        return
     if not isinstance(found, Surrogate):
-        raise UserError(f"{name}: surrogate returned {type(found).__name__}, not a Surrogate")
+        raise UserError(
+            f"{name}: surrogate returned {type(found).__name__}, not a Surrogate or a Direct"
+        )
     shape = tuple(found.log_probs.shape)
     if len(shape) != 2 or shape[0] != ROWS:
         raise UserError(
@@ -329,6 +334,28 @@ def check_surrogate(
             f"{name}: log_probs do not depend on the policy's parameters: take them from "
             "policy.log_probs(tokens) or policy.trace(tokens), with gradients enabled"
         )
+
+
+def _check_direct(name: str, found: Direct, policy: Policy, group: int) -> None:
+    expected = {"tokens": (ROWS, group, policy.length), "rewards": (ROWS, group)}
+    for part, right in expected.items():
+        shape = tuple(getattr(found, part).shape)
+        if shape != right:
+            raise UserError(
+                f"{name}: {part} of {ROWS} draws of {group} (info.group) have shape {shape}: it "
+                f"must be {right}"
+            )
+    parameters = [(n, p) for n, p in policy.named_parameters() if p.requires_grad]
+    given = list(found.gradients(0, ROWS))
+    if found.draws != ROWS or len(given) != len(parameters):
+        raise UserError(
+            f"{name}: {found.draws} draws with gradients of {len(given)} tensors: it must be "
+            f"{ROWS} draws, and {len(parameters)} tensors as the policy has"
+        )
+    for (label, parameter), gradient in zip(parameters, given, strict=True):
+        shape, right = tuple(gradient.shape), (ROWS, *parameter.shape)
+        if shape != right:
+            raise UserError(f"{name}: gradients of {label} have shape {shape}: it must be {right}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
@@ -18,11 +18,14 @@ from estbench.models.policy import Policy
 
 __all__ = [
     "Component",
+    "Direct",
+    "Draws",
     "Estimator",
     "EstimatorInfo",
     "PerDrawGradients",
     "Reward",
     "Surrogate",
+    "TensorTerm",
     "check_name",
     "info",
     "make",
@@ -59,8 +62,12 @@ class EstimatorInfo:
         what is subtracted from the reward. Variances are compared at equal baseline.
       group: Sequences that make one draw.
       needs_relaxed_reward: Whether the reward must accept relaxed tokens.
+      straight_through: Whether its pathwise terms are differentiated by another Jacobian than
+        their own, on purpose; then finite differences say nothing about them.
       learned: What is tuned or trained on past draws.
-      hard_evals: Hard reward evaluations a draw, as a formula in T and N.
+      hard_evals: Hard reward evaluations a draw, as a formula in T, V and K (the group), and in n
+        where a call evaluates once for its n draws. Where it is "0", the rewards that draws report
+        may be those of their relaxed sequences.
       relaxed_evals: Relaxed reward evaluations a draw.
       source: Paper and equation.
       switches: What can be turned on and off by name: ``NAME@a+b`` has a and b alone, ``NAME@none``
@@ -76,6 +83,7 @@ class EstimatorInfo:
     baseline: str = "none"
     group: int = 1
     needs_relaxed_reward: bool = False
+    straight_through: bool = False
     learned: tuple[str, ...] = ()
     hard_evals: str = "1"
     relaxed_evals: str = "0"
@@ -102,6 +110,19 @@ class Component:
 
 
 @dataclass(frozen=True)
+class TensorTerm:
+    """A term whose coefficient differs from one of the policy's tensors to another.
+
+    Attributes:
+      component: The term.
+      coefficients: What multiplies it, by the parameter's name; 0 where a name is missing.
+    """
+
+    component: Component
+    coefficients: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Surrogate:
     """n draws of a gradient, as functions of the policy's parameters.
 
@@ -113,6 +134,8 @@ class Surrogate:
       tokens: The sequences drawn, int64 ``[n, K, T]``.
       rewards: Their rewards ``[n, K]``.
       components: The terms whose coefficients are tuned on past draws; empty where none is.
+      tensor_terms: Terms that are added with a coefficient for each of the policy's tensors; no
+        number has such a gradient, so that ``values`` knows nothing of them.
       info: Numbers worth showing, such as the coefficients used.
       cache: What ``adapt`` reads again.
     """
@@ -123,6 +146,7 @@ class Surrogate:
     rewards: Tensor
     pathwise: Tensor | None = None
     components: tuple[Component, ...] = ()
+    tensor_terms: tuple[TensorTerm, ...] = ()
     info: dict[str, float] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict)
 
@@ -133,11 +157,44 @@ class Surrogate:
         return score if self.pathwise is None else score + self.pathwise
 
 
+@dataclass(frozen=True)
+class Direct:
+    """n draws of a gradient that are no graph of the policy, made whole, some at a time.
+
+    Attributes:
+      draws: Their number n.
+      gradients: Maps (start, stop) to the draws from start up to stop: a tensor
+        ``[stop - start, *shape]`` for each of the policy's parameters that require gradients, in
+        their order. The same draws whenever it is asked, in whatever parts.
+      tokens: The sequences drawn, int64 ``[n, K, T]``.
+      rewards: Their rewards ``[n, K]``.
+      info: Numbers worth showing.
+      cache: What ``adapt`` reads again.
+    """
+
+    draws: int
+    gradients: Callable[[int, int], Sequence[Tensor]]
+    tokens: Tensor
+    rewards: Tensor
+    info: dict[str, float] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+Draws = Surrogate | Direct
+"""What an estimator's ``surrogate`` may return."""
+
+
 class PerDrawGradients(Protocol):
     """What training a learned part may ask of the draws that were just used."""
 
     def gram(self, surrogate: Surrogate, components: Sequence[Component]) -> Tensor:
         """Return inner products ``[n, k, k]`` between the draws' gradients of k components."""
+        ...
+
+    def gram_by_tensor(
+        self, surrogate: Surrogate, components: Sequence[Component]
+    ) -> dict[str, Tensor]:
+        """Return the same for each of the policy's tensors alone, by the parameter's name."""
         ...
 
     def mean_squared_norm(
@@ -167,18 +224,29 @@ class Estimator:
         draws: int,
         rng: torch.Generator,
         state: dict[str, Any],
-    ) -> Surrogate:
-        """Return ``draws`` independent draws."""
+    ) -> Draws:
+        """Return ``draws`` independent draws: a ``Surrogate``, or a ``Direct``."""
         raise NotImplementedError
+
+    def refusal(self, vocabulary: int, length: int) -> str:
+        """Return "" where the estimator fits a problem of V tokens and T positions.
+
+        Else one line with the number that says why, such as "all-action needs V T = 100,000
+        evaluations a draw, more than 20,000".
+        """
+        return ""
 
     def adapt(
         self,
         policy: Policy,
-        surrogate: Surrogate,
+        surrogate: Any,
         gradients: PerDrawGradients,
         state: dict[str, Any],
     ) -> None:
-        """Train what is learned on draws that have been used; changes ``state``."""
+        """Train what is learned on draws that have been used; changes ``state``.
+
+        ``surrogate`` is what this estimator's ``surrogate`` returned.
+        """
 
     def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
         """Return the same draws with the control variates left out and the constant tuned alone.

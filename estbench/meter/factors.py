@@ -9,7 +9,7 @@ an LSTM's two matrices) share the second Gram matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,15 @@ class Factors:
     def whole(self, picked: Tensor) -> list[Tensor]:
         """Return the whole gradients of some draws, ``[picked, *shape]`` for each parameter."""
         return [f.form(picked) for f in self.factors]
+
+    def tensor(self, index: int) -> Tensor:
+        """Return every draw's gradient of one parameter, ``[n, *shape]``."""
+        return self.factors[index].form(slice(None))
+
+    def plus(self, other: Factors, coefficients: Sequence[float]) -> Factors:
+        """Return these gradients plus others of the same tape, a coefficient for each parameter."""
+        triples = zip(self.factors, other.factors, coefficients, strict=True)
+        return Factors([_plus(a, b, c) for a, b, c in triples], self.draws)
 
     def sums(self) -> list[Tensor]:
         """Return the sum over all draws for each parameter."""
@@ -192,6 +201,21 @@ class Factors:
                 rows.append(_gram_by_form([f], self.draws)[:, 0, 0])
         return torch.stack(rows)
 
+    def gram_by_tensor(self, sets: Sequence[Factors]) -> list[Tensor]:
+        """Return inner products ``[n, k, k]`` between k sets, for each parameter alone."""
+        found = []
+        for i, f in enumerate(self.factors):
+            same = all(s.factors[i].d is not None for s in sets) and f.prefers_gram
+            if not same or len({_d(s.factors[i]).shape for s in sets}) > 1:
+                found.append(_gram_by_form([s.factors[i] for s in sets], self.draws))
+                continue
+            k, inputs = len(sets), f.input_gram()
+            m = inputs.shape[1]
+            d = torch.cat([_d(s.factors[i]) for s in sets], dim=1)
+            pairs = (d @ d.transpose(1, 2)).reshape(-1, k, m, k, m)
+            found.append((pairs * inputs[:, None, :, None]).sum(dim=(2, 4)))
+        return found
+
     def inner(self, other: Factors) -> Tensor:
         """Return ``[n]`` inner products with factors of the same inputs (the same tape)."""
         return self.gram([self, other])[:, 0, 1]
@@ -220,6 +244,17 @@ class Factors:
 def _d(factor: Factor) -> Tensor:
     assert factor.d is not None
     return factor.d
+
+
+def _plus(a: Factor, b: Factor, coefficient: float) -> Factor:
+    if not coefficient:
+        return a
+    if a.d is not None and b.d is not None and a.d.shape == b.d.shape:
+        # Of one tape, and reached by the same calls: the inputs are the same.
+        d = a.d + coefficient * b.d
+        return replace(a, d=d, key=(*a.key, *b.key, hash(coefficient)))
+    whole = a.form(slice(None)) + coefficient * b.form(slice(None))
+    return Factor(a.shape, whole=whole)
 
 
 def _input_gram(members: Sequence[Factor]) -> Tensor | None:

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from estbench.estimators.base import Component, Surrogate
+from estbench.estimators.base import Component, Direct, Draws, Surrogate
 from estbench.meter import loop
 from estbench.meter.attention import time_first
 from estbench.meter.factors import Factors, join
 from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
+from estbench.meter.streamed import GivenShapeError, Streamed
 from estbench.meter.taps import Declined, Tap
 
 __all__ = ["DrawGradients", "MeterError", "Tape"]
@@ -110,12 +111,12 @@ class Tape:
 
     def differentiate(
         self,
-        surrogate: Surrogate,
+        surrogate: Draws,
         check: bool = True,
         check_rows: bool = True,
         retain_graph: bool = False,
     ) -> DrawGradients:
-        """Return the gradients of a surrogate's draws.
+        """Return the gradients of a surrogate's draws, or those that are given as they are.
 
         Args:
           surrogate: Made while the tape was recording.
@@ -124,12 +125,21 @@ class Tape:
           check_rows: Compare three draws with autograd's on their own as well, which costs a
             second backward pass.
           retain_graph: Keep the graph, for ``gram`` or ``mean_squared_norm`` after this.
+
+        Raises:
+          MeterError: Gradients that are given are of other shapes than the parameters', or others
+            when they are asked for again.
         """
+        if isinstance(surrogate, Direct):
+            return self._given(surrogate, check and check_rows)
         if self.fault:
             return self._loop(surrogate)
         weights, pathwise = surrogate.weights.detach(), surrogate.pathwise
         # The loop, should it be needed, wants the graph as well.
-        found = self._backward(surrogate, weights, pathwise, retain_graph=retain_graph or check)
+        keep = retain_graph or check or bool(surrogate.tensor_terms)
+        found = self._with_terms(
+            surrogate, self._backward(surrogate, weights, pathwise, retain_graph=keep)
+        )
         if check:
             try:
                 self._check_sums(found)
@@ -171,6 +181,24 @@ class Tape:
                 matrix[:, i, :] *= component.scale.unsqueeze(1)
                 matrix[:, :, i] *= component.scale.unsqueeze(1)
         return matrix
+
+    def gram_by_tensor(
+        self, surrogate: Surrogate, components: Sequence[Component]
+    ) -> dict[str, Tensor]:
+        """See ``estbench.estimators.base.PerDrawGradients.gram_by_tensor``; the graph is kept."""
+        found: list[Tensor] | None = None
+        if self._covers(surrogate):
+            grads = [
+                self._backward(
+                    surrogate, c.weights.detach(), c.pathwise, retain_graph=True, with_sums=False
+                )
+                for c in components
+            ]
+            if not any(g.fault for g in grads):
+                found = grads[0].factors.gram_by_tensor([g.factors for g in grads])
+        if found is None:
+            found = loop.gram_by_tensor(surrogate, components, self.parameters)
+        return dict(zip(self.names, found, strict=True))
 
     def mean_squared_norm(
         self, surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None
@@ -231,6 +259,37 @@ class Tape:
         ]
         return DrawGradients(factors, sums, self.names, fault)
 
+    def _with_terms(self, surrogate: Surrogate, found: DrawGradients) -> DrawGradients:
+        """Return the gradients with the terms added that have a coefficient for each tensor."""
+        for term in surrogate.tensor_terms:
+            part = term.component
+            more = self._backward(
+                surrogate, part.weights.detach(), part.pathwise, retain_graph=True
+            )
+            if found.fault or more.fault:
+                return replace(found, fault=found.fault or more.fault)
+            c = [term.coefficients.get(name, 0.0) for name in self.names]
+            sums = [a + k * b for a, b, k in zip(found.sums, more.sums, c, strict=True)]
+            found = replace(found, factors=found.factors.plus(more.factors, c), sums=sums)
+        return found
+
+    def _given(self, draws: Direct, check_rows: bool) -> DrawGradients:
+        """Return gradients that are given whole; three draws are asked for once more."""
+        factors = Streamed(draws, self.parameters, self.names)
+        try:
+            found = DrawGradients(factors, factors.sums(), self.names)
+            if not check_rows:
+                return found
+            for i in sorted({0, draws.draws // 2, draws.draws - 1}):
+                among = factors.whole(torch.tensor([i]))
+                alone = draws.gradients(i, i + 1)
+                for name, a, b in zip(self.names, among, alone, strict=True):
+                    if not float((a - b).norm()) <= TOLERANCE * (float(b.norm()) + 1e-30):
+                        raise MeterError(f"{name}: draw {i} is another one when asked for alone")
+        except GivenShapeError as error:
+            raise MeterError(str(error)) from None
+        return found
+
     def _check_sums(self, found: DrawGradients) -> None:
         if found.fault:
             raise MeterError(found.fault)
@@ -260,11 +319,20 @@ class Tape:
         # them cancels, and what is left is not large beside that rounding.
         multiples = torch.tensor([1.0, -2.0, 4.0], dtype=surrogate.log_probs.dtype)[: len(picked)]
         device = surrogate.log_probs.device
-        total = (surrogate.values[picked.to(device)] * multiples.to(device)).sum()
-        # The graph is kept: if this disagrees, the loop needs it.
-        truth = torch.autograd.grad(
-            total, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+
+        def of(values: Tensor) -> tuple[Tensor, ...]:
+            total = (values[picked.to(device)] * multiples.to(device)).sum()
+            # The graph is kept: if this disagrees, the loop needs it.
+            return torch.autograd.grad(
+                total, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+
+        truth = of(surrogate.values)
+        for term in surrogate.tensor_terms:
+            part = term.component
+            more = of(replace(surrogate, weights=part.weights, pathwise=part.pathwise).values)
+            c = [term.coefficients.get(name, 0.0) for name in self.names]
+            truth = tuple(a + k * b for a, b, k in zip(truth, more, c, strict=True))
         whole = found.factors.whole(picked.to(device))
         for name, rows, b in zip(self.names, whole, truth, strict=True):
             a = torch.tensordot(multiples.to(device), rows, dims=1)
@@ -276,7 +344,7 @@ class Tape:
                 )
 
     def _loop(self, surrogate: Surrogate) -> DrawGradients:
-        whole = loop.gradients(surrogate, self.parameters)
+        whole = loop.gradients(surrogate, self.parameters, self.names)
         factors = Factors.direct(whole)
         return DrawGradients(factors, factors.sums(), self.names, self.fault)
 
@@ -317,6 +385,10 @@ class DrawGradients:
     def mean(self) -> list[Tensor]:
         """Return the mean gradient, a tensor for each parameter."""
         return [s / self.draws for s in self.sums]
+
+    def tensor(self, name: str) -> Tensor:
+        """Return every draw's gradient of one parameter, ``[n, *shape]``."""
+        return self.factors.tensor(self.names.index(name))
 
     def squared_norms(self) -> Tensor:
         """Return ``[n]`` squared norms."""

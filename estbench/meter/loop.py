@@ -9,17 +9,24 @@ from torch import Tensor
 
 from estbench.estimators.base import Component, Surrogate
 
-__all__ = ["gradients", "gram", "mean_squared_norm"]
+__all__ = ["gradients", "gram", "gram_by_tensor", "mean_squared_norm"]
 
 
-def gradients(surrogate: Surrogate, parameters: Sequence[Tensor]) -> list[Tensor]:
+def gradients(
+    surrogate: Surrogate, parameters: Sequence[Tensor], names: Sequence[str]
+) -> list[Tensor]:
     """Return the gradients of all draws, ``[n, *shape]`` for each parameter; the graph is kept."""
-    rows = [
-        torch.autograd.grad(
+    rows = []
+    for i, value in enumerate(surrogate.values):
+        row = torch.autograd.grad(
             value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        for value in surrogate.values
-    ]
+        for term in surrogate.tensor_terms:
+            part = term.component
+            more = _draw(surrogate, i, part.weights.detach(), part.pathwise, parameters)
+            factors = [term.coefficients.get(name, 0.0) for name in names]
+            row = tuple(a + c * b for a, b, c in zip(row, more, factors, strict=True))
+        rows.append(row)
     return [torch.stack(parts) for parts in zip(*rows, strict=True)]
 
 
@@ -33,6 +40,19 @@ def gram(
         stacked = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
         found.append(stacked @ stacked.t())
     return torch.stack(found)
+
+
+def gram_by_tensor(
+    surrogate: Surrogate, components: Sequence[Component], parameters: Sequence[Tensor]
+) -> list[Tensor]:
+    """See ``estbench.estimators.base.PerDrawGradients.gram_by_tensor``; the graph is kept."""
+    found: list[list[Tensor]] = [[] for _ in parameters]
+    for i in range(surrogate.log_probs.shape[0]):
+        rows = [_draw(surrogate, i, c.weights.detach(), c.pathwise, parameters) for c in components]
+        for tensor, parts in zip(found, zip(*rows, strict=True), strict=True):
+            stacked = torch.stack([part.flatten() for part in parts])
+            tensor.append(stacked @ stacked.t())
+    return [torch.stack(each) for each in found]
 
 
 def mean_squared_norm(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.estimators.base import Draws, Estimator, Reward, Surrogate
 from estbench.meter.cost import count_steps, sequences_at_once
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Moments, Reference
@@ -49,7 +49,7 @@ def measure(
     moments, without = Moments(reference, names), Moments(reference, names)
     hard, relaxed = reward.hard_evals, reward.relaxed_evals
     seconds, fault = 0.0, ""
-    surrogate: Surrogate | None = None
+    surrogate: Draws | None = None
     at_once = max(1, sequences_at_once(policy, CHUNK) // group)
     copies = [part for part in learned.values() if isinstance(part, Policy)]
     with count_steps(policy, *copies) as counted:
@@ -63,7 +63,9 @@ def measure(
             found = tape.differentiate(surrogate, check=first, retain_graph=True)
             fault = tape.fault
             moments.add(found)
-            plain = method.without_control(surrogate, learned)
+            plain = None
+            if isinstance(surrogate, Surrogate):
+                plain = method.without_control(surrogate, learned)
             if plain is not None:
                 without.add(tape.differentiate(plain, check=False), by_tensor=False)
     assert surrogate is not None

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator, EstimatorInfo
 from estbench.proof.conduct import ConductFinding, conduct
-from estbench.proof.judging import MARGIN, BiasFinding, Verdict, cases, judge, plan_for, verdict_on
+from estbench.proof.judging import (
+    MARGIN,
+    BiasFinding,
+    Verdict,
+    cases,
+    judge,
+    left_out,
+    plan_for,
+    verdict_on,
+)
+from estbench.proof.problems import PROBLEMS
 from estbench.proof.rules import RULES
 from estbench.proof.variance import VARIANCE_PROBLEMS, VarianceFinding, judge_variance
 
@@ -33,7 +43,11 @@ __all__ = [
 Make = Callable[[], Estimator]
 Finding = BiasFinding | ConductFinding | VarianceFinding | None
 
-CONTROL_FAMILIES = ("estbench.estimators.controls", "estbench.estimators.published")
+CONTROL_FAMILIES = (
+    "estbench.estimators.controls",
+    "estbench.estimators.coupled_controls",
+    "estbench.estimators.published",
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class CheckResult:
       conduct: Findings on its conduct.
       variance: The meter's variance beside the exact one, where there is one.
       seconds: What all of it took.
+      left_out: Problems that it does not fit, each with the reason.
     """
 
     info: EstimatorInfo
@@ -77,6 +92,7 @@ class CheckResult:
     conduct: list[ConductFinding] = field(default_factory=list)
     variance: list[VarianceFinding] = field(default_factory=list)
     seconds: float = 0.0
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -124,14 +140,22 @@ class CheckResult:
                 size = f"{look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
             head += f" (relative bias {size} on {worst.problem}, {worst.state})"
         if self.holds:
-            return f"{head}; everything that it declares holds"
-        return "\n".join([head, *(f"  {line}" for line in self.complaints())])
+            head += "; everything that it declares holds"
+            return "\n".join([head, *(f"  {line}" for line in self.remarks())])
+        return "\n".join([head, *(f"  {line}" for line in (*self.complaints(), *self.remarks()))])
 
     def frame(self) -> pd.DataFrame:
         """Return a row for every finding; see ``estbench.proof.records.as_frame``."""
         from estbench.proof.records import as_frame
 
         return as_frame([self])
+
+    def remarks(self) -> list[str]:
+        """Return what was not tried, a line each reason."""
+        reasons: dict[str, list[str]] = {}
+        for problem, reason in self.left_out.items():
+            reasons.setdefault(reason, []).append(problem)
+        return [f"not tried on {', '.join(names)}: {why}" for why, names in reasons.items()]
 
     def complaints(self) -> list[str]:
         """Return what does not hold, a line each."""
@@ -175,6 +199,7 @@ def units(
     found += [
         Unit(name, f"variance on {problem}", partial(judge_variance, make, problem))
         for problem in VARIANCE_PROBLEMS
+        if problem not in left_out(method, VARIANCE_PROBLEMS)
     ]
     return found
 
@@ -194,7 +219,7 @@ def started(make: Make, margin: float = MARGIN) -> CheckResult:
     """Return a result that holds nothing yet."""
     method = make()
     control = type(method).__module__ in CONTROL_FAMILIES and not method.info.unbiased
-    return CheckResult(method.info, margin, must_be_found=control)
+    return CheckResult(method.info, margin, must_be_found=control, left_out=left_out(method))
 
 
 def check_one(
@@ -209,7 +234,7 @@ def check_one(
 
 def in_order(result: CheckResult) -> CheckResult:
     """Sort findings as problems and rules stand in their tables, whatever order they came in."""
-    order = {case: i for i, case in enumerate(cases(_bare(result)))}
+    order = {case: i for i, case in enumerate(cases(_bare(result), list(PROBLEMS)))}
     result.bias.sort(key=lambda f: order.get((f.problem, f.state), len(order)))
     rules = list(RULES)
     result.conduct.sort(key=lambda f: rules.index(f.rule))

@@ -22,9 +22,10 @@ import estbench
 from estbench import plugins
 from estbench.estimators import info, make
 from estbench.experiment import Experiment
+from estbench.fit import refusals
 from estbench.meter.bias import Plan
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, BiasFinding, judge
-from estbench.proof.problems import expressions, tiny
+from estbench.proof.problems import SIZES, binary, expressions, tiny
 from estbench.store.atomic import StorageError, write_json
 
 __all__ = [
@@ -116,9 +117,12 @@ class Proof:
 def configurations(experiment: Experiment) -> list[Configuration]:
     """Return every configuration that an experiment measures or trains, once."""
     found: dict[Configuration, None] = {}
+    unfit = refusals(experiment)
     for task in experiment.tasks:
         settings = experiment.training_for(task)
         for name in experiment.measured:
+            if name in unfit.get(task, {}):
+                continue
             own = Configuration(name, settings.reward, settings.rollouts, settings.truncation)
             found[own] = None
     return list(found)
@@ -133,14 +137,24 @@ def prove(configuration: Configuration) -> Proof:
         return Proof(given, "declared biased", declared.why_biased, key)
     maker = partial(make, given.estimator, rollouts=given.rollouts)
     how = "trained" if declared.learned else "fresh"
-    tests: list[Callable[[Plan], BiasFinding]] = [
-        partial(judge, maker, tiny(torch.float32), "arbitrary" if declared.learned else "fresh"),
-        partial(judge, maker, expressions(torch.float32, given.reward), how),
-    ]
-    names = ("autoregressive", "expressions-3")
+    tests: dict[str, Callable[[Plan], BiasFinding]] = {
+        "autoregressive": partial(
+            judge, maker, tiny(torch.float32), "arbitrary" if declared.learned else "fresh"
+        ),
+        "expressions-3": partial(judge, maker, expressions(torch.float32, given.reward), how),
+    }
+    if maker().refusal(*SIZES["autoregressive"]):
+        tests["autoregressive-binary"] = partial(
+            judge, maker, binary(torch.float32), "arbitrary" if declared.learned else "fresh"
+        )
+    unfit = {name: maker().refusal(*SIZES[name]) for name in tests}
+    tests = {name: test for name, test in tests.items() if not unfit[name]}
+    if not tests:
+        detail = "; ".join(f"{name}: {reason}" for name, reason in unfit.items())
+        return Proof(given, "undecided", f"it fits no problem of the gate ({detail})", key)
     plan = Plan(first=FIRST, growth=GROWTH, looks=3, margin=MARGIN, alpha=ALPHA / 2, chunk=CHUNK)
     sizes = []
-    for name, test in zip(names, tests, strict=True):
+    for name, test in tests.items():
         found = test(plan)
         if found.result is None:
             return Proof(given, "undecided", f"{name}: {found.error}", key)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import BiasResult, Plan, bias_test
-from estbench.proof.problems import PROBLEMS, Problem, named
+from estbench.proof.problems import AUTOREGRESSIVE, SIZES, Problem, named, problems_for
 from estbench.proof.states import learned
 from estbench.proof.suspects import suspect
 from estbench.seeding import stream
@@ -28,6 +28,7 @@ __all__ = [
     "Verdict",
     "cases",
     "judge",
+    "left_out",
     "plan_for",
     "verdict_on",
 ]
@@ -66,15 +67,25 @@ def cases(method: Estimator, problems: Sequence[str] | None = None) -> list[tupl
 
     What learns is tried before it has learned and after; with coefficients and networks that are
     nowhere near what training would make of them ("arbitrary") on the autoregressive problem.
+    Problems that it does not fit are left out; see ``left_out``.
     """
     found = []
-    for name in problems or PROBLEMS:
+    unfit = left_out(method, problems)
+    for name in problems or problems_for(method):
+        if name in unfit:
+            continue
         found.append((name, "fresh"))
         if method.info.learned:
-            if name == "autoregressive":
+            if name in AUTOREGRESSIVE:
                 found.append((name, "arbitrary"))
             found.append((name, "trained"))
     return found
+
+
+def left_out(method: Estimator, problems: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the problems that an estimator does not fit, each with the reason in a line."""
+    reasons = {name: method.refusal(*SIZES[name]) for name in problems or problems_for(method)}
+    return {name: " ".join(reason.split()) for name, reason in reasons.items() if reason}
 
 
 def plan_for(margin: float, tests: int) -> Plan:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench import tasks
+from estbench.estimators.base import Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.exact import Exact, exact
 from estbench.models.discriminator import Discriminator
@@ -97,6 +98,14 @@ def tiny(dtype: torch.dtype = torch.float64) -> Problem:
 
 
 TINY_SEEDS = (1, 1)
+
+
+@cache
+def binary(dtype: torch.dtype = torch.float64) -> Problem:
+    """V = 2, T = 4: 16 sequences, an LSTM of 4 units, a smooth reward."""
+    policy = Generator(2, 4, embedding=4, hidden=4, dtype=torch.float64)
+    policy.initialise("normal", 0.7, rng(1))
+    return problem(policy.to(dtype), function_reward(2, 4, 1, dtype))
 
 
 HARDEST = 15.0
@@ -237,10 +246,40 @@ PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "categorical-quadratic": lambda: problem(*categorical("quadratic")),
     "categorical-rough": lambda: problem(*categorical("rough")),
     "autoregressive": tiny,
+    "autoregressive-binary": binary,
     "expressions-3": expressions,
     "expressions-3-float32": lambda: expressions(torch.float32),
 }
 """The problems that ``estbench check`` uses, by name, from the smallest to the largest."""
+
+AUTOREGRESSIVE = ("autoregressive", "autoregressive-binary")
+"""One of these is tried on an estimator, the first that it fits."""
+
+SIZES: Mapping[str, tuple[int, int]] = {
+    "bernoulli-.5-.45": (2, 1),
+    "bernoulli-.2-.45": (2, 1),
+    "bernoulli-.9-.45": (2, 1),
+    "three-bernoullis": (2, 3),
+    "three-bernoullis-rare": (2, 3),
+    "categorical-linear": (4, 1),
+    "categorical-quadratic": (4, 1),
+    "categorical-rough": (4, 1),
+    "autoregressive": (3, 3),
+    "autoregressive-binary": (2, 4),
+    "expressions-3": (5, 3),
+    "expressions-3-float32": (5, 3),
+}
+"""V and T of each problem, known before it is made."""
+
+
+def problems_for(method: Estimator) -> list[str]:
+    """Return the problems that an estimator is asked to fit.
+
+    The binary autoregressive one is for those that the larger one is too large for.
+    """
+    larger, smaller = AUTOREGRESSIVE
+    spare = larger if method.refusal(*SIZES[larger]) else smaller
+    return [name for name in PROBLEMS if name != spare]
 
 
 @cache

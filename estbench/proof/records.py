@@ -111,6 +111,7 @@ def as_document(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
             "holds": result.holds,
             "margin": result.margin,
             "complaints": result.complaints(),
+            "left_out": result.left_out,
             "bias": [dataclasses.asdict(f) for f in result.bias],
             "conduct": [dataclasses.asdict(f) for f in result.conduct],
             "variance": [dataclasses.asdict(f) for f in result.variance],

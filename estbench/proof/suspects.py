@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.estimators.base import Direct, Draws, Estimator, Reward, Surrogate
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem
@@ -42,9 +42,10 @@ class Part(Estimator):
         draws: int,
         rng: torch.Generator,
         state: dict[str, Any],
-    ) -> Surrogate:
+    ) -> Draws:
         """See ``Estimator.surrogate``."""
-        return self.keep(self.method.surrogate(policy, reward, draws, rng, state))
+        found = self.method.surrogate(policy, reward, draws, rng, state)
+        return found if isinstance(found, Direct) else self.keep(found)
 
 
 def suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Plan) -> str:
@@ -71,7 +72,9 @@ def suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Pla
         before = tried(make(), learned(make(), problem, "fresh"))
         if before.verdict == "unbiased":
             said.append(f"unbiased before anything was learned: suspect {_learned(method)}")
-    if sample.components:
+    if isinstance(sample, Direct):
+        pass  # a gradient that is given whole has no terms
+    elif sample.components:
         said += _components(method, sample, lambda part: tried(part, state))
     elif sample.pathwise is not None:
         alone = tried(Part(method, lambda s: replace(s, pathwise=None)), state)
@@ -111,7 +114,7 @@ def _keeping(*kept: int) -> Callable[[Surrogate], Surrogate]:
         weights = sum((part.weights for part in parts[1:]), parts[0].weights)
         paths = [part.pathwise for part in parts if part.pathwise is not None]
         pathwise = sum(paths[1:], paths[0]) if paths else None
-        return replace(whole, weights=weights, pathwise=pathwise)
+        return replace(whole, weights=weights, pathwise=pathwise, tensor_terms=())
 
     return keep
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.fit import refusals
 from estbench.runner.environment import environment
 from estbench.store import SCHEMA, Record, ResultSet
 
@@ -61,6 +62,7 @@ def manifest(experiment: Experiment, command: str) -> Record:
     return {
         "schema": SCHEMA,
         "experiment": experiment.as_dict(),
+        "refused": refusals(experiment),
         "environment": environment(),
         "command": command,
     }

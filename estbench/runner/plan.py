@@ -10,6 +10,7 @@ from typing import Any
 from estbench import plugins
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.fit import refusals
 from estbench.runner import jobs
 from estbench.runner.jobs import Job
 from estbench.runner.timing import rounds_due, state_seeds
@@ -139,6 +140,8 @@ def make_plan(
 ) -> Plan:
     """Compare an experiment with its result set; changes nothing on disk.
 
+    Estimators that do not fit a task are left out of it: they are rows of the report, not work.
+
     Args:
       experiment: What is wanted.
       results: Where it may be already.
@@ -149,12 +152,13 @@ def make_plan(
       UserError: A record was made with other settings.
     """
     planner = _Planner(experiment, results, retry_failed, warn)
-    plan = planner.plan
+    plan, unfit = planner.plan, refusals(experiment)
     for task, seed in planner.pairs():
-        for estimator in experiment.measured:
+        fitting = [name for name in experiment.measured if name not in unfit.get(task, {})]
+        for estimator in fitting:
             planner.look_up(planner.job("snapshots", task, estimator, seed), plan.measuring)
         for estimator in experiment.estimators:
-            if estimator != REFERENCE_ESTIMATOR:
+            if estimator != REFERENCE_ESTIMATOR and estimator in fitting:
                 planner.look_up(planner.job("run", task, estimator, seed), plan.training)
     needed = {(job.task, job.seed) for job in plan.measuring}
     # A timing round that does not exist yet needs the states of one seed a task, whichever.

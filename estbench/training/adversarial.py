@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from estbench.estimators import make
-from estbench.estimators.base import Surrogate
+from estbench.estimators.base import Draws
 from estbench.experiment import Experiment
 from estbench.meter.gradients import DrawGradients
 from estbench.meter.moments import total_variance
@@ -127,7 +127,7 @@ def sweep(count: int) -> list[float]:
 
 
 def step_metrics(
-    found: DrawGradients, surrogate: Surrogate, group: int, task: Task
+    found: DrawGradients, surrogate: Draws, group: int, task: Task
 ) -> dict[str, float]:
     """Return what the training batch itself says about the gradient.
 
@@ -151,7 +151,7 @@ def step_metrics(
 
 def output_bias_draws(found: DrawGradients) -> Tensor:
     """Return every draw's gradient of the generator's output bias, ``[n, V]``."""
-    return found.factors.factors[found.names.index("output.bias")].form(slice(None))
+    return found.tensor("output.bias")
 
 
 def _log(value: float) -> float:
