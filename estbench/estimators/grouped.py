@@ -1,0 +1,110 @@
+"""Groups whose rewards are compared with their own mean: GRPO and its kin, biased as published.
+
+The mean of a group holds each sequence's own reward, and a deviation depends on all of them. Where
+the mean is left as it is the gradient is scaled by (K - 1) / K; where rewards are divided by the
+deviation its direction is wrong too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from estbench import noise
+from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
+from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.models.policy import Policy
+
+__all__ = ["GroupRelative"]
+
+
+class GroupRelative(Estimator):
+    """g = 1/K sum_i (Q^i - mean) / scale S^i over a group of K.
+
+    Args:
+      name: Name in the catalogue.
+      group: Sequences K a draw, at least 2.
+      standardised: Whether the scale is the group's standard deviation (Shao et al. 2024, section
+        4.1.2), or 1.
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+      summary: One line for the catalogue.
+      source: Paper and equation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        group: int,
+        standardised: bool,
+        rollouts: int = 0,
+        summary: str = "",
+        source: str = "",
+    ) -> None:
+        self.standardised = standardised
+        self.rollouts = rollouts
+        why = f"the mean holds each sequence's own reward: ({group} - 1) / {group} of the gradient"
+        if standardised:
+            why = "rewards are divided by their own standard deviation"
+        self.info = EstimatorInfo(
+            name=name,
+            summary=summary,
+            source=source,
+            unbiased=False,
+            why_biased=why,
+            baseline="group mean",
+            group=group,
+            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+        )
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is a group."""
+        K, T = self.info.group, policy.length
+        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
+        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
+        tokens = policy.sample_from(u["tokens"])
+        returns, terminal = token_returns(policy, reward, tokens, u)
+        grouped = returns.reshape(draws, K, T)
+        weights = (grouped - grouped.mean(dim=1, keepdim=True)) / K
+        if self.standardised:
+            # Where all rewards are equal there is nothing to divide, and nothing to learn.
+            weights = weights / (grouped.std(dim=1, keepdim=True) + 1e-8)
+        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
+        return Surrogate(
+            chosen.reshape(draws, K * T),
+            weights.reshape(draws, K * T),
+            tokens.reshape(draws, K, T),
+            terminal.reshape(draws, K),
+            info={"baseline": float(terminal.mean())},
+        )
+
+
+def _group(name: str, group: int, standardised: bool, summary: str, source: str) -> None:
+    register(
+        partial(GroupRelative, name, group, standardised, summary=summary, source=source),
+    )
+
+
+_group("grpo", 8, True, "GRPO in groups of 8, without clipping", "Shao et al. 2024, section 4.1.2")
+_group(
+    "dr-grpo",
+    8,
+    False,
+    "Dr. GRPO in groups of 8: a group's mean, and no deviation",
+    "Liu et al. 2025, section 3.2",
+)
+_group(
+    "reinforce-standardised",
+    64,
+    True,
+    "REINFORCE with rewards standardised over batches of 64",
+    "common practice",
+)

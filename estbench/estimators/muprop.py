@@ -1,0 +1,134 @@
+"""MuProp: the reward's tangent at the policy's mean field as a control variate (Gu et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench import noise
+from estbench.estimators.base import (
+    Component,
+    Estimator,
+    EstimatorInfo,
+    PerDrawGradients,
+    Reward,
+    Surrogate,
+    register,
+)
+from estbench.estimators.coefficients import Coefficients
+from estbench.estimators.control import combine, without_control
+from estbench.estimators.futures import frozen
+from estbench.estimators.gumbel import one_hot
+from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.models.policy import Policy
+
+__all__ = ["MuProp", "tangent"]
+
+
+class MuProp(Estimator):
+    """g = sum_t [Q_t - b - eta G_t . (b_t - x_t)] S_t + eta sum_t G_t . grad p(. | s_t).
+
+    Gu et al. 2016, equation 4, on sequences: x is the mean field, each x_t the policy's
+    probabilities after it was fed x_{<t}, and G_t the derivative of f(x) in x_t, through all that
+    follows it as well. p(. | s_t) is at the sample's own hard prefix. x, f(x) and G depend on no
+    sample and serve all draws of a call, so that the paper's f(x) - G . x is a constant: it is part
+    of b, which is tuned together with eta on past draws. One relaxed evaluation a call (of a policy
+    with contexts, one for each of them).
+
+    Args:
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+    """
+
+    def __init__(self, rollouts: int = 0) -> None:
+        self.rollouts = rollouts
+        self.coefficients = Coefficients(("constant", "eta"))
+        self.info = EstimatorInfo(
+            name="muprop",
+            summary="MuProp: the reward's tangent at the mean field, with a tuned constant",
+            source="Gu et al. 2016, equation 4",
+            baseline="constant",
+            needs_relaxed_reward=True,
+            learned=("constant", "eta"),
+            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            relaxed_evals="1/n",
+        )
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """See ``Estimator.initial_state``."""
+        return {"coefficients": self.coefficients.initial_state()}
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is one sequence."""
+        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
+        u = noise.uniforms(rng, draws, shapes, policy.dtype)
+        tokens = policy.sample_from(u["tokens"])
+        returns, terminal = token_returns(policy, reward, tokens, u)
+        x, slope = (
+            part.repeat_interleave(draws // len(part), 0) for part in tangent(policy, reward)
+        )
+        log_probs = policy.log_probs(tokens)
+        scores = one_hot(tokens, policy.vocabulary, log_probs.dtype)
+        ahead = (slope * (scores - x)).sum(dim=2, keepdim=True)
+        control = slope * log_probs.detach().exp() - ahead * scores
+        earned = scores * returns.unsqueeze(2)
+        components = (
+            Component("score", earned.flatten(1), scale=None if self.rollouts else -terminal),
+            Component("constant", -scores.flatten(1)),
+            Component("eta", control.flatten(1)),
+        )
+        coefficients = self.coefficients.values(state["coefficients"])
+        return Surrogate(
+            log_probs.flatten(1),
+            combine(components, coefficients),
+            tokens.unsqueeze(1),
+            terminal.unsqueeze(1),
+            components=components,
+            info=dict(zip(self.coefficients.labels, coefficients, strict=True)),
+        )
+
+    def adapt(
+        self,
+        policy: Policy,
+        surrogate: Surrogate,
+        gradients: PerDrawGradients,
+        state: dict[str, Any],
+    ) -> None:
+        """See ``Estimator.adapt``."""
+        gram = gradients.gram(surrogate, surrogate.components)
+        self.coefficients.adapt(gram, state["coefficients"])
+
+    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+        """See ``Estimator.without_control``."""
+        return without_control(self.coefficients, surrogate, state["coefficients"])
+
+
+def tangent(policy: Policy, reward: Reward) -> tuple[Tensor, Tensor]:
+    """Return the mean field x ``[1, T, V]`` and df/dx_t ``[1, T, V]``, both without a graph.
+
+    A change of x_t moves the x after it too, as it is fed on. Of a policy that is conditioned on M
+    contexts, there are M of each.
+    """
+    count = 1 if policy.contexts is None else policy.contexts.count
+    with frozen(policy), torch.enable_grad():
+        state, previous = policy.initial_state(count), None
+        rows, moved = [], []
+        for _ in range(policy.length):
+            log_probs, state = policy.step(previous, state)
+            moved.append(torch.zeros_like(log_probs).requires_grad_())
+            previous = log_probs.exp() + moved[-1]
+            rows.append(previous)
+        x = torch.stack(rows, dim=1)
+        slopes = torch.autograd.grad(reward.relaxed(x).sum(), moved)
+    return x.detach(), torch.stack(slopes, dim=1)
+
+
+register(MuProp)
