@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["exponential", "gumbel", "uniform", "uniforms"]
+__all__ = ["exponential", "gumbel", "normal", "uniform", "uniforms"]
 
 
 def uniform(rng: torch.Generator, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -56,3 +56,9 @@ def exponential(u: Tensor) -> Tensor:
 def gumbel(u: Tensor) -> Tensor:
     """Return standard Gumbel numbers from uniforms, finite for every u in [0, 1)."""
     return -torch.log(exponential(u))
+
+
+def normal(u: Tensor) -> Tensor:
+    """Return standard normal numbers from uniforms, finite for every u in [0, 1]."""
+    info = torch.finfo(u.dtype)
+    return torch.special.ndtri(u.clamp(info.eps / 2, 1 - info.eps / 2))

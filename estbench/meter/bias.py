@@ -25,6 +25,8 @@ from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
 
+HOPELESS = 2.5  # margins that the noise of the last look's mean may have
+
 Verdict = Literal["unbiased", "biased", "undecided"]
 
 
@@ -73,7 +75,7 @@ class BiasResult:
 
     Attributes:
       verdict: "unbiased" (the upper limit is below the margin), "biased" (a test rejected), or
-        "undecided" (neither, after the last look).
+        "undecided" (neither, after the last look, or where there is no hope of either).
       found_by: The test that rejected, or "".
       looks: What each look saw; the last one decided.
       margin: Relative bias below which an estimator passes.
@@ -152,6 +154,11 @@ def bias_test(
             break
         if looks[-1].upper < plan.margin:
             verdict = "unbiased"
+            break
+        # What declares itself biased need not pass: it is not drawn from any longer where noise,
+        # spread over however many directions, would hide the margin at the last look as well.
+        at_last = math.sqrt(looks[-1].noise / planned[-1])
+        if not method.info.unbiased and at_last > HOPELESS * plan.margin:
             break
     return BiasResult(
         verdict,  # type: ignore[arg-type]

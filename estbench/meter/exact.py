@@ -8,29 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
 from estbench.estimators.base import Surrogate
 from estbench.meter.gradients import Tape
+from estbench.models.enumeration import LARGEST, enumerate_sequences
 from estbench.models.policy import Policy
 
 __all__ = ["LARGEST", "Exact", "enumerable", "enumerate_sequences", "exact"]
 
-LARGEST = 50_000  # sequences; above this a reference from many draws is cheaper
-
-
 def enumerable(policy: Policy) -> bool:
     """Return whether all V^T sequences can be listed."""
     return bool(policy.vocabulary**policy.length <= LARGEST)
-
-
-def enumerate_sequences(vocabulary: int, length: int) -> Tensor:
-    """Return all sequences, int64 ``[V^T, T]``, in lexicographic order."""
-    if vocabulary**length > LARGEST:
-        raise UserError(
-            f"{vocabulary}^{length} sequences cannot be enumerated; at most {LARGEST} are"
-        )
-    axes = [torch.arange(vocabulary)] * length
-    return torch.cartesian_prod(*axes).reshape(-1, length)
 
 
 @dataclass(frozen=True)

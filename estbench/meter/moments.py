@@ -19,15 +19,22 @@ from estbench.meter.gradients import DrawGradients
 __all__ = ["Moments", "total_variance"]
 
 Z95 = 1.959963984540054
+ROUNDING = 8.0  # times the precision: what of a squared norm is not told from nothing
 
 
 def total_variance(found: DrawGradients) -> float:
-    """Return tr Cov of one draw; NaN from fewer than two draws."""
+    """Return tr Cov of one draw; NaN from fewer than two draws, and 0 where there is no telling."""
     n = found.draws
     if n < 2:
         return math.nan
     mean_norm2 = sum(float((s.double() ** 2).sum()) for s in found.sums) / n**2
-    return (float(found.squared_norms().double().sum()) - n * mean_norm2) / (n - 1)
+    variance = (float(found.squared_norms().double().sum()) - n * mean_norm2) / (n - 1)
+    return 0.0 if abs(variance) < _rounding(found) * mean_norm2 else variance
+
+
+def _rounding(found: DrawGradients) -> float:
+    """Return the part of a squared norm that is rounding's."""
+    return ROUNDING * torch.finfo(found.sums[0].dtype).eps
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,17 @@ class Moments:
         self.sums = [torch.zeros_like(g) for g in reference.gradient]
         self.by_tensor = torch.zeros(len(names), dtype=torch.float64)
         self.distances: list[Tensor] = []
+        self.rounding = 0.0  # what of the distances' sum may be rounding's
 
     def add(self, found: DrawGradients, by_tensor: bool = True) -> None:
         """Add a batch of draws."""
         centre = [g.to(s.dtype) for g, s in zip(self.reference.gradient, found.sums, strict=True)]
         size = sum(float((g**2).sum()) for g in self.reference.gradient)
         norms, dots = found.squared_norms().double(), found.dots(centre).double()
-        self.distances.append((norms - 2 * dots + size).clamp_min(0).cpu())
+        # Draws that lie on the reference must not be told apart by how they are rounded.
+        distances, rounding = norms - 2 * dots + size, _rounding(found) * (norms + size)
+        self.distances.append(torch.where(distances < rounding, 0.0, distances).cpu())
+        self.rounding += float(rounding.sum())
         for total, part in zip(self.sums, found.sums, strict=True):
             total += part.double()
         if by_tensor:
@@ -91,12 +102,8 @@ class Moments:
         n = len(q)
         mean = [s / n for s in self.sums]
         gap2 = _squared_distance(mean, self.reference.gradient)
-        # Where every draw is the same, rounding would leave a little less than nothing.
-        variance = max((float(q.sum()) - n * gap2) / (n - 1), 0.0)
-        # The second term is the noise of the mean that is subtracted: all there is where every
-        # draw lies equally far from the truth (two outcomes of probability 1/2).
-        error = math.sqrt(float(q.var()) / n + 2 * (variance / n) ** 2)
-        spread = Z95 * error / variance if variance > 0 else math.nan
+        variance, error = self._variance(q, gap2)
+        spread = Z95 * error / variance if variance > 0 else 0.0
         true2 = self.reference.squared_norm
         noise = variance / n + self.reference.noise
         bias2 = gap2 - noise
@@ -109,8 +116,7 @@ class Moments:
         own2 = norm2 - variance / n
         if own2 > 0 and true2 > 0:
             cosine = max(-1.0, min(1.0, dot / math.sqrt(own2 * true2)))
-        mean_tensor2 = torch.tensor([float((m**2).sum()) for m in mean], dtype=torch.float64)
-        tensors = (self.by_tensor - n * mean_tensor2) / (n - 1)
+        tensors = self._variance_by_tensor(mean)
 
         def relative(value: float) -> float:
             return math.sqrt(max(value, 0.0) / true2) if true2 > 0 else math.nan
@@ -121,7 +127,7 @@ class Moments:
             "total_variance": variance,
             "variance_low": variance * math.exp(-spread),
             "variance_high": variance * math.exp(spread),
-            "kurtosis": float((q**2).mean() / q.mean() ** 2),
+            "kurtosis": float((q**2).mean() / q.mean() ** 2) if q.any() else math.nan,
             "relative_bias": relative(bias2),
             # Signed, so that a mean over seeds does not lean to one side.
             "relative_bias_squared": bias2 / true2 if true2 > 0 else math.nan,
@@ -133,6 +139,29 @@ class Moments:
             "gradient_norm": math.sqrt(true2) if true2 > 0 else math.nan,
             "by_tensor": dict(zip(self.names, tensors.tolist(), strict=True)),
         }
+
+    def mean_as_reference(self) -> Reference:
+        """Return the mean of the draws as a reference for others, with its noise."""
+        n, mean = self.draws, [s / self.draws for s in self.sums]
+        gap2 = _squared_distance(mean, self.reference.gradient)
+        return Reference(mean, self._variance(torch.cat(self.distances), gap2)[0] / n)
+
+    def _variance(self, q: Tensor, gap2: float) -> tuple[float, float]:
+        """Return the variance and its standard error, from squared distances q ``[n]``."""
+        n = len(q)
+        # Where every draw is the same, rounding would leave a little more or less than nothing.
+        variance = (float(q.sum()) - n * gap2) / (n - 1)
+        if variance <= self.rounding / n:
+            return 0.0, 0.0
+        # The second term is the noise of the mean that is subtracted: all there is where every
+        # draw lies equally far from the truth (two outcomes of probability 1/2).
+        return variance, math.sqrt(float(q.var()) / n + 2 * (variance / n) ** 2)
+
+    def _variance_by_tensor(self, mean: Sequence[Tensor]) -> Tensor:
+        """Return the variance of each parameter's gradient, for their means."""
+        n = self.draws
+        mean2 = torch.tensor([float((m**2).sum()) for m in mean], dtype=torch.float64)
+        return (self.by_tensor - n * mean2) / (n - 1)
 
 
 def _squared_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -76,7 +76,7 @@ def suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Pla
         pass  # a gradient that is given whole has no terms
     elif sample.components:
         said += _components(method, sample, lambda part: tried(part, state))
-    elif sample.pathwise is not None:
+    elif sample.pathwise is not None and bool(sample.weights.any()):
         alone = tried(Part(method, lambda s: replace(s, pathwise=None)), state)
         if alone.verdict == "unbiased":
             said.append("the score term alone is unbiased: suspect the pathwise terms")

@@ -54,8 +54,8 @@ class Handed(Estimator):
         sizes = [p.numel() for p in policy.parameters()]
 
         def gradients(start: int, stop: int) -> list[Tensor]:
-            parts = whole[start:stop].split(sizes, dim=1)
-            return [g.reshape(-1, *p.shape) for g, p in zip(parts, policy.parameters(), strict=True)]
+            parts = zip(whole[start:stop].split(sizes, dim=1), policy.parameters(), strict=True)
+            return [part.reshape(-1, *p.shape) for part, p in parts]
 
         return Direct(draws, gradients, made.tokens, made.rewards)
 

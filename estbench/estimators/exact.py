@@ -1,0 +1,87 @@
+"""The exact gradient, by listing every sequence: no noise, the floor of every comparison.
+
+    g = sum over all b of p(b) (f(b) - E f) grad log p(b)
+
+It is what the others estimate, wherever there are few enough sequences; elsewhere it refuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench.errors import UserError
+from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, register
+from estbench.models.enumeration import LARGEST, enumerate_sequences
+from estbench.models.policy import Policy
+
+__all__ = ["ExactGradient"]
+
+CHUNK = 2048  # sequences at a time
+
+
+@register
+class ExactGradient(Estimator):
+    """grad E f as a sum over all V^T sequences (Sutton et al. 2000, theorem 1, written out).
+
+    Every draw of a call is the same gradient, which is computed once, with V^T hard evaluations.
+    The sequences that it reports are drawn from the policy, for people to look at; their rewards
+    are among those evaluated.
+    """
+
+    info = EstimatorInfo(
+        name="exact",
+        summary="the exact gradient, a sum over all sequences: no variance, the floor of figures",
+        source="Sutton et al. 2000, theorem 1",
+        baseline="mean",
+        hard_evals="V^T / n",
+    )
+
+    def refusal(self, vocabulary: int, length: int) -> str:
+        """See ``Estimator.refusal``."""
+        if vocabulary**length <= LARGEST:
+            return ""
+        return f"exact lists V^T = {vocabulary}^{length} sequences, more than {LARGEST:,}"
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Direct:
+        """See ``Estimator.surrogate``; all draws are the same."""
+        if policy.contexts is not None:
+            raise UserError("exact lists sequences, and not those of a policy with contexts")
+        V, T = policy.vocabulary, policy.length
+        sequences = enumerate_sequences(V, T).to(policy.device)
+        parts = torch.split(sequences, CHUNK)
+        with torch.no_grad():
+            f = torch.cat([reward(part) for part in parts])
+            p = torch.cat([_log_p(policy, part) for part in parts]).double().exp()
+            p = p / p.sum()
+            # A constant has no gradient; without it rounding has less to cancel.
+            weights = (p * (f.double() - p @ f.double())).to(policy.dtype)
+        tokens = policy.sample(draws, rng)
+        place = V ** torch.arange(T - 1, -1, -1, device=tokens.device)
+        rewards = f[(tokens * place).sum(dim=1)]
+        parameters = [q for q in policy.parameters() if q.requires_grad]
+        gradient = [torch.zeros_like(q) for q in parameters]
+        with torch.enable_grad():
+            for part, weight in zip(parts, torch.split(weights, CHUNK), strict=True):
+                total = (_log_p(policy, part) * weight).sum()
+                found = torch.autograd.grad(total, parameters, materialize_grads=True)
+                gradient = [a + b for a, b in zip(gradient, found, strict=True)]
+
+        def gradients(start: int, stop: int) -> list[Tensor]:
+            return [g.unsqueeze(0).expand(stop - start, *g.shape) for g in gradient]
+
+        return Direct(draws, gradients, tokens.unsqueeze(1), rewards.unsqueeze(1))
+
+
+def _log_p(policy: Policy, sequences: Tensor) -> Tensor:
+    """Return log p(b) ``[n]`` of sequences ``[n, T]``."""
+    return policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))

@@ -1,0 +1,132 @@
+"""Gradients from the reward of policies with other parameters: no derivative is taken at all.
+
+    g = [f(b(theta + sigma e, u)) - f(b(theta - sigma e, u))] / (2 sigma) e
+
+with a random direction e over all parameters, both sequences b drawn by the same numbers u.
+Evolution strategies take e normal, SPSA takes signs. The mean is the gradient of the objective
+smoothed by sigma e: the antithetic pair leaves a bias of order sigma^2. The variance grows with the
+number of parameters, for one number is learned about all of them: what a derivative is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench import noise
+from estbench.errors import UserError
+from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, register
+from estbench.estimators.perturbed import sample_each
+from estbench.models.policy import Policy
+
+__all__ = ["Perturbation"]
+
+NUMBERS = 1 << 24  # of perturbed parameters at a time, 64 MB in float32
+SEEDS = 2**53
+
+
+class Perturbation(Estimator):
+    """Antithetic perturbation of all parameters, with common random numbers.
+
+    A draw is a pair of sequences. Directions are not kept but drawn again from their seeds.
+
+    Args:
+      name: Name in the catalogue.
+      law: "normal" or "signs".
+      scale: sigma, in the parameters' own unit.
+      summary: One line for the catalogue.
+      source: Paper and equation.
+    """
+
+    def __init__(self, name: str, law: str, scale: float, summary: str, source: str) -> None:
+        self.law = law
+        self.scale = scale
+        self.info = EstimatorInfo(
+            name=name,
+            summary=summary,
+            source=source,
+            unbiased=False,
+            why_biased=f"it is the gradient of the objective smoothed over {scale:g}",
+            group=2,
+            hard_evals="2",
+        )
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Direct:
+        """See ``Estimator.surrogate``; a draw is two sequences, of the policies on either side."""
+        if policy.contexts is not None:
+            raise UserError(f"{self.info.name} does not perturb policies with contexts")
+        T = policy.length
+        # Double precision: single has so few numbers that two draws would share a seed.
+        u = noise.uniform(rng, (draws, T + 1), torch.float64)
+        seeds = (u[:, 0] * SEEDS).long().tolist()
+        uniforms = u[:, 1:].to(policy.dtype)
+        parameters = [p.detach() for p in policy.parameters() if p.requires_grad]
+        size = max(1, NUMBERS // sum(p.numel() for p in parameters))
+        pairs = []
+        for start in range(0, draws, size):
+            stop = min(start + size, draws)
+            moves = self._directions(seeds[start:stop], parameters)
+            sides = []
+            for sign in (1, -1):
+                moved = [
+                    p.unsqueeze(0) + sign * self.scale * e
+                    for p, e in zip(parameters, moves, strict=True)
+                ]
+                sides.append(sample_each(policy, moved, uniforms[start:stop]))
+            pairs.append(torch.stack(sides, dim=1))
+        tokens = torch.cat(pairs)
+        rewards = reward(tokens.flatten(0, 1)).reshape(draws, 2)
+        slopes = (rewards[:, 0] - rewards[:, 1]) / (2 * self.scale)
+
+        def gradients(start: int, stop: int) -> list[Tensor]:
+            moves = self._directions(seeds[start:stop], parameters)
+            each = slopes[start:stop].to(policy.dtype)
+            return [e * each.reshape(-1, *[1] * (e.dim() - 1)) for e in moves]
+
+        return Direct(draws, gradients, tokens, rewards)
+
+    def _directions(self, seeds: Sequence[int], parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return the directions of some draws, ``[n, *shape]`` for each parameter."""
+        sizes = [p.numel() for p in parameters]
+        first = parameters[0]
+        generator = torch.Generator(device=first.device)
+        rows = [
+            noise.uniform(generator.manual_seed(seed), (sum(sizes),), first.dtype) for seed in seeds
+        ]
+        u = torch.stack(rows)
+        e = torch.where(u < 0.5, -1.0, 1.0).to(u) if self.law == "signs" else noise.normal(u)
+        parts = zip(e.split(sizes, dim=1), parameters, strict=True)
+        return [part.reshape(-1, *p.shape) for part, p in parts]
+
+
+def _perturbation(name: str, law: str, scale: float, summary: str, source: str) -> None:
+    def factory() -> Estimator:
+        return Perturbation(name, law, scale, summary, source)
+
+    register(factory)
+
+
+_perturbation(
+    "evolution-strategies",
+    "normal",
+    0.1,
+    "the reward's slope between two policies, along a normal direction over all parameters",
+    "Salimans et al. 2017, algorithm 1; antithetic as in section 2.1",
+)
+_perturbation(
+    "spsa",
+    "signs",
+    0.1,
+    "the reward's slope between two policies, all parameters moved by the same amount",
+    "Spall 1992, equation 2.2",
+)
