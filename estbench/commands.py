@@ -117,11 +117,14 @@ def run(
     workers: int | None,
     retry_failed: bool = False,
     gate: bool = True,
+    live: bool = True,
+    tensorboard: bool = False,
 ) -> int:
     """Run an experiment, report on it, and say what became of it; return the exit code.
 
     Nothing is run unless every estimator that declares itself unbiased is proven to be, or ``gate``
-    is False; then the report marks those that are not.
+    is False; then the report marks those that are not. With ``live`` the report is made anew while
+    runs end; with ``tensorboard`` they also write event files.
     """
     from estbench import runner, tasks
     from estbench.runner.environment import check_device, worker_count
@@ -151,6 +154,8 @@ def run(
                 summary=summary,
                 retry_failed=retry_failed,
                 prove=partial(_proofs, wanted, workers, gate),
+                live=live,
+                tensorboard=tensorboard,
             )
             if not summary.made:
                 _say(f"nothing to do: {directory} holds all of this already")
@@ -202,12 +207,17 @@ def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]
     return [proof.as_dict() for proof in proofs]
 
 
-def report(directory: Path) -> int:
+def report(directory: Path, *, latex: bool = False, tensorboard: bool = False) -> int:
     """Report on a result set; return the exit code."""
     from estbench.store import StorageError
 
+    if tensorboard:
+        from estbench.runner.events import export
+
+        count = export(directory)
+        _say(f"wrote event files of {count} runs to {directory / 'tensorboard'}")
     try:
-        _report(directory)
+        _report(directory, latex=latex)
     except StorageError as error:
         _say(f"estbench: {error}")
         return 1
@@ -266,18 +276,20 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _report(directory: Path) -> None:
+def _report(directory: Path, *, latex: bool = False) -> None:
     from estbench import report
     from estbench.store import StorageError
 
     try:
-        report.build(directory)
+        paths = report.build(directory, latex=latex)
     except OSError as error:
         if error.errno in DISK:
             where = error.filename or directory
             raise StorageError(f"cannot write {where}: {error.strerror}") from None
         raise
     report.print_summary(directory, console())
+    for path in paths.latex:
+        _say(f"wrote {path}")
 
 
 def console() -> Console:

@@ -47,7 +47,8 @@ class Recorded:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     fake = Recorded()
     monkeypatch.setattr(runner, "run_experiment", fake.run_experiment)
-    monkeypatch.setattr(report, "build", lambda directory: None)
+    made = report.ReportPaths(Path("report.html"), (), ())
+    monkeypatch.setattr(report, "build", lambda directory, latex=False: made)
     monkeypatch.setattr(report, "print_summary", lambda directory, console: None)
     return fake
 
@@ -87,6 +88,12 @@ BAD = [
     (["run", "own.toml"], "[per_task.expressions-3] vocabulary: expressions-3 has no such choice"),
     (["report"], "DIR requires an argument"),
     (["report", "none"], "none"),
+    (["report", "none", "--tensorboard"], "none"),
+    (["compare"], "A requires an argument"),
+    (["compare", "none"], "B requires an argument"),
+    (["compare", "none", "none2"], "no result set at none: not a folder"),
+    (["compare", "none", "none2", "--margin", ".9"], "margin 0.9: must be from 1 to 100"),
+    (["compare", "none", "none2", "--fail-on-wrose"], "Did you mean --fail-on-worse?"),
     (["list", "estimator"], 'Choose from: "estimators", "tasks", "presets"'),
 ]
 
@@ -150,6 +157,15 @@ def test_what_is_typed_wins(recorded: Recorded) -> None:
     assert recorded.directory == Path("results/mine")
 
 
+def test_the_report_is_live_and_event_files_are_not_written_unless_asked(
+    recorded: Recorded,
+) -> None:
+    assert main(["run"]) == 0
+    assert (recorded.options["live"], recorded.options["tensorboard"]) == (True, False)
+    assert main(["run", "--no-live"]) == 0
+    assert recorded.options["live"] is False
+
+
 def test_reinforce_brings_the_one_with_a_baseline_and_says_why(
     recorded: Recorded, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,7 +217,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(
     assert len(lines) == 1
     assert "No space left on device; make room" in lines[0]
 
-    def build(directory: Path) -> None:
+    def build(directory: Path, latex: bool = False) -> None:
         raise OSError(28, "No space left on device", "report.html")
 
     monkeypatch.setattr(report, "build", build)

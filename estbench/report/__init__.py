@@ -25,22 +25,27 @@ class ReportPaths:
       page: report.html.
       tables: The files of tables/.
       figures: The SVG files of figures/; a PNG and a CSV of the same name lie beside each.
+      latex: The LaTeX tables, where they were asked for.
     """
 
     page: Path
     tables: tuple[Path, ...]
     figures: tuple[Path, ...]
+    latex: tuple[Path, ...] = ()
 
 
-def build(directory: Path | str) -> ReportPaths:
+def build(directory: Path | str, *, latex: bool = False) -> ReportPaths:
     """Write tables/, figures/ and report.html of the result set in `directory`.
+
+    Args:
+      latex: Write tables/*.tex too. Once there, they are written anew with every report.
 
     Raises:
       UserError: There is no result set, nothing in it yet, or a record is damaged.
     """
     from estbench.report.building import build_report
 
-    return build_report(Path(directory))
+    return build_report(Path(directory), latex=latex)
 
 
 def summary(directory: Path | str) -> pd.DataFrame:

@@ -10,11 +10,13 @@ from estbench.report import ReportPaths
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures import draw_all
 from estbench.report.labels import report_on
+from estbench.report.latex import NAMES, write_latex
 from estbench.report.page import render
 from estbench.report.records import load
 from estbench.report.summaries import summary_frame
 from estbench.report.tables import write_tables
 from estbench.store import ResultSet
+from estbench.store.atomic import write_bytes
 
 __all__ = ["build_report", "load_comparisons"]
 
@@ -26,7 +28,7 @@ def load_comparisons(directory: Path) -> Comparisons:
     return Comparisons(results)
 
 
-def build_report(directory: Path) -> ReportPaths:
+def build_report(directory: Path, *, latex: bool = False) -> ReportPaths:
     """Write the whole report of the result set in `directory`; see `estbench.report.build`."""
     comparisons = load_comparisons(directory)
     try:
@@ -38,12 +40,16 @@ def build_report(directory: Path) -> ReportPaths:
             for drawn, _ in figures
         }
         _write_captions(directory / "figures", captions)
+        # Tables of an earlier report must not outlive its numbers.
+        wanted = latex or any((directory / "tables" / name).exists() for name in NAMES)
+        papers = write_latex(comparisons, directory / "tables") if wanted else []
         page = directory / "report.html"
-        page.write_text(render(comparisons, figures, summary, tables), encoding="utf-8")
+        # Whole or not at all: it may be open in a browser while a run goes on.
+        write_bytes(page, render(comparisons, figures, summary, tables).encode())
     except OSError as error:
         raise UserError(f"cannot write the report in {directory}: {error}") from None
     drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for drawn, _ in figures)
-    return ReportPaths(page, tuple(tables), drawings)
+    return ReportPaths(page, tuple(tables), drawings, tuple(papers))
 
 
 def _write_captions(folder: Path, captions: dict[str, dict[str, str]]) -> None:

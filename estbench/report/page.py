@@ -1,36 +1,38 @@
-"""report.html: one file that opens offline, from findings, figures, tables and the manifest."""
+"""report.html: one file that opens offline, from findings, figures, tables and the manifest.
+
+It reads without JavaScript. One script, allowed by its hash, adds what needs one: hiding
+estimators, sorting tables.
+"""
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from estbench.fit import REFUSED
+from estbench.report.cells import Table, table_of
+from estbench.report.citations import citations
 from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
 from estbench.report.figures import Drawn
 from estbench.report.findings import task_findings
-from estbench.report.formatting import clean, quantity, seconds
-from estbench.report.labels import estimator_facts
+from estbench.report.formatting import clean, seconds
+from estbench.report.labels import EstimatorFacts, estimator_facts
+from estbench.report.provenance import command_text, digests, flat, settings_key
 from estbench.report.records import Results
 from estbench.report.statistics import ENOUGH_SEEDS
-from estbench.report.style import dark_variables, light_variables
-from estbench.report.svg import inline
+from estbench.report.style import dark_variables, light_variables, look
+from estbench.report.svg import Drawings, swatch
 from estbench.report.verdicts import caveats, verdicts
 
 __all__ = ["render"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text."""
-
-    heads: list[str]
-    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,33 @@ class GridRow:
     estimator: str
     dots: str
     said: str
-    measured: str
+    finished: int
+    measured: int
     time: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An estimator of the page: what is known of it, a sample of its line, and its part."""
+
+    name: str
+    facts: EstimatorFacts
+    swatch: str
+    is_reference: bool
+
+
+SHOWN_SAMPLES = 8
+TEXTS = ("text",)  # numbers of tokens say nothing to a reader
+LONG = 60  # rows; a longer table of a figure's data stays in its file
+_SAID = ("name", "description", "tasks", "estimators", "seeds")
 
 
 def render(
     comparisons: Comparisons,
     figures: Iterable[tuple[Drawn, str]],
     summary: pd.DataFrame,
-    tables: Iterable[Path],
+    tables: Sequence[Path],
 ) -> str:
     """Return the page.
 
@@ -60,6 +80,7 @@ def render(
       tables: The files of tables/, to be linked.
     """
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("estbench.report"),
@@ -72,28 +93,38 @@ def render(
     manifest = results.manifest
     experiment: Mapping[str, Any] = manifest.get("experiment") or {}
     names = results.estimators(pd.concat([results.runs[["estimator"]], _measured(results)]))
-    from markupsafe import Markup
-
+    # Drawings, samples of lines and the script are the only markup that is not escaped: matplotlib
+    # and this package made them, and what comes from data is in them as outlines of letters or in
+    # attributes, escaped there.
+    drawings = Drawings()
     shown = [
-        # The drawing is the only markup that is not escaped: matplotlib made it, and what comes
-        # from data is in it as outlines of letters; its alternative text is escaped there.
         {
             "drawn": drawn,
-            "svg": Markup(inline(svg, drawn.name, drawn.alt)),
+            "svg": Markup(drawings.inline(svg, drawn.alt)),
             "table": _numbers(drawn),
         }
         for drawn, svg in figures
     ]
+    script = resources.files("estbench.report").joinpath("templates/report.js").read_text("utf-8")
     light = {name: colour for colour, name in light_variables().items()}
     dark = {light_variables()[colour]: value for colour, value in dark_variables().items()}
     return environment.get_template("report.html.j2").render(
         title=clean(experiment.get("name") or results.directory.resolve().name, 80),
         description=clean(experiment.get("description") or ""),
         tasks=results.tasks,
-        estimators=[(name, estimator_facts(name)) for name in names],
+        estimators=[
+            Shown(
+                name,
+                estimator_facts(name),
+                Markup(swatch(look(name))),
+                name in _references(comparisons, names),
+            )
+            for name in names
+        ],
         seeds=int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique())),
         caveats=caveats(comparisons),
         verdicts=verdicts(comparisons),
+        ratios=_ratios(comparisons),
         marks={name: estimator_facts(name).mark for name in results.estimators(results.measured)},
         findings=task_findings(comparisons),
         baselined=BASELINED,
@@ -102,45 +133,58 @@ def render(
         grid=_grid(results),
         failures=results.failures,
         figures=shown,
+        drawings=Markup(drawings.css()),
         samples=[
             (task, estimator, texts[:SHOWN_SAMPLES])
             for (task, estimator), texts in results.samples.items()
             if task in TEXTS
         ],
-        summary=_text_table(summary),
+        summary=table_of(summary),
         tables=[f"tables/{path.name}" for path in tables],
-        command=_command(manifest),
-        environment=list(_flat(manifest.get("environment") or {})),
-        settings=list(_flat({k: v for k, v in experiment.items() if k not in _SAID})),
+        command=command_text(manifest),
+        environment=list(flat(manifest.get("environment") or {})),
+        settings=list(flat({k: v for k, v in experiment.items() if k not in _SAID})),
+        settings_key=settings_key(experiment) if experiment else "",
+        digests=digests(results.directory, tables),
+        citations=citations(names, manifest.get("environment") or {}),
         light=light,
         dark=dark,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-SHOWN_SAMPLES = 8
-TEXTS = ("text",)  # numbers of tokens say nothing to a reader
-_SAID = ("name", "description", "tasks", "estimators", "seeds")
 
 
 def _measured(results: Results) -> pd.DataFrame:
     return pd.concat([results.variance[["estimator"]], results.timing[["estimator"]]])
 
 
+def _references(comparisons: Comparisons, names: Iterable[str]) -> set[str]:
+    """Return the estimators that others are held against."""
+    held = {PLAIN, BASELINED}
+    for task in comparisons.results.tasks:
+        for name in names:
+            held.update(comparisons.references(task, name))
+    return held
+
+
+def _ratios(comparisons: Comparisons) -> dict[tuple[str, str], float]:
+    """Return (estimator, task) -> the ratio in the first table, where it is known."""
+    found = {}
+    for estimator in comparisons.results.estimators(comparisons.results.measured):
+        for task in comparisons.results.tasks:
+            value = comparisons.compare(task, "variance_per_evaluation", estimator, BASELINED).value
+            if estimator == BASELINED:
+                value = 1.0
+            if math.isfinite(value):
+                found[estimator, task] = value
+    return found
+
+
 def _numbers(drawn: Drawn) -> Table | None:
     """Return the numbers to print beneath a figure."""
-    return None if drawn.table is None or drawn.table.empty else _text_table(drawn.table)
-
-
-def _text_table(frame: pd.DataFrame) -> Table:
-    """Return a frame as text: few digits, dashes for what is unknown."""
-    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    return Table([str(name).replace("_", " ") for name in frame.columns], rows)
-
-
-def _cell(value: Any) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    return quantity(value) if isinstance(value, float) else str(value)
+    if drawn.table is not None and not drawn.table.empty:
+        return table_of(drawn.table)
+    return table_of(drawn.data) if 0 < len(drawn.data) <= LONG else None
 
 
 def _grid(results: Results) -> list[GridRow]:
@@ -160,33 +204,13 @@ def _grid(results: Results) -> list[GridRow]:
                 if len(which):
                     listed = ", ".join(str(seed) for seed in which)
                     said.append(f"{status}: seed{'s' * (len(which) > 1)} {listed}")
+            unfit = chosen.loc[chosen["status"] == REFUSED, "error"]
+            if len(unfit):
+                said = [f"{REFUSED}: {unfit.iloc[0]}"]
             at = measured[(measured["task"] == task) & (measured["estimator"] == estimator)]
             time = chosen.loc[chosen["status"] == "ok", "wall_s"].median()
-            measured_text = f"{at['seed'].nunique()} seeds" if len(at) else "–"
-            rows.append(
-                GridRow(task, estimator, dots, "; ".join(said), measured_text, seconds(float(time)))
-            )
+            finished, measured_seeds = int(counts.get("ok", 0)), int(at["seed"].nunique())
+            known = None if math.isnan(time) else float(time)
+            words = (dots, "; ".join(said), finished, measured_seeds, seconds(float(time)), known)
+            rows.append(GridRow(task, estimator, *words))
     return rows
-
-
-def _command(manifest: Mapping[str, Any]) -> str:
-    """Return the command as it was typed, whichever way the manifest keeps it."""
-    command = manifest.get("command") or ""
-    if isinstance(command, list):
-        import shlex
-
-        return shlex.join(str(part) for part in command)
-    return str(command)
-
-
-def _flat(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    """Yield nested settings as (dotted name, text)."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, (list, tuple)):
-        yield path, ", ".join(str(item) for item in value)
-    elif isinstance(value, str):
-        yield path, value
-    else:
-        yield path, json.dumps(value, default=str)

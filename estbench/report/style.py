@@ -2,8 +2,9 @@
 
 Families share a hue (score function: grey and blues; REBAR: oranges; RELAX: greens), colours stay
 apart for the colour-blind (hues after Okabe and Ito 2008), and marker and dash tell the lines apart
-where there is no colour at all. A name that is not in the table gets a look derived from the name
-alone, so it never changes with what else is in the figure.
+where there is no colour at all: no two names of the catalogue have the same pair. A name that is
+not in it gets a look derived from the name alone, so it never changes with what else is in the
+figure.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 __all__ = [
+    "CONTEXT",
     "GRID",
     "INK",
     "MUTED",
@@ -33,12 +36,14 @@ INK = "#1d232b"
 MUTED = "#5b6571"
 GRID = "#dfe3e8"
 REFERENCE_LINE = "#98a1ab"
+CONTEXT = "#88919c"  # lines that stand behind the others in a full figure
 PAPER = "#ffffff"
 _DARK_ROLES = {
     INK: "#e7eaee",
     MUTED: "#a9b2bd",
     GRID: "#333b45",
     REFERENCE_LINE: "#77818d",
+    CONTEXT: "#7f8995",
     PAPER: "#15191e",
 }
 
@@ -69,6 +74,7 @@ SHORT: Dash = (0.0, (2.8, 1.3))
 DASHDOT: Dash = (0.0, (5.0, 1.4, 1.2, 1.4))
 DASHDOTDOT: Dash = (0.0, (5.0, 1.3, 1.2, 1.3, 1.2, 1.3))
 LONG: Dash = (0.0, (9.0, 2.0))
+LONGDOT: Dash = (0.0, (9.0, 1.6, 1.2, 1.6))
 
 _KNOWN: dict[str, Look] = {
     "reinforce": Look("#7d8590", "#a3adb9", "X", DOTTED),
@@ -80,23 +86,105 @@ _KNOWN: dict[str, Look] = {
     "rebar": Look("#d55e00", "#ff9142", "D", DASHED),
     "relax": Look("#00795a", "#2fc79b", "^", DASHDOT),
 }
-# Shades for members of a family that are not named above, such as rebar-trajectory.
-_SHADES: dict[str, tuple[tuple[str, str], ...]] = {
-    "reinforce": (("#5c7fa3", "#9dbfe3"), ("#3d5a80", "#86a9d6"), ("#1f77a8", "#58b3e8")),
-    "rloo": (("#4a54a6", "#b3bcff"), ("#3b3f78", "#a7abf0")),
-    "rebar": (("#a84600", "#ffb07a"), ("#b9770e", "#f3bd55"), ("#e0703a", "#ffa57a")),
-    "relax": (("#3f8f4f", "#7fd692"), ("#0b6e75", "#4cc7cf"), ("#55871f", "#a6d866")),
-}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Estimators that share a hue.
+
+    Attributes:
+      heads: What their names begin with, up to a hyphen.
+      shades: (light ground, dark ground), given to members in turn.
+    """
+
+    heads: tuple[str, ...]
+    shades: tuple[tuple[str, str], ...]
+
+
+# In the order in which estimators are listed.
+_FAMILIES: tuple[Family, ...] = (
+    Family(
+        ("reinforce",), (("#5c7fa3", "#9dbfe3"), ("#3d5a80", "#86a9d6"), ("#1f77a8", "#58b3e8"))
+    ),
+    Family(
+        ("rloo", "exact", "all", "leave", "muprop"),
+        (("#4a54a6", "#b3bcff"), ("#3b3f78", "#a7abf0")),
+    ),
+    Family(
+        ("seqgan", "vine", "vineppo", "rollout", "rollouts"),
+        (("#8e5aa8", "#cf9fe8"), ("#7a3d7d", "#d58fd8"), ("#b0578f", "#eb9bcd")),
+    ),
+    Family(("rebar",), (("#a84600", "#ffb07a"), ("#b9770e", "#f3bd55"), ("#e0703a", "#ffa57a"))),
+    Family(("relax",), (("#3f8f4f", "#7fd692"), ("#0b6e75", "#4cc7cf"), ("#55871f", "#a6d866"))),
+    Family(
+        ("arm", "arsm", "disarm", "coupled", "unordered", "sum", "set", "without"),
+        (("#a33b53", "#ee8ea3"), ("#c2185b", "#ff7fb0"), ("#8c2f39", "#e5808a")),
+    ),
+    Family(
+        ("gumbel", "st", "straight", "reinmax", "stgs", "rao"),
+        (("#6b6f1a", "#c4c95c"), ("#8a7a00", "#d9c83f"), ("#5d6b3a", "#b3c48a")),
+    ),
+    Family(
+        ("es", "evolution", "spsa", "rodeo", "stein", "finite"),
+        (("#3f7f7f", "#83cdcd"), ("#2b6777", "#78bccf")),
+    ),
+    Family(("biased", "grpo", "dr"), (("#8a5a44", "#d3a18a"), ("#6f5f55", "#bfaea3"))),
+)
 _OTHERS: tuple[tuple[str, str], ...] = (
-    ("#8a5a44", "#d3a18a"),
     ("#7a5aa6", "#b99be6"),
+    ("#9c5221", "#dca27c"),
     ("#a33b53", "#ee8ea3"),
     ("#6b6f1a", "#c4c95c"),
     ("#3f7f7f", "#83cdcd"),
     ("#b0578f", "#eb9bcd"),
 )
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h", "<", ">")
-_DASHES: tuple[Dash, ...] = (SOLID, DASHED, DASHDOT, SHORT, LONG, DASHDOTDOT)
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "*", "<", ">", "h", "d")
+_DASHES: tuple[Dash, ...] = (
+    SOLID,
+    DASHED,
+    DASHDOT,
+    SHORT,
+    LONG,
+    DASHDOTDOT,
+    LONGDOT,
+    DOTTED,
+)
+
+# Pairs kept for the catalogue; the rest is for names that it does not know.
+ROOM = 64
+
+# The catalogue beyond the table: a place fixes shade, marker and dash. Add at the end only, for a
+# name that moves changes its look in every figure.
+_PLACES: tuple[str, ...] = (
+    "rebar-none",
+    "rebar-ema",
+    "rebar-critic",
+    "rebar-independent",
+    "rebar-soft",
+    "rebar-mean-field",
+    "rebar-sibling",
+    "rebar-uniform",
+    "rebar-zeros",
+    "relax-none",
+    "relax-ema",
+    "relax-critic",
+    "relax-rebar",
+    "relax-independent",
+    "seqgan-rollouts-ema",
+    "seqgan-rollouts-lagged",
+    "reinforce-published",
+    "rebar-published",
+    "relax-published",
+    "biased-joint",
+    "biased-own-future",
+    "biased-hard-rollout",
+    "biased-redrawn",
+    "biased-future-noise",
+    "biased-stale-rollouts",
+    "biased-truncated",
+    "biased-grpo-2",
+    "biased-grpo-4",
+)
 
 # Why these: DejaVu comes with matplotlib, so every machine draws the same letters; text as paths in
 # SVG keeps labels where they were placed on machines without it; no mathtext, as names are data.
@@ -143,24 +231,38 @@ RC: dict[str, Any] = {
 }
 
 
+@cache
 def look(estimator: str) -> Look:
     """Return how `estimator` is drawn; depends on its name and nothing else."""
     if estimator in _KNOWN:
         return _KNOWN[estimator]
-    digest = hashlib.sha256(estimator.encode()).digest()
-    shades = _SHADES.get(_family(estimator), _OTHERS)
-    colour, dark = shades[digest[0] % len(shades)]
-    marker = _MARKERS[digest[1] % len(_MARKERS)]
-    return Look(colour, dark, marker, _DASHES[digest[2] % len(_DASHES)])
-
-
-def estimator_order(estimator: str) -> tuple[int, str]:
-    """Return the sort key of an estimator: known ones first, in the table's order."""
-    names = list(_KNOWN)
     family = _family(estimator)
-    if estimator in names:
-        return names.index(estimator), ""
-    return (names.index(family) if family in names else len(names)), estimator
+    shades = _FAMILIES[family].shades if family is not None else _OTHERS
+    if estimator in _PLACES:
+        kin = [name for name in _PLACES if _family(name) == family]
+        colour, dark = shades[kin.index(estimator) % len(shades)]
+        return Look(colour, dark, *_pairs()[_PLACES.index(estimator)])
+    digest = hashlib.sha256(estimator.encode()).digest()
+    colour, dark = shades[digest[0] % len(shades)]
+    free = _pairs()[ROOM:]
+    return Look(colour, dark, *free[int.from_bytes(digest[1:5]) % len(free)])
+
+
+@cache
+def _pairs() -> tuple[tuple[str, Dash], ...]:
+    """Return every (marker, dash) that the table leaves, neighbours differing in both."""
+    taken = {(known.marker, known.dash) for known in _KNOWN.values()}
+    lines, rounds = len(_DASHES), range(len(_MARKERS) * len(_DASHES))
+    # 13 and 8 have no common factor, so going round both at once meets each pair once.
+    pairs = [(_MARKERS[i % len(_MARKERS)], _DASHES[i % lines]) for i in rounds]
+    return tuple(pair for pair in pairs if pair not in taken)
+
+
+def estimator_order(estimator: str) -> tuple[int, int, str]:
+    """Return the sort key of an estimator: by family, known ones first, in the table's order."""
+    names, family = list(_KNOWN), _family(estimator)
+    place = names.index(estimator) if estimator in names else len(names)
+    return (len(_FAMILIES) if family is None else family), place, estimator
 
 
 def task_order(task: str) -> tuple[tuple[int, int | str], ...]:
@@ -172,6 +274,7 @@ def task_order(task: str) -> tuple[tuple[int, int | str], ...]:
 def light_variables() -> dict[str, str]:
     """Return colour -> CSS variable name, for every colour that a known look or role uses."""
     names = {INK: "ink", MUTED: "muted", GRID: "grid", REFERENCE_LINE: "rule", PAPER: "paper"}
+    names[CONTEXT] = "context"
     variables = {colour: f"--fig-{name}" for colour, name in names.items()}
     return variables | {colour: f"--fig-{colour[1:]}" for colour in _data_colours()}
 
@@ -184,12 +287,14 @@ def dark_variables() -> dict[str, str]:
 def _data_colours() -> dict[str, str]:
     """Return light colour -> dark colour for every estimator, known or not."""
     pairs = {known.colour: known.dark for known in _KNOWN.values()}
-    for shades in (*_SHADES.values(), _OTHERS):
+    for shades in (*(family.shades for family in _FAMILIES), _OTHERS):
         pairs |= dict(shades)
     return pairs
 
 
-def _family(estimator: str) -> str:
-    """Return the known estimator that a name begins with ("rebar-trajectory" -> "rebar")."""
-    head = estimator.split("-")[0]
-    return head if head in _SHADES else ""
+@cache
+def _family(estimator: str) -> int | None:
+    """Return the place of the family that a name belongs to ("rebar-soft": that of "rebar")."""
+    head = re.split(r"[-_.@]", estimator)[0]
+    places = (place for place, family in enumerate(_FAMILIES) if head in family.heads)
+    return next(places, None)

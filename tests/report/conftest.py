@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
+
+from estbench import report
 
 from .synthetic import write_result_set
 
@@ -17,6 +20,15 @@ def bench_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bench-sized result set with one failed and two missing runs."""
     directory = tmp_path_factory.mktemp("bench")
     return write_result_set(directory, failed=FAILED, missing=MISSING)
+
+
+@pytest.fixture(scope="session")
+def bench_report(bench_set: Path) -> Path:
+    """The same with its report, made without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.build(bench_set)
+    return bench_set
 
 
 @pytest.fixture(scope="session")

@@ -36,11 +36,8 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def built(bench_set: Path) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        report.build(bench_set)
-    return bench_set
+def built(bench_report: Path) -> Path:
+    return bench_report
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +166,10 @@ def test_figures_hold_no_date_and_no_version(built: Path) -> None:
 # The page ----------------------------------------------------------------------------------------
 
 
-def test_the_page_asks_nothing_of_the_network_and_needs_no_script(page: str) -> None:
+def test_the_page_asks_nothing_of_the_network(page: str) -> None:
     body = page.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:)?//", body)
     assert not re.search(r"@import|url\(\s*[\"']?https?:", body)
-    assert "<script" not in body
     assert len(page) < 3_000_000
 
 
@@ -263,7 +259,7 @@ def test_names_and_errors_are_data_and_never_markup(tmp_path: Path) -> None:
     report.build(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<img" not in text
-    assert "<script" not in text
+    assert text.count("<script") == 1  # the page's own
     assert "&lt;img src=x onerror=" in text
     assert "<img" not in (tmp_path / "figures" / "log_variance.svg").read_text(encoding="utf-8")
     assert "alert(2)" in printed(tmp_path)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ from estbench.report.style import MUTED, RC, estimator_order
 __all__ = [
     "PNG_DPI",
     "Drawn",
+    "belonging",
+    "belongs",
     "biased_text",
     "drawing",
     "entries",
@@ -45,6 +48,8 @@ __all__ = [
 ]
 
 PNG_DPI = 160
+OWNER = "estimator:"
+"""What the SVG id of an artist begins with that belongs to one estimator, whose name follows."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ def write(drawn: Drawn, folder: Path) -> str:
     """Write NAME.svg, NAME.png and NAME.csv into `folder`; return the SVG's text."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.StringIO()
+    _number_owners(drawn.figure)
     salt = {"svg.hashsalt": f"estbench {drawn.name}"}  # ids in the file do not depend on chance
     with drawing(salt), warnings.catch_warnings():
         # A name from elsewhere may hold a letter that the font lacks; a box is drawn for it.
@@ -147,6 +153,37 @@ def write(drawn: Drawn, folder: Path) -> str:
     (folder / f"{drawn.name}.svg").write_text(svg, encoding="utf-8")
     drawn.data.to_csv(folder / f"{drawn.name}.csv", index=False, lineterminator="\n")
     return svg
+
+
+def belongs(artist: Artist | Iterable[Artist], estimator: str) -> None:
+    """Mark what is drawn as one estimator's, so that a reader of the page may hide it.
+
+    Its SVG group gets the id ``estimator:NAME:n``, and in the page ``data-estimator``.
+
+    Args:
+      artist: One artist, or any nesting of them, such as what `Axes.errorbar` returns.
+    """
+    if isinstance(artist, Artist):
+        artist.set_gid(f"{OWNER}{estimator}")
+    else:
+        for part in artist:
+            if part is not None:
+                belongs(part, estimator)
+
+
+@contextmanager
+def belonging(axes: Axes, estimator: str) -> Iterator[None]:
+    """Mark all that is added to `axes` meanwhile as one estimator's; see `belongs`."""
+    before = {id(child) for child in axes.get_children()}
+    yield
+    belongs([child for child in axes.get_children() if id(child) not in before], estimator)
+
+
+def _number_owners(figure: Figure) -> None:
+    """Give every mark of `belongs` an id of its own."""
+    marked = figure.findobj(lambda artist: (artist.get_gid() or "").startswith(OWNER))
+    for place, artist in enumerate(marked):
+        artist.set_gid(f"{artist.get_gid()}:{place}")
 
 
 def panel_title(axes: Axes, title: str, quantity: str = "") -> None:
@@ -210,14 +247,14 @@ def fewest(data: pd.DataFrame) -> pd.DataFrame:
     return rows.rename("n").reset_index()
 
 
-def few_text(counts: Iterable[int]) -> str:
-    """Return a warning where any line stands on fewer than eight seeds, else nothing."""
+def few_text(counts: Iterable[int], unit: str = "seeds") -> str:
+    """Return a warning where any line stands on fewer than eight seeds or rounds, else nothing."""
     fewest = min(counts, default=ENOUGH_SEEDS)
     if fewest >= ENOUGH_SEEDS:
         return ""
     if fewest < 2:
-        return " Where there is one seed, there is no interval."
-    return f" Fewer than {ENOUGH_SEEDS} seeds: the intervals lean on normality."
+        return f" Where there is one {unit.removesuffix('s')}, there is no interval."
+    return f" Fewer than {ENOUGH_SEEDS} {unit}: the intervals lean on normality."
 
 
 def entries(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,9 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from estbench.report.comparisons import Comparisons
+from estbench.report.comparisons import SNAPSHOTS, Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belonging,
+    belongs,
     biased_text,
     few_text,
     fewest,
@@ -20,6 +22,7 @@ from estbench.report.figures.base import (
     panel_title,
     stacked,
 )
+from estbench.report.figures.notes import lost_note
 from estbench.report.figures.scales import CUT, view
 from estbench.report.formatting import quantity
 from estbench.report.statistics import Estimate, interval_frame
@@ -61,6 +64,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         f"draws leave possible; of many, about one in forty clears zero by chance. {CUT}"
         + (" The records hold no bias below zero, so marks lean to the right." if clipped else "")
         + few_text(counts["n"])
+        + lost_note(comparisons, SNAPSHOTS, tasks, names)
         + biased_text(names)
     )
     said = "; ".join(f"{row['estimator']} on {row['task']} {row['mean']}" for row in printed)
@@ -89,19 +93,20 @@ def _panel(
         own, style = rows[rows["estimator"] == name], look(name)
         middle = 100.0 * own["estimate"].to_numpy(np.float64)
         arms = 100.0 * np.vstack([own["estimate"] - own["low"], own["high"] - own["estimate"]])
-        axes.errorbar(
-            middle,
-            [place + offsets[snapshot] for snapshot in own["snapshot"]],
-            xerr=np.nan_to_num(arms),
-            fmt=style.marker,
-            color=style.colour,
-            markersize=3.2,
-            elinewidth=0.8,
-        )
+        with belonging(axes, name):
+            axes.errorbar(
+                middle,
+                [place + offsets[snapshot] for snapshot in own["snapshot"]],
+                xerr=np.nan_to_num(arms),
+                fmt=style.marker,
+                color=style.colour,
+                markersize=3.2,
+                elinewidth=0.8,
+            )
         mean = comparisons.bias(task, name)
         text = _percent(mean)
         printed.append({"task": task, "estimator": name, "mean": text, "n": mean.n})
-        axes.annotate(
+        beside = axes.annotate(
             text,
             (1.0, place),
             (8.0, 0.0),
@@ -111,6 +116,7 @@ def _panel(
             size=7.5,
             color=INK,
         )
+        belongs(beside, name)
     axes.annotate(
         "RMS [95 % interval], %",
         (1.0, 1.0),
@@ -124,6 +130,7 @@ def _panel(
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_color(look(name).colour)
+        belongs(tick, name)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
-from estbench.report.figures.base import label
-from estbench.report.style import MUTED, look
+from estbench.report.figures.base import belonging, label
+from estbench.report.figures.emphasis import MANY, in_focus, shown
+from estbench.report.style import MUTED
 
-__all__ = ["End", "label_ends", "spread"]
+__all__ = ["End", "label_ends", "label_tall", "spread"]
 
 FONT_SIZE = 8.0
 LINE_POINTS = 10.5
+# Where there are more labels than figures show in colour.
+SMALL_SIZE = 7.0
+SMALL_POINTS = 8.6
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return result
 
 
+def label_tall(labels: int, least: float) -> float:
+    """Return the height in inches, at least `least`, of a panel in which the labels find room."""
+    return max(least, (labels + 1) * _line_points(labels) / 72.0)
+
+
+def _line_points(labels: int) -> float:
+    return LINE_POINTS if labels <= MANY else SMALL_POINTS
+
+
 def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     """Write the names beside the right edge of `axes`, each with a sample of its line.
 
@@ -66,50 +79,52 @@ def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     assert figure is not None
     pixel = figure.dpi / 72.0
     box = axes.get_window_extent()
-    gap = LINE_POINTS * pixel
+    gap = _line_points(len(ends)) * pixel
+    names = [end.estimator for end in ends]
     exact = [float(axes.transData.transform((0.0, end.y))[1]) for end in ends]
     exact = [min(max(y, box.y0), box.y1) for y in exact]
     placed = spread(exact, gap, box.y0 + 0.3 * gap, box.y1 - 0.1 * gap)
     to_fraction = figure.transFigure.inverted()
-    for end, y, target in zip(ends, exact, placed, strict=True):
-        style = look(end.estimator)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        point = to_fraction.transform((x, y))
+        return float(point[0]), float(point[1])
+
+    for name, y, target in zip(names, exact, placed, strict=True):
+        style, focused = shown(name, names), in_focus(name, names)
         start, bend, stop = (box.x1 + offset * pixel for offset in (1.5, 8.0, 24.0))
-
-        def at(x: float, y: float) -> tuple[float, float]:
-            point = to_fraction.transform((x, y))
-            return float(point[0]), float(point[1])
-
-        if abs(target - y) > 1.5 * pixel:
-            points = [at(start, y), at(bend, target)]
+        with belonging(axes, name):
+            if abs(target - y) > 1.5 * pixel:
+                points = [at(start, y), at(bend, target)]
+                axes.plot(
+                    *columns(points),
+                    transform=figure.transFigure,
+                    clip_on=False,
+                    color=MUTED,
+                    linewidth=0.5,
+                )
+            left = bend + 1.5 * pixel
+            sample = [at(x, target) for x in (left, (left + stop) / 2.0, stop)]
             axes.plot(
-                *columns(points),
+                *columns(sample),
                 transform=figure.transFigure,
                 clip_on=False,
-                color=MUTED,
-                linewidth=0.5,
+                color=style.colour,
+                linestyle=style.dash,
+                linewidth=1.5 if focused else 0.8,
+                marker=style.marker,
+                markersize=4.2 if focused else 3.0,
+                markevery=[1],
             )
-        left = bend + 1.5 * pixel
-        sample = [at(x, target) for x in (left, (left + stop) / 2.0, stop)]
-        axes.plot(
-            *columns(sample),
-            transform=figure.transFigure,
-            clip_on=False,
-            color=style.colour,
-            linestyle=style.dash,
-            linewidth=1.5,
-            marker=style.marker,
-            markersize=4.2,
-            markevery=[1],
-        )
-        axes.text(
-            *at(stop + 4.0 * pixel, target),
-            label(end.estimator),
-            transform=figure.transFigure,
-            color=style.colour,
-            fontsize=FONT_SIZE,
-            va="center_baseline",
-            clip_on=False,
-        )
+            axes.text(
+                *at(stop + 4.0 * pixel, target),
+                label(name),
+                transform=figure.transFigure,
+                color=style.colour if focused else MUTED,
+                fontsize=FONT_SIZE if focused else SMALL_SIZE,
+                va="center_baseline",
+                clip_on=False,
+            )
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from estbench.report.comparisons import Comparisons
+from estbench.report.comparisons import TRAINING, Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belonging,
+    belongs,
     biased_text,
     entries,
     few_text,
@@ -21,10 +23,12 @@ from estbench.report.figures.base import (
     order_rows,
     side_by_side,
 )
+from estbench.report.figures.emphasis import context, focus_text, in_focus, shown
+from estbench.report.figures.notes import lost_note
 from estbench.report.formatting import with_interval
 from estbench.report.labels import Metric, metric
 from estbench.report.statistics import Estimate
-from estbench.report.style import look
+from estbench.report.style import CONTEXT, look
 
 __all__ = ["draw"]
 
@@ -50,7 +54,9 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     data = pd.concat([_data(comparisons, *panel) for panel in panels], ignore_index=True)
     names = order_rows(data["estimator"])
-    lines = -(-len(names) // 4)
+    grey = context(names)
+    named = [name for name in names if name not in grey]
+    lines = -(-(len(named) + bool(grey)) // 4)
     figure, grid = side_by_side(
         len(panels), [0.3, 0.12], panel=(2.05, 1.6), top=0.42 + 0.2 * lines, gap=0.78
     )
@@ -65,21 +71,31 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         Line2D(
             [], [], color=look(n).colour, marker=look(n).marker, linestyle="none", label=label(n)
         )
-        for n in names
+        for n in named
     ]
-    figure.legend(
-        handles=handles, loc="upper left", ncols=min(4, len(names)), fontsize=8, handletextpad=0.1
+    if grey:
+        others = f"{len(grey)} others"
+        handles.append(
+            Line2D([], [], color=CONTEXT, marker="o", ms=3, linestyle="none", label=others)
+        )
+    legend = figure.legend(
+        handles=handles, loc="upper left", ncols=min(4, len(handles)), fontsize=8, handletextpad=0.1
     )
+    entries_of = zip(legend.legend_handles, legend.get_texts(), strict=True)
+    for name, entry in zip(named, entries_of, strict=False):
+        belongs(entry, name)
     means = data[data["seed"].isna()]
     counts = means[["task", "estimator", "n"]]
     title = "Quality against diversity after the last batch"
+    tasks = [task for task, *_ in panels]
     caption = (
         "Quality (up) against diversity (across) of the generator after training. Large mark: "
         f"mean over seeds with 95 % t intervals in both directions, {n_text(counts)}; small marks: "
         "single seeds. Goodness and oracle NLL can be had by repeating a few good sequences: an "
         "estimator is better if it is better on both axes. Held-out NLL is better to the left; "
         "entropy and distinct sequences should be near the data's, not as large as possible."
-        f"{few_text(counts['n'])}{biased_text(names)}"
+        f"{few_text(counts['n'])}{lost_note(comparisons, TRAINING, tasks, names)}"
+        f"{focus_text(names)}{biased_text(names)}"
     )
     table = _table(comparisons, [task for task, _, _ in panels])
     said = "; ".join(
@@ -119,27 +135,30 @@ def _panel(axes: Axes, rows: pd.DataFrame, across: Metric) -> None:
     """Draw single seeds and means."""
     names = order_rows(rows["estimator"])
     seeds, means = rows[rows["seed"].notna()], rows[rows["seed"].isna()]
-    sns.scatterplot(
-        data=seeds,
-        x="x",
-        y="y",
-        hue="estimator",
-        style="estimator",
-        hue_order=names,
-        style_order=names,
-        palette={name: look(name).colour for name in names},
-        markers={name: look(name).marker for name in names},
-        s=9,
-        alpha=0.4,
-        linewidth=0,
-        legend=False,
-        ax=axes,
-    )
-    for point in entries(means):
-        style, x, y = look(point["estimator"]), point["x"], point["y"]
-        axes.plot([point["x_low"], point["x_high"]], [y, y], color=style.colour, linewidth=1.0)
-        axes.plot([x, x], [point["y_low"], point["y_high"]], color=style.colour, linewidth=1.0)
-        axes.plot([x], [y], marker=style.marker, color=style.colour, markersize=6)
+    for name in names:
+        with belonging(axes, name):
+            sns.scatterplot(
+                data=seeds[(seeds["estimator"] == name) & in_focus(name, names)],
+                x="x",
+                y="y",
+                color=look(name).colour,
+                marker=look(name).marker,
+                s=9,
+                alpha=0.4,
+                linewidth=0,
+                legend=False,
+                ax=axes,
+            )
+    for point in sorted(entries(means), key=lambda p: in_focus(p["estimator"], names)):
+        name, x, y = point["estimator"], point["x"], point["y"]
+        style, focused = shown(name, names), in_focus(name, names)
+        with belonging(axes, name):
+            if focused:
+                ends = [point["x_low"], point["x_high"]], [point["y_low"], point["y_high"]]
+                axes.plot(ends[0], [y, y], color=style.colour, linewidth=1.0)
+                axes.plot([x, x], ends[1], color=style.colour, linewidth=1.0)
+            size = 6.0 if focused else 3.0
+            axes.plot([x], [y], marker=style.marker, color=style.colour, markersize=size)
     axes.set_xlabel(across.axis, fontsize=8)
     axes.set_ylabel("")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))

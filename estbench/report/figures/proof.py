@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from estbench.report.figures.base import Drawn, label, stacked
+from estbench.report.figures.base import Drawn, belonging, belongs, label, stacked
 from estbench.report.formatting import quantity
 from estbench.report.style import INK, MUTED, look
 
@@ -49,18 +49,21 @@ def draw(frame: pd.DataFrame) -> Drawn:
             colour = FOUND if biased else look(name).colour
             y = place + offsets[row.what]
             ends = (max(low, FLOOR), max(high, FLOOR))
-            axes.plot(ends, (y, y), color=colour, linewidth=0.9, solid_capstyle="butt", zorder=2)
-            axes.plot(
-                max(100 * float(row.relative_bias), FLOOR),
-                y,
-                marker=MARKERS[problems.index(row.what) % len(MARKERS)],
-                markersize=3.0,
-                color=colour,
-                markerfacecolor=colour if biased else "none",
-                markeredgewidth=0.7,
-                zorder=3,
-            )
-        axes.annotate(
+            with belonging(axes, name):
+                axes.plot(
+                    ends, (y, y), color=colour, linewidth=0.9, solid_capstyle="butt", zorder=2
+                )
+                axes.plot(
+                    max(100 * float(row.relative_bias), FLOOR),
+                    y,
+                    marker=MARKERS[problems.index(row.what) % len(MARKERS)],
+                    markersize=3.0,
+                    color=colour,
+                    markerfacecolor=colour if biased else "none",
+                    markeredgewidth=0.7,
+                    zorder=3,
+                )
+        beside = axes.annotate(
             _said(frame[frame["estimator"] == name]),
             (1.0, place),
             (8.0, 0.0),
@@ -70,10 +73,12 @@ def draw(frame: pd.DataFrame) -> Drawn:
             size=7.5,
             color=INK,
         )
+        belongs(beside, name)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_color(look(name).colour)
+        belongs(tick, name)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="y")

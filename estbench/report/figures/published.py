@@ -8,17 +8,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from estbench.report.comparisons import Comparisons
+from estbench.report.comparisons import TRAINING, Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belonging,
     biased_text,
+    entries,
     few_text,
     label_room,
     n_text,
     side_by_side,
 )
 from estbench.report.figures.curves import curve_data, curve_labels, curve_panel
+from estbench.report.figures.direct import label_tall
+from estbench.report.figures.emphasis import focus_text
+from estbench.report.figures.notes import lost_note
+from estbench.report.formatting import number, with_interval
 from estbench.report.published import BLOCK, LABEL, PUBLISHED, block_centres
+from estbench.report.statistics import Estimate
 from estbench.report.style import MUTED, look
 
 __all__ = ["draw"]
@@ -44,7 +51,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     ours = pd.concat([own.assign(quantity=quantity) for _, quantity, _, own in panels])
     rooms = [label_room(["reinforce"]), label_room(ours["estimator"])]
-    figure, grid = side_by_side(len(panels), rooms)
+    tall = max(label_tall(own["estimator"].nunique(), 1.5) for *_, own in panels)
+    figure, grid = side_by_side(len(panels), rooms, panel=(1.72, tall))
     for (left, right), (task, quantity, published, own) in zip(grid, panels, strict=True):
         axis = QUANTITIES[quantity][1]
         _published_panel(left, published)
@@ -84,14 +92,36 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "right share units and an axis but not a method; the same colour means the same name, not "
         "the same estimator. Right: this result set, mean over seeds with a 95 % t interval, "
         f"{n_text(last)}. Log variance: lower is better; goodness: higher is better."
-        f"{few_text(last['n'])}{biased_text(last['estimator'])}"
+        f"{few_text(last['n'])}"
+        f"{lost_note(comparisons, TRAINING, last['task'], last['estimator'])}"
+        f"{focus_text(last['estimator'])}{biased_text(last['estimator'])}"
     )
     said = "; ".join(
         f"{name.upper()} on {task} ended at {values[-1]:.2f} ({quantity.replace('_', ' ')})"
         for (task, quantity, name), values in PUBLISHED.items()
         if task in set(last["task"])
     )
-    return Drawn("published", title, caption, f"{title}. Published: {said}.", data, figure)
+    alt = f"{title}. Published: {said}."
+    return Drawn("published", title, caption, alt, data, figure, _table(last))
+
+
+def _table(last: pd.DataFrame) -> pd.DataFrame:
+    """Return the last published block beside the last point here, a row a quantity."""
+    rows = []
+    for row in entries(last):
+        key = (row["task"], row["quantity"], row["estimator"])
+        value = Estimate(row["estimate"], row["low"], row["high"], row["n"])
+        rows.append(
+            {
+                "task": row["task"],
+                "quantity": row["quantity"].replace("_", " "),
+                "estimator": row["estimator"],
+                "published, last block": number(PUBLISHED.get(key, (math.nan,))[-1]),
+                "here, at the last batch": with_interval(value, "number"),
+                "n": row["n"],
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _published(task: str, quantity: str) -> pd.DataFrame:
@@ -110,14 +140,15 @@ def _published_panel(axes: Axes, data: pd.DataFrame) -> None:
     """Draw the block means."""
     for name in ("reinforce", "rebar", "relax"):
         rows, style = data[data["estimator"] == name], look(name)
-        axes.plot(
-            rows["step"],
-            rows["estimate"],
-            color=style.colour,
-            linestyle=style.dash,
-            marker=style.marker,
-            markersize=3.6,
-        )
+        with belonging(axes, name):
+            axes.plot(
+                rows["step"],
+                rows["estimate"],
+                color=style.colour,
+                linestyle=style.dash,
+                marker=style.marker,
+                markersize=3.6,
+            )
     axes.set_xlim(0, 9 * BLOCK)
     axes.set_xlabel("adversarial batch")
     axes.margins(y=0.08)

@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from estbench.report.comparisons import Comparisons
+from estbench.report.comparisons import TRAINING, Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belonging,
     biased_text,
     entries,
     few_text,
@@ -20,10 +21,12 @@ from estbench.report.figures.base import (
     panel_title,
     stacked,
 )
-from estbench.report.figures.direct import End, label_ends
+from estbench.report.figures.direct import End, label_ends, label_tall
+from estbench.report.figures.emphasis import focus_text, in_focus, shown
+from estbench.report.figures.notes import lost_note
 from estbench.report.labels import Metric, metric
 from estbench.report.statistics import mean_interval
-from estbench.report.style import MUTED, look
+from estbench.report.style import MUTED, Look
 
 __all__ = ["draw"]
 
@@ -45,12 +48,14 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     data = pd.concat([_data(frame, *panel) for panel in panels], ignore_index=True)
     names = order_rows(data["estimator"])
-    figure, axes = stacked(len(panels), height=2.5, left=0.55, right=label_room(names))
+    tall = label_tall(len(names), 2.5)
+    figure, axes = stacked(len(panels), height=tall, left=0.55, right=label_room(names))
     for ax, (task, across, up) in zip(axes, panels, strict=True):
         _panel(ax, data[data["task"] == task], task, across, up)
     title = "Quality against diversity over temperatures"
     coldest, hottest = data["temperature"].min(), data["temperature"].max()
     counts = fewest(data)
+    tasks = [task for task, *_ in panels]
     caption = (
         "The generator after its last batch, sampled and scored at temperatures from "
         f"{coldest:.2g} to {hottest:.2g}; a line joins them, the large mark is temperature 1. "
@@ -59,7 +64,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         f"Up is {_words(panels[0][2])}, across {_words(panels[0][1])}. "
         "An estimator is better where its whole line is; a point further along the same line "
         "is only colder or hotter."
-        f"{few_text(counts['n'])}{biased_text(names)}"
+        f"{few_text(counts['n'])}{lost_note(comparisons, TRAINING, tasks, names)}"
+        f"{focus_text(names)}{biased_text(names)}"
     )
     nearest = min(data["temperature"], key=lambda t: abs(t - 1.0))
     at_one = data[data["temperature"] == nearest]
@@ -113,16 +119,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, task: str, across: Metric, up: Metric
     temperatures = sorted(rows["temperature"].unique())
     one = min(temperatures, key=lambda t: abs(t - 1.0))
     for name in names:
-        own, style = rows[rows["estimator"] == name].sort_values("temperature"), look(name)
-        axes.plot(own["x"], own["y"], color=style.colour, linestyle=style.dash, linewidth=1.1)
-        axes.plot(own["x"], own["y"], color=style.colour, marker=".", linestyle="none", ms=3)
-        point = own[own["temperature"] == one].iloc[0]
-        for xs, ys in (
-            ([point["x_low"], point["x_high"]], [point["y"], point["y"]]),
-            ([point["x"], point["x"]], [point["y_low"], point["y_high"]]),
-        ):
-            axes.plot(xs, ys, color=style.colour, linewidth=0.9)
-        axes.plot([point["x"]], [point["y"]], color=style.colour, marker=style.marker, ms=6)
+        own = rows[rows["estimator"] == name].sort_values("temperature")
+        with belonging(axes, name):
+            _sweep(axes, own, one, shown(name, names), in_focus(name, names))
         ends.append(End(name, float(own.sort_values("x")["y"].iloc[-1])))
     first = entries(rows[rows["estimator"] == names[0]].sort_values("temperature"))
     for point, shift, side in ((first[0], (0, -12), "center"), (first[-1], (7, -3), "left")):
@@ -143,3 +142,19 @@ def _panel(axes: Axes, rows: pd.DataFrame, task: str, across: Metric, up: Metric
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     label_ends(axes, ends)
+
+
+def _sweep(axes: Axes, own: pd.DataFrame, one: float, style: Look, focused: bool) -> None:
+    """Draw one estimator's line through its temperatures, and its mark at temperature `one`."""
+    wide = 1.1 if focused else 0.7
+    axes.plot(own["x"], own["y"], color=style.colour, linestyle=style.dash, linewidth=wide)
+    if not focused:
+        return
+    axes.plot(own["x"], own["y"], color=style.colour, marker=".", linestyle="none", ms=3)
+    point = own[own["temperature"] == one].iloc[0]
+    for xs, ys in (
+        ([point["x_low"], point["x_high"]], [point["y"], point["y"]]),
+        ([point["x"], point["x"]], [point["y_low"], point["y_high"]]),
+    ):
+        axes.plot(xs, ys, color=style.colour, linewidth=0.9)
+    axes.plot([point["x"]], [point["y"]], color=style.colour, marker=style.marker, ms=6)

@@ -1,0 +1,93 @@
+"""Tables as text, with the number behind each cell, so that a reader sorts by value."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from estbench.report.formatting import quantity
+
+__all__ = ["Cell", "Row", "Table", "number_in", "table_of"]
+
+UNKNOWN = ("", "–")
+# "0.63× [0.55, 0.72]", "−0.38", "1.2e−5", "1,024 %": a number, its unit and its interval.
+NUMBER = re.compile(
+    r"(?P<mantissa>[−-]?\d[\d,]*(?:\.\d+)?|[−-]?\.\d+)(?:e(?P<exponent>[−-]?\d+))?"
+    r"(?:\s?(?:×|%|ms|s|nats))?(?:\s\[[^\]]*\])?"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+      text: As it is read.
+      value: What it is sorted by; None where it is sorted as text, or is unknown.
+    """
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table; `estimator` is whose it is, if it is one estimator's."""
+
+    cells: Sequence[Cell]
+    estimator: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; `lead` is the place of the column that heads each row, or -1."""
+
+    heads: Sequence[str]
+    rows: Sequence[Row]
+    lead: int = -1
+
+
+def table_of(frame: pd.DataFrame) -> Table:
+    """Return a frame as text: few digits, dashes for what is unknown."""
+    columns = [_column(frame[name].tolist()) for name in frame.columns]
+    names = [str(name) for name in frame.columns]
+    owner = names.index("estimator") if "estimator" in names else -1
+    rows = [
+        Row(cells, cells[owner].text if owner >= 0 else "") for cells in zip(*columns, strict=True)
+    ]
+    return Table([name.replace("_", " ") for name in names], rows, owner)
+
+
+def number_in(text: str) -> float | None:
+    """Return the number that a text is, leaving its interval and unit out; None for other text."""
+    found = NUMBER.fullmatch(text.strip())
+    if found is None:
+        return None
+    exponent = (found["exponent"] or "0").replace("−", "-")
+    return float(f"{found['mantissa'].replace(',', '').replace('−', '-')}e{exponent}")
+
+
+def _column(values: Iterable[Any]) -> list[Cell]:
+    """Return a column's cells; it is sorted by number if all that is known in it is one."""
+    cells = [_cell(value) for value in values]
+    known = [cell for cell in cells if cell.text not in UNKNOWN]
+    if known and all(cell.value is not None for cell in known):
+        return cells
+    return [Cell(cell.text) for cell in cells]
+
+
+def _cell(value: Any) -> Cell:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return Cell("–")
+    if isinstance(value, float):
+        return Cell(quantity(value), value if math.isfinite(value) else None)
+    if isinstance(value, str):
+        return Cell(value, number_in(value))
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return Cell(str(value))
+    return Cell(str(value), float(value))
