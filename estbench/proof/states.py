@@ -43,13 +43,19 @@ def disturb(method: Any, policy: Policy, state: dict[str, Any], noise: torch.Gen
         # The constant is an offset of a reward that is centred; the others are best near 1.
         given = {"constant": 0.1, "factor": 0.7, "eta": 0.6}
         labels = method.coefficients.labels
-        state["coefficients"]["values"] = tuple(given[label] for label in labels)
+        state["coefficients"]["values"] = tuple(given.get(label, 0.5) for label in labels)
+    for k, part in enumerate(state.get("tensors", {}).values()):
+        part["values"] = (0.1 - 0.05 * (k % 3), 0.9 - 0.3 * (k % 4))
     if "network" in state:
         with torch.no_grad():
             for parameter in state["network"].parameters():
                 parameter += 0.2 * torch.randn(
                     parameter.shape, generator=noise, dtype=parameter.dtype
                 )
-    average = state.get("baseline", {}).get("average", state.get("baseline", {}))
-    if "weight" in average:
-        average.update(weight=1.0, sum=0.1, squares=0.2)
+    if "steps" in state:
+        values = state["steps"]["values"]
+        state["steps"]["values"] = 0.2 * torch.randn(values.shape, generator=noise).to(values)
+    for part in (state.get("baseline", {}), state.get("critic", {})):
+        average = part.get("average", part)
+        if "weight" in average:
+            average.update(weight=1.0, sum=0.1, squares=0.2)

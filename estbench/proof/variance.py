@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ __all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "exact_variance", "judge_vari
 VARIANCE_PROBLEMS = ("autoregressive", "expressions-3-float32")
 SEQUENCES = 65_536
 SIGNIFICANT = 5.0  # standard errors
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFindi
         )
         error = (high - low) / 2 / 1.96
         agrees = abs(measured - exact) <= SIGNIFICANT * error + 1e-6 * exact
+        # Nothing varies where both are no more than rounding.
+        agrees = agrees or abs(measured - exact) <= ROUNDING * given.exact.squared_norm
         return VarianceFinding(problem, measured, low, high, exact, agrees)
     except Exception as error:  # whatever a user's estimator raises is a finding about it
         return VarianceFinding(problem, error=" ".join(f"{type(error).__name__}: {error}".split()))
@@ -80,9 +84,13 @@ def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFindi
 
 def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]) -> float | None:
     """Return tr Cov of one draw by enumeration; None where a draw is more than its sequence."""
-    if method.info.baseline == "leave-one-out" and method.info.hard_evals == str(method.info.group):
+    info = method.info
+    plain = info.hard_evals == str(info.group) and not info.learned
+    if info.baseline == "leave-one-out" and plain:
         return problem.exact.leave_one_out_variance(method.info.group)
-    if method.info.group != 1 or method.info.needs_relaxed_reward:
+    # What is relaxed for each draw is relaxed with noise; what serves all draws of a call is not.
+    relaxed = method.info.needs_relaxed_reward and "/n" not in method.info.relaxed_evals
+    if method.info.group != 1 or relaxed:
         return None
     policy = problem.policy
     sequences = enumerate_sequences(policy.vocabulary, policy.length)
@@ -104,11 +112,19 @@ def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]
 
 @contextmanager
 def _drawing(policy: Policy, sequences: Tensor) -> Iterator[None]:
-    """Make the policy "draw" the given sequences, whatever it is asked to draw by."""
-    object.__setattr__(policy, "sample_by", lambda n, choose: sequences)
-    object.__setattr__(policy, "sample", lambda n, noise: sequences)
+    """Make the policy "draw" the given sequences, whatever it is asked to draw by.
+
+    As many as they are: what is drawn beside a sequence, such as rollouts, is drawn as ever.
+    """
+
+    def given(kind: str) -> Callable[[int, Any], Tensor]:
+        own = getattr(policy, kind)
+        return lambda n, by: sequences if n == len(sequences) else own(n, by)
+
+    for kind in ("sample_by", "sample"):
+        object.__setattr__(policy, kind, given(kind))
     try:
         yield
     finally:
-        object.__delattr__(policy, "sample_by")
-        object.__delattr__(policy, "sample")
+        for kind in ("sample_by", "sample"):
+            object.__delattr__(policy, kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from estbench.meter.bias import Centred
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.models.generator import Generator
+from estbench.proof.formula import evaluate
 from estbench.proof.problems import function_reward, rng
 from estbench.proof.states import disturb
 
@@ -159,8 +159,8 @@ def test_the_declared_cost_is_what_is_counted(name: str, rollouts: int) -> None:
         (method.info.hard_evals, reward.hard_evals),
         (method.info.relaxed_evals, reward.relaxed_evals),
     ):
-        python = re.sub(r"(\d)\s*(?=[(T])", r"\1*", formula)
-        assert counted == 10 * eval(python, {"T": T}), formula
+        sizes = {"T": T, "V": V, "K": method.info.group, "n": 10}
+        assert counted == 10 * evaluate(formula, sizes), formula
     assert (reward.relaxed_evals > 0) == method.info.needs_relaxed_reward
 
 
