@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from estbench.api import measure as measure
     from estbench.errors import UserError as UserError
+    from estbench.estimators.base import Direct as Direct
     from estbench.estimators.base import Estimator as Estimator
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
     from estbench.estimators.base import Surrogate as Surrogate
     from estbench.estimators.base import register as register
     from estbench.models.policy import Policy as Policy
     from estbench.proof.interface import check as check
+    from estbench.report.between import compare as compare
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "check": "estbench.proof.interface",
+    "compare": "estbench.report.between",
     "measure": "estbench.api",
     "register": "estbench.estimators.base",
+    "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
     "EstimatorInfo": "estbench.estimators.base",
     "Surrogate": "estbench.estimators.base",
@@ -32,6 +36,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Direct",
     "Estimator",
     "EstimatorInfo",
     "Policy",
@@ -39,6 +44,7 @@ __all__ = [
     "UserError",
     "__version__",
     "check",
+    "compare",
     "measure",
     "register",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +20,10 @@ PACKAGES = ("torch", "numpy", "pandas", "scipy", "joblib", "matplotlib", "seabor
 
 def environment() -> dict[str, Any]:
     """Return the machine and the versions, as JSON would hold them; imports none of them."""
+    commit = _commit()
     return {
         "estbench": __version__,
+        **({"git": commit} if commit else {}),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": {"model": _cpu_model(), "cores": worker_count(), "memory_mb": _memory_mib()},
@@ -64,6 +67,25 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _commit() -> dict[str, Any] | None:
+    """Return the commit of estbench's own source, and whether files differ from it.
+
+    None where it does not lie in a checkout of its own, or there is no git.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists() or not (root / "estbench").is_dir():
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    try:
+        head, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True)
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "estbench"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": head.stdout.strip(), "changed": bool(changes.stdout.strip())}
 
 
 def _cpu_model() -> str:

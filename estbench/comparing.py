@@ -1,0 +1,58 @@
+"""The verb ``compare``: two result sets against each other, on the terminal and on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from estbench.commands import console
+from estbench.errors import UserError
+
+__all__ = ["compare"]
+
+
+def compare(
+    a: Path,
+    b: Path,
+    *,
+    fail_on_worse: bool = False,
+    as_json: bool = False,
+    out: Path | None = None,
+    margin: float | None = None,
+) -> int:
+    """Compare two result sets; return 1 if something is worse and that was asked for, else 0.
+
+    Args:
+      a: What is compared to.
+      b: What is compared.
+      fail_on_worse: Whether something worse is a failure.
+      as_json: Print JSON instead of tables.
+      out: Folder of compare.csv, compare.json and compare.md; nothing is written if None.
+      margin: Ratio up to which more time or memory is no worse.
+
+    Raises:
+      UserError: As ``estbench.compare``, or ``out`` cannot be written.
+    """
+    from estbench.report.between import between
+    from estbench.report.between.documents import as_document, as_markdown
+    from estbench.report.between.terminal import show
+    from estbench.store import StorageError, encode, write_bytes
+
+    found = between(a, b, margin=margin)
+    document = as_document(found)
+    if out is not None:
+        table = found.frame.to_csv(index=False, lineterminator="\n")
+        try:
+            write_bytes(out / "compare.csv", table.encode())
+            write_bytes(out / "compare.json", encode(document))
+            write_bytes(out / "compare.md", as_markdown(found).encode())
+        except StorageError as error:
+            raise UserError(f"{error}; give --out another folder") from None
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        show(found, console())
+    if out is not None:
+        print(f"compare.csv, compare.json and compare.md are in {out}", file=sys.stderr)
+    return 1 if fail_on_worse and found.worse else 0

@@ -1,0 +1,252 @@
+"""The differences themselves: B against A, paired by seed where seeds are the replicates.
+
+Ratios are B over A, analysed as logarithms; metrics are differences B - A in their own unit. Seeds
+pair: the same seed has the same data, initialisation and noise in both sets. Rounds of the timing
+pass and the memory of worker processes do not: those are compared by Welch's test on logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from estbench.report.between.settings import (
+    DESCRIPTION,
+    FAMILIES,
+    MEMORY,
+    QUALITY,
+    TIME,
+    VARIANCE,
+    not_comparable,
+)
+from estbench.report.between.sides import Side
+from estbench.report.comparisons import ALPHA
+from estbench.report.labels import metric
+from estbench.report.records import RUN_COLUMNS
+from estbench.report.replicates import NOTHING, Replicates
+from estbench.report.statistics import Estimate, holm, mean_interval, paired_difference
+from estbench.report.style import estimator_order
+
+__all__ = ["COLUMNS", "Row", "differences", "welch"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of one estimator on one task; see ``estbench.compare`` for the columns."""
+
+    task: str
+    estimator: str
+    quantity: str
+    family: str
+    kind: str
+    unit: str
+    better: str
+    a: float = math.nan
+    b: float = math.nan
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n_a: int = 0
+    n_b: int = 0
+    pairs: int = 0
+    p_value: float = math.nan
+    p_holm: float = math.nan
+    verdict: str = ""
+    reason: str = ""
+
+
+COLUMNS = list(Row.__dataclass_fields__)
+
+
+def differences(a: Side, b: Side, margin: float, judge_machine: bool) -> pd.DataFrame:
+    """Return a row a task, estimator and quantity that both sets hold, in the order of the report.
+
+    Args:
+      a: What is compared to.
+      b: What is compared.
+      margin: Ratio up to which more time or memory is no worse.
+      judge_machine: Whether time and memory are judged at all.
+    """
+    rows = [
+        row
+        for task in a.results.tasks
+        if task in b.results.tasks
+        for row in _task_rows(a, b, task, margin)
+    ]
+    judged = [row for family in FAMILIES for row in _judged(rows, family, margin, judge_machine)]
+    return pd.DataFrame([asdict(row) for row in judged], columns=COLUMNS)
+
+
+def _task_rows(a: Side, b: Side, task: str, margin: float) -> Iterator[Row]:
+    reasons = {family: not_comparable(a, b, task, family) for family in FAMILIES}
+
+    def told(row: Row) -> Row:
+        return replace(row, reason=reasons[row.family])
+
+    quantities = (
+        ("variance_per_sequence", VARIANCE, "", a.variance, b.variance),
+        ("seconds_per_step", TIME, "s", a.seconds, b.seconds),
+        ("peak_mb", MEMORY, "MiB", a.memory, b.memory),
+    )
+    for quantity, family, unit, here, there in quantities:
+        for estimator in _common(task, here, there):
+            row = Row(task, estimator, quantity, family, "ratio", unit, "lower")
+            pair = here[task, estimator], there[task, estimator]
+            if family == VARIANCE:
+                raw = (side.raw_variance.get((task, estimator), NOTHING) for side in (a, b))
+                yield told(_paired(row, *pair, equal=_equal(*raw)))
+            else:
+                yield told(_unpaired(row, *pair, margin))
+    for name in _metrics(a, b, task):
+        known = metric(task, name)
+        family = DESCRIPTION if known.better == "neither" else QUALITY
+        trained = a.comparisons.trained(task)
+        for estimator in (e for e in trained if e in b.comparisons.trained(task)):
+            here, there = (side.comparisons.finals(task, estimator, name) for side in (a, b))
+            if len(here) and len(there):
+                row = Row(task, estimator, name, family, "difference", known.unit, known.better)
+                yield told(_paired(row, here, there, equal=_equal(here, there)))
+
+
+def _common(task: str, here: Replicates, there: Replicates) -> list[str]:
+    names = [name for where, name in here if where == task and (task, name) in there]
+    return sorted(names, key=estimator_order)
+
+
+def _metrics(a: Side, b: Side, task: str) -> list[str]:
+    """Return the final metrics that both sets have: quality first, the primary at its head."""
+    from estbench import tasks
+
+    there = set(b.results.runs.columns)
+    final = [n for n in a.results.runs.columns if n in there and n not in RUN_COLUMNS]
+    if task in tasks.names():
+        declared = tasks.info(task).metrics
+        chosen = [name for name in declared if name in final]
+    else:  # a task of another installation: what the report knows a direction of
+        other = ("log_variance",)  # on a trajectory of its own; it says nothing of samples
+        chosen = [n for n in final if metric(task, n).better != "neither" and n not in other]
+    primary = a.comparisons.primary(task)
+    head = primary.name if primary else ""
+    return sorted(chosen, key=lambda name: (name != head, metric(task, name).better == "neither"))
+
+
+def _equal(here: pd.Series[float], there: pd.Series[float]) -> bool:
+    """Return whether both have the same values, to the bit, wherever both have one."""
+    both = here.index.intersection(there.index)
+    return len(both) > 0 and bool((here.loc[both].to_numpy() == there.loc[both].to_numpy()).all())
+
+
+def _paired(row: Row, here: pd.Series[float], there: pd.Series[float], *, equal: bool) -> Row:
+    """Fill in the paired difference over the seeds that both have."""
+    both = here.index.intersection(there.index)
+    first, second = here.loc[both], there.loc[both]
+    found = _exact(paired_difference(second, first))
+    # The means beside the difference are those of the seeds behind it.
+    shown = (first, second) if len(both) else (here, there)
+    row = replace(row, n_a=len(here), n_b=len(there), pairs=len(both))
+    return _filled(row, *shown, found, "equal" if equal else "")
+
+
+def _exact(found: Estimate) -> Estimate:
+    """Return an estimate whose differences are all the same with the p-value of its signs.
+
+    A t test would divide by zero and call two equal differences a certainty.
+    """
+    if found.n > 1 and found.standard_error == 0.0 and found.value != 0.0:
+        return replace(found, p_value=2.0 ** (1 - found.n))
+    return found
+
+
+def _unpaired(row: Row, here: pd.Series[float], there: pd.Series[float], margin: float) -> Row:
+    """Fill in Welch's interval of the ratio; its test is that of a ratio within the tolerance."""
+    equal = len(here) == len(there) and bool((here.to_numpy() == there.to_numpy()).all())
+    found = welch(there, here, math.log(margin))
+    row = replace(row, n_a=len(here), n_b=len(there))
+    return _filled(row, here, there, found, "equal" if equal else "")
+
+
+def welch(first: pd.Series[float], second: pd.Series[float], tolerance: float) -> Estimate:
+    """Return the difference of two independent means, Welch's interval, and a test.
+
+    Args:
+      first: Replicates, such as log seconds.
+      second: Those that are subtracted.
+      tolerance: The test is that the difference lies within it, either way: twice the smaller of
+        two one-sided p-values. With 0 it is Welch's two-sided test.
+    """
+    left, right = first.to_numpy(np.float64), second.to_numpy(np.float64)
+    if not (len(left) and len(right)):
+        return Estimate(math.nan)
+    value = float(left.mean() - right.mean())
+    n = min(len(left), len(right))
+    if n < 2:
+        return Estimate(value, n=n)
+    if np.ptp(left) == 0.0 and np.ptp(right) == 0.0:  # nothing varies: there is no test but this
+        return Estimate(value, value, value, n, 1.0 if abs(value) <= tolerance else math.nan)
+    limits = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    above = stats.ttest_ind(left - tolerance, right, equal_var=False, alternative="greater").pvalue
+    below = stats.ttest_ind(left + tolerance, right, equal_var=False, alternative="less").pvalue
+    p_value = min(1.0, 2.0 * float(min(above, below)))
+    return Estimate(value, float(limits.low), float(limits.high), n, p_value)
+
+
+def _filled(
+    row: Row, here: pd.Series[float], there: pd.Series[float], found: Estimate, verdict: str
+) -> Row:
+    means = [mean_interval(values) for values in (here, there)]
+    if row.kind == "ratio":
+        means, found = [mean.exp() for mean in means], found.exp()
+    return replace(
+        row,
+        a=means[0].value,
+        b=means[1].value,
+        estimate=found.value,
+        low=found.low,
+        high=found.high,
+        p_value=found.p_value,
+        verdict=verdict,
+    )
+
+
+def _judged(rows: list[Row], family: str, margin: float, judge_machine: bool) -> Iterator[Row]:
+    """Yield a family's rows with Holm's p-values and verdicts.
+
+    What is equal to the bit is known and takes no part in the correction, nor does what cannot be
+    compared or is not judged.
+    """
+    own = [row for row in rows if row.family == family]
+    machine = family in (TIME, MEMORY)
+    tested = [not (row.reason or row.verdict) and (judge_machine or not machine) for row in own]
+    p_values = [row.p_value if t else math.nan for row, t in zip(own, tested, strict=True)]
+    for row, p_value in zip(own, holm(p_values), strict=True):
+        row = replace(row, p_holm=float(p_value))
+        if row.reason:
+            # Numbers stand side by side all the same; a difference of them would mean nothing.
+            nothing = {"estimate": math.nan, "low": math.nan, "high": math.nan, "p_value": math.nan}
+            yield replace(row, verdict="not comparable", **nothing)
+        elif row.verdict:
+            yield row
+        elif machine and not judge_machine:
+            yield replace(row, verdict="not judged", reason="made on different machines")
+        else:
+            yield replace(row, **_verdict(row, margin if machine else 0.0))
+
+
+def _verdict(row: Row, margin: float) -> dict[str, str]:
+    if row.p_holm < ALPHA:
+        if row.better == "neither":
+            return {"verdict": "differs"}
+        rises = row.estimate > (1.0 if row.kind == "ratio" else 0.0)
+        return {"verdict": "better" if rises == (row.better == "higher") else "worse"}
+    if margin and 1.0 / margin <= row.low and row.high <= margin:
+        return {"verdict": "within tolerance"}
+    if row.family in (TIME, MEMORY):
+        few = min(row.n_a, row.n_b) < 2
+        return {"verdict": "cannot tell", "reason": "fewer than two replicates" if few else ""}
+    reasons = {0: "no seed in common", 1: "one seed in common"}
+    return {"verdict": "cannot tell", "reason": reasons.get(row.pairs, "")}

@@ -1,0 +1,222 @@
+"""One of the two result sets: what it holds, and whether it can be read at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from estbench.errors import UserError
+from estbench.experiment import Experiment
+from estbench.report.comparisons import Comparisons
+from estbench.report.records import Results, load
+from estbench.report.replicates import Replicates, log, seed_logs, snapshot_logs, split
+from estbench.store import SCHEMA, CorruptRecordError, Record, ResultSet, numbers
+
+__all__ = ["OLDEST", "Found", "Side", "read_side", "same_numbers"]
+
+OLDEST = 1
+"""The oldest schema whose records mean what today's mean; settings added since have defaults."""
+
+Identity = tuple[str, str, str, int]  # kind, task, estimator, seed
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record, as far as two of them are held against each other.
+
+    Attributes:
+      key: Hash of the settings and of the estimator's version or source.
+      path: Its file.
+      state: Hash of a reference's snapshots, "" for other records.
+      failed: Whether it is the record of a failure.
+    """
+
+    key: str
+    path: Path
+    state: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Side:
+    """A result set that is compared.
+
+    Attributes:
+      name: "A" or "B".
+      path: As it was typed.
+      results: Its frames.
+      experiment: Its settings, those added since it was made at their defaults.
+      records: Its training runs, references and measurements.
+      proofs: What was proven of its estimators: estimator -> (verdict, detail), the worst counts.
+      from_tables: Whether its training runs are those of tables/, for want of their records.
+    """
+
+    name: str
+    path: Path
+    results: Results
+    experiment: Experiment
+    records: Mapping[Identity, Found]
+    proofs: Mapping[str, tuple[str, str]]
+    from_tables: bool
+
+    @property
+    def environment(self) -> Record:
+        """Machine and versions, as the manifest has them."""
+        return dict(self.results.manifest.get("environment") or {})
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """The statistics of this set alone."""
+        return Comparisons(self.results)
+
+    @cached_property
+    def variance(self) -> Replicates:
+        """Log variance per sequence, averaged over the shared snapshots, by seed."""
+        return split(seed_logs(snapshot_logs(self.results)), "seed", "per_sequence")
+
+    @cached_property
+    def raw_variance(self) -> Replicates:
+        """Variance of one draw as it was written, by seed and snapshot."""
+        groups = self.results.measured.groupby(["task", "estimator"], sort=False)
+        return {
+            (str(task), str(estimator)): own.set_index(["seed", "snapshot"])["total_variance"]
+            for (task, estimator), own in groups
+        }
+
+    @cached_property
+    def seconds(self) -> Replicates:
+        """Log seconds of a generator step, by round of the timing pass."""
+        times = self.results.timing
+        return split(times.assign(log=log(times["seconds_per_step"])), "round", "log")
+
+    @cached_property
+    def memory(self) -> Replicates:
+        """Log of the peak memory of a training run's worker, in MiB, by seed."""
+        runs = self.results.runs
+        finished = runs[runs["status"] == "ok"]
+        return split(finished.assign(log=log(finished["peak_mb"])), "seed", "log")
+
+
+def read_side(name: str, path: Path) -> Side:
+    """Read a result set.
+
+    Raises:
+      UserError: There is none, it is damaged, says nothing of its settings, or was written by a
+        version of estbench whose records mean something else.
+    """
+    if not path.is_dir():
+        raise UserError(f"no result set at {path}: not a folder; estbench run --out makes one")
+    store = ResultSet(path)
+    manifest = store.manifest()
+    if manifest is None:
+        raise UserError(
+            f"{path} has no manifest.json, which says with what settings it was made: give the "
+            "folder of a result set (estbench run --out makes one)"
+        )
+    _check_schema(path, manifest.get("schema"), manifest)
+    records = _records(store, manifest)
+    try:
+        experiment = Experiment.from_dict(manifest["experiment"])
+    except UserError as error:
+        raise UserError(
+            f"{path}: {error}; it was made by another version of estbench, compare with that one"
+        ) from None
+    results = load(path)
+    stored = _stored_runs(path, results)
+    if stored is not None:
+        results = replace(results, runs=stored)
+    return Side(name, path, results, experiment, records, _proofs(store), stored is not None)
+
+
+def _check_schema(where: Path, schema: Any, manifest: Record) -> None:
+    """Refuse what was written by another version, and say what to do."""
+    if isinstance(schema, int) and OLDEST <= schema <= SCHEMA:
+        return
+    version = (manifest.get("environment") or {}).get("estbench")
+    maker = f"estbench {version}" if version else "another estbench"
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(
+            f"{where} was made by a newer version ({maker}, schema {schema}; this one reads up to "
+            f"{SCHEMA}): update estbench and compare again"
+        )
+    raise UserError(
+        f"{where} was made by an older version ({maker}, schema {schema}; this one reads from "
+        f"{OLDEST}): its numbers mean something else; make it again with estbench run --out, or "
+        "compare with the version that made both"
+    )
+
+
+def _records(store: ResultSet, manifest: Record) -> dict[Identity, Found]:
+    """Return what tells records apart; whole ones with their curves would fill the memory."""
+    found = {}
+    try:
+        for records in (store.runs(), store.references(), store.snapshots()):
+            for record in records:
+                _check_schema(store.path, record["schema"], manifest)
+                kind, task, estimator = (str(record[n]) for n in ("kind", "task", "estimator"))
+                seed = int(record["seed"] or 0)
+                found[kind, task, estimator, seed] = Found(
+                    str(record["key"]),
+                    store.record_path(kind, task, estimator, seed),
+                    str(record.get("state_sha256") or ""),
+                    record["status"] != "ok",
+                )
+        for record in store.timing():
+            _check_schema(store.path, record["schema"], manifest)
+    except CorruptRecordError as error:
+        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+    return found
+
+
+def same_numbers(first: Path, second: Path) -> bool:
+    """Return whether two records have the same numbers to the bit, times and memory aside.
+
+    What only a newer version of estbench writes is not compared.
+    """
+    try:
+        documents = [json.loads(path.read_bytes()) for path in (first, second)]
+    except (OSError, ValueError):  # such as a record in a folder of another name
+        return False
+    left, right = (
+        {k: v for k, v in numbers(d).items() if k not in _NOT_NUMBERS} for d in documents
+    )
+    return _same(left, right)
+
+
+# The snapshots' hash depends on how torch writes files, not on numbers alone.
+_NOT_NUMBERS = ("key", "schema", "state_sha256")
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, dict) and isinstance(right, dict):
+        return all(_same(left[name], right[name]) for name in left.keys() & right.keys())
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)
+
+
+def _stored_runs(path: Path, results: Results) -> pd.DataFrame | None:
+    """Return tables/runs where a set has no records of runs any more, such as committed ones."""
+    table = path / "tables" / "runs.parquet"
+    if (path / "runs").exists() or not table.exists():
+        return None
+    frame = pd.read_parquet(table)
+    needed = ["task", "estimator", "seed", "status", "peak_mb"]
+    if not set(needed) <= set(frame.columns):
+        return None
+    return frame.astype({"task": "object", "estimator": "object", "seed": "int64"})
+
+
+def _proofs(store: ResultSet) -> dict[str, tuple[str, str]]:
+    found: dict[str, tuple[str, str]] = {}
+    for proof in store.proofs():
+        name, verdict = str(proof["configuration"]["estimator"]), str(proof["verdict"])
+        if name not in found or verdict not in ("unbiased", "declared biased"):
+            found[name] = (verdict, str(proof["detail"]))
+    return found
