@@ -79,6 +79,8 @@ def run(
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     plugin: Path | None = None,
     gate: bool = True,
+    live: bool = True,
+    tensorboard: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run an experiment: train, measure, time, report. Does only what is missing in its folder.
 
@@ -118,11 +120,20 @@ def run(
     gate
         Prove, before anything is run, every estimator that declares itself unbiased; verdicts are
         kept. With --no-gate it is run all the same, and marked as not proven.
+    live
+        Make the report anew now and then while runs end, so that it can be watched; it takes a
+        small share of one core. With --no-live it is made once, at the end.
+    tensorboard
+        Write event files for TensorBoard while runs train: OUT/tensorboard/TASK/ESTIMATOR/seed-000.
     """
     from estbench import commands
 
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: must be at least 1")
+    if tensorboard:
+        from estbench.runner.events import check_installed
+
+        check_installed()
     commands.load_plugin(plugin)
     experiment = commands.experiment(
         file=file,
@@ -139,7 +150,15 @@ def run(
             "length": length,
         },
     )
-    return commands.run(experiment, out=out, workers=jobs, retry_failed=retry_failed, gate=gate)
+    return commands.run(
+        experiment,
+        out=out,
+        workers=jobs,
+        retry_failed=retry_failed,
+        gate=gate,
+        live=live,
+        tensorboard=tensorboard,
+    )
 
 
 @app.command
@@ -183,17 +202,61 @@ def check(
 
 
 @app.command
-def report(directory: Annotated[Path, Parameter(name="DIR")], /) -> int:
+def report(
+    directory: Annotated[Path, Parameter(name="DIR")],
+    /,
+    *,
+    latex: Annotated[bool, Parameter(negative="")] = False,
+    tensorboard: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Write the tables, figures and report.html of a result set anew, and print its summary.
 
     Parameters
     ----------
     directory
         A result set, such as results/bench.
+    latex
+        Write the main tables as LaTeX too, DIR/tables/*.tex, to be included in a paper.
+    tensorboard
+        Write event files for TensorBoard, DIR/tensorboard, of every finished run.
     """
     from estbench import commands
 
-    return commands.report(directory)
+    return commands.report(directory, latex=latex, tensorboard=tensorboard)
+
+
+@app.command
+def compare(
+    a: Annotated[Path, Parameter(name="A")],
+    b: Annotated[Path, Parameter(name="B")],
+    /,
+    *,
+    fail_on_worse: Annotated[bool, Parameter(negative="")] = False,
+    margin: float | None = None,
+    out: Path | None = None,
+    as_json: JSON = False,
+) -> int:
+    """Compare two result sets: what differs in settings, machine, variance, quality and time.
+
+    Parameters
+    ----------
+    a
+        The result set that is compared to, such as one of the commit before.
+    b
+        The result set that is compared.
+    fail_on_worse
+        Exit with code 1 if anything is worse in B after Holm's correction, such as in CI.
+    margin
+        Ratio up to which more time or memory is no worse, for machines are noisy; 1.1 unless given.
+        Sets of different machines are judged by time and memory only if it is given.
+    out
+        Folder for compare.csv, compare.json and compare.md (for a pull request); none by default.
+    """
+    from estbench import comparing
+
+    return comparing.compare(
+        a, b, fail_on_worse=fail_on_worse, as_json=as_json, out=out, margin=margin
+    )
 
 
 @app.command(name="list")

@@ -9,6 +9,7 @@ from typing import Any
 
 from estbench.experiment import Experiment
 from estbench.runner.estimate import Costs, longest_first
+from estbench.runner.live import Progress, refreshed
 from estbench.runner.manifest import held, manifest, union
 from estbench.runner.plan import Plan, make_plan
 from estbench.runner.pool import run_jobs, stop_workers
@@ -54,6 +55,8 @@ def run_experiment(
     summary: Summary | None = None,
     retry_failed: bool = False,
     prove: Callable[[], list[dict[str, Any]]] | None = None,
+    live: bool = False,
+    tensorboard: bool = False,
 ) -> Summary:
     """Make every record of an experiment that is not in its result set yet.
 
@@ -67,6 +70,8 @@ def run_experiment(
       retry_failed: Whether records of failures are made again.
       prove: Called when there is something to do, before anything is done or written; returns
         verdicts on the estimators, which are kept with the records, or raises.
+      live: Whether the report is made anew now and then until the timing pass begins.
+      tensorboard: Whether training runs also write event files; no number depends on it.
 
     Returns:
       The summary. The numbers on disk depend neither on ``workers`` nor on the order in which the
@@ -81,7 +86,13 @@ def run_experiment(
     before = held(results)
     whole = union(before, experiment, results)
     with results.writing():
-        plan = make_plan(experiment, results, retry_failed=retry_failed, warn=display.note)
+        plan = make_plan(
+            experiment,
+            results,
+            retry_failed=retry_failed,
+            warn=display.note,
+            events=tensorboard,
+        )
         due = rounds_due(experiment, results, retry_failed=retry_failed, warn=display.note)
         summary.found = len(plan.ended)
         for ending in plan.ended:
@@ -97,7 +108,8 @@ def run_experiment(
             copy_as_run(results, job, record)
         try:
             timing_seconds = experiment.timing.seconds if due else 0.0
-            _train_and_measure(plan, results, workers, timing_seconds, display, summary)
+            with refreshed(results.path, display.note, live) as tell:
+                _train_and_measure(plan, results, workers, timing_seconds, display, summary, tell)
             if due:
                 _time(whole, results, due, retry_failed, display, summary)
         finally:
@@ -112,9 +124,10 @@ def _train_and_measure(
     timing_seconds: float,
     display: Display,
     summary: Summary,
+    tell: Callable[[Progress], None],
 ) -> None:
     """Work through the plan in a pool; measurements begin when all references are there."""
-    costs = Costs()
+    costs, progress, noted = Costs(), progress_of(plan), False
     for ending in plan.ended:
         if not ending.error:
             costs.observe(ending.job, ending.seconds)
@@ -131,12 +144,28 @@ def _train_and_measure(
                     costs.observe(ending.job, ending.seconds)
                 summary.made += 1
                 _add_failure(summary, results, ending)
+                if ending.note and not noted:  # the next run's would say the same
+                    display.note(ending.note)
+                    noted = True
+                progress.ended(phase, bool(ending.error))
+                tell(progress)
                 left = costs.left(waiting, workers)
                 left = None if left is None else left + timing_seconds
                 display.ended(ending.job.label, ending.error, ending.seconds, left)
     finally:
         if plan.training or plan.measuring:
             stop_workers()
+
+
+def progress_of(plan: Plan) -> Progress:
+    """Return how far a plan's experiment is before anything is done; timing is no part of it."""
+    progress = Progress()
+    for phase, jobs in (("training", plan.training), ("snapshots", plan.measuring)):
+        found = [e for e in plan.ended if (e.job.kind == "snapshots") == (phase == "snapshots")]
+        progress.done[phase] = len(found)
+        progress.total[phase] = len(found) + len(jobs)
+        progress.failed += sum(bool(ending.error) for ending in found)
+    return progress
 
 
 def _time(

@@ -26,6 +26,7 @@ class Job:
       function: What computes it: ``train``, ``reference`` or ``measure`` below.
       experiment: What is passed to it.
       prepare: Called in the worker before the clock starts: ``warm_up`` below.
+      events: Whether a training run also writes event files for TensorBoard.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Job:
     function: Callable[..., Any] = field(compare=False, repr=False)
     experiment: Experiment = field(compare=False, repr=False)
     prepare: Callable[[], None] = field(compare=False, repr=False)
+    events: bool = field(default=False, compare=False, repr=False)
 
     @property
     def label(self) -> str:

@@ -59,11 +59,13 @@ class _Planner:
         results: ResultSet,
         retry_failed: bool,
         warn: Callable[[str], None],
+        events: bool,
     ) -> None:
         self.experiment = experiment
         self.results = results
         self.retry_failed = retry_failed
         self.warn = warn
+        self.events = events
         self.plan = Plan()
 
     def job(self, kind: str, task: str, estimator: str, seed: int) -> Job:
@@ -75,7 +77,8 @@ class _Planner:
         identity = key(kind, self.experiment, task, estimator, seed)
         function, files = functions[kind], plugins.loaded()
         prepare = partial(jobs.warm_up, files) if files else jobs.warm_up
-        return Job(kind, task, estimator, seed, identity, function, self.experiment, prepare)
+        head = (kind, task, estimator, seed, identity)
+        return Job(*head, function, self.experiment, prepare, self.events)
 
     def find(self, job: Job) -> Record | None:
         """Return the record of a job, or None where the job has to be done."""
@@ -137,6 +140,7 @@ def make_plan(
     *,
     retry_failed: bool = False,
     warn: Callable[[str], None] = print,
+    events: bool = False,
 ) -> Plan:
     """Compare an experiment with its result set; changes nothing on disk.
 
@@ -147,11 +151,12 @@ def make_plan(
       results: Where it may be already.
       retry_failed: Whether records of failures count as missing.
       warn: Is told of damaged files, a line each; they count as missing.
+      events: Whether training runs also write event files for TensorBoard.
 
     Raises:
       UserError: A record was made with other settings.
     """
-    planner = _Planner(experiment, results, retry_failed, warn)
+    planner = _Planner(experiment, results, retry_failed, warn, events)
     plan, unfit = planner.plan, refusals(experiment)
     for task, seed in planner.pairs():
         fitting = [name for name in experiment.measured if name not in unfit.get(task, {})]

@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estbench.runner.jobs import Job
 from estbench.store import (
@@ -29,6 +30,9 @@ from estbench.store import (
     key,
     write_bytes,
 )
+
+if TYPE_CHECKING:
+    from estbench.runner.events import Events
 
 __all__ = [
     "Outcome",
@@ -52,11 +56,13 @@ class Outcome:
       job: The job.
       error: "" or, where it failed, the kind of error and its message, in one line.
       seconds: How long it took.
+      note: "" or, in a line, what went wrong beside its numbers.
     """
 
     job: Job
     error: str
     seconds: float
+    note: str = ""
 
 
 def one_thread() -> None:
@@ -97,9 +103,34 @@ def execute(job: Job, directory: Path) -> Outcome:
         return dict(job.function(*grid, job.estimator, job.seed))
 
     head = (job.kind, job.key, job.task, job.estimator, job.seed)
-    record = recorded(compute, *head)
+    with _events(job, directory) as events:
+        record = recorded(compute, *head)
     save(results, job, record, states)
-    return outcome(job, record)
+    note = f"no event files of {job.label}: {events.fault}" if events and events.fault else ""
+    return replace(outcome(job, record), note=note)
+
+
+@contextmanager
+def _events(job: Job, directory: Path) -> Iterator[Events | None]:
+    """Have a training run tell its event files of every batch, where that was asked for.
+
+    A reference is rloo's training run; its files stand there if rloo is trained at all.
+    """
+    trained = job.kind == "run" or (
+        job.kind == "reference" and REFERENCE_ESTIMATOR in job.experiment.estimators
+    )
+    if not (job.events and trained):
+        yield None
+        return
+    from estbench.runner.events import Events
+    from estbench.training.watching import watched
+
+    events = Events(directory, job.experiment, job.task, job.estimator, job.seed)
+    with watched(events.write):
+        try:
+            yield events
+        finally:
+            events.close()
 
 
 def outcome(job: Job, record: Record) -> Outcome:

@@ -53,7 +53,15 @@ class Grid:
     def results(self) -> ResultSet:
         return ResultSet(self.directory)
 
-    def run(self, workers: int = 2, *, retry_failed: bool = False, **changes: Any) -> Summary:
+    def run(
+        self,
+        workers: int = 2,
+        *,
+        retry_failed: bool = False,
+        live: bool = False,
+        tensorboard: bool = False,
+        **changes: Any,
+    ) -> Summary:
         """Run it, with changes."""
         return run_experiment(
             replace(self.experiment, **changes),
@@ -62,6 +70,8 @@ class Grid:
             command="estbench run",
             display=self.screen,
             retry_failed=retry_failed,
+            live=live,
+            tensorboard=tensorboard,
         )
 
     def numbers(self) -> dict[str, Any]:

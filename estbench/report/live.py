@@ -1,0 +1,57 @@
+"""Makes the report of a result set that is still being made, in a process of its own.
+
+``python -m estbench.report.live DIR`` reads one line of JSON, what ``estbench.runner.live`` sends,
+and prints the seconds of processor time that the report took. When its standard input closes,
+whoever wanted the report is gone, and so is it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+__all__ = ["main"]
+
+# On a busy machine a tenth of a core; lower still, and a report would take minutes to appear.
+NICENESS = 10
+
+
+def main() -> int:
+    """Make one report; return the exit code."""
+    os.nice(NICENESS)
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_leave_with_the_driver, daemon=True).start()
+    from estbench import plugins, report
+    from estbench.errors import UserError
+    from estbench.report.progress import Progress, unfinished
+
+    told = order["progress"]
+    trained, measured = (
+        (int(told["done"].get(phase, 0)), int(told["total"].get(phase, 0)))
+        for phase in ("training", "snapshots")
+    )
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        plugins.ensure(order["plugins"])
+        with unfinished(Progress(trained, measured, told["failed"], now, order["reload_s"])):
+            report.build(Path(sys.argv[1]))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(time.process_time())
+    return 0
+
+
+def _leave_with_the_driver() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""TensorBoard event files of training runs: DIR/tensorboard/TASK/ESTIMATOR/seed-003/.
+
+They are a second account of what the records hold, for those who watch runs with TensorBoard. No
+number depends on them, and where they cannot be written the run goes on without.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estbench import tasks
+from estbench.errors import UserError
+from estbench.experiment import Experiment
+from estbench.store import CorruptRecordError, Record, ResultSet
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["Events", "check_installed", "event_folder", "export", "tag"]
+
+FLUSH_S = 5  # seconds after which a watcher sees what was written
+GRADIENT = ("total_variance", "log_variance", "mean_norm2", "reward_mean")
+GRADIENT += ("bias_element_variance", "log_bias_element_variance")
+
+
+def check_installed() -> None:
+    """Check that event files can be written.
+
+    Raises:
+      UserError: The package is missing; names the command that installs it.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"--tensorboard needs the package tensorboard ({error}): "
+            "python -m pip install tensorboard"
+        ) from None
+
+
+def event_folder(directory: Path, task: str, estimator: str, seed: int) -> Path:
+    """Return the folder of one run's event files."""
+    return directory / "tensorboard" / task / estimator / f"seed-{seed:03d}"
+
+
+def tag(task: str, name: str) -> str:
+    """Return what a metric is called there: with its group, which TensorBoard folds."""
+    if task in tasks.names() and name in tasks.info(task).metrics:
+        return f"quality/{name}"
+    if name in GRADIENT:
+        return f"gradient/{name}"
+    group, _, rest = name.partition("_")
+    return f"discriminator/{rest}" if group == "discriminator" and rest else f"estimator/{name}"
+
+
+class Events:
+    """The event files of one run; those of an earlier attempt are removed.
+
+    Nothing is raised by it: at the first error it falls silent, and ``fault`` says why.
+
+    Attributes:
+      fault: "" or why there are no events, or only some.
+    """
+
+    def __init__(
+        self, directory: Path, experiment: Experiment, task: str, estimator: str, seed: int
+    ) -> None:
+        self.fault = ""
+        self._task = task
+        self._writer: SummaryWriter | None = None
+        folder = event_folder(directory, task, estimator, seed)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_S)
+            self._writer.add_text("settings", _settings(experiment, task, estimator, seed))
+        except Exception as error:
+            self._fail(error)
+
+    def write(
+        self,
+        batch: int,
+        evals: int,
+        seconds: float,
+        metrics: Mapping[str, float | None],
+        at: float | None = None,
+    ) -> None:
+        """Write a batch's metrics; what is no finite number is left out.
+
+        Args:
+          batch: Which, from 0.
+          evals: Reward evaluations so far.
+          seconds: Seconds of training so far.
+          metrics: By name.
+          at: When, in seconds since the epoch; now if None.
+        """
+        if self._writer is None:
+            return
+        cost = {"cost/reward_evals": float(evals), "cost/seconds": seconds}
+        named = {tag(self._task, name): value for name, value in metrics.items()}
+        try:
+            for name, value in (cost | named).items():
+                if value is not None and math.isfinite(value):
+                    self._writer.add_scalar(name, value, batch, at)
+        except Exception as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._writer = None
+        self.fault = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def export(directory: Path) -> int:
+    """Write the event files of every finished run from its record; return how many.
+
+    Raises:
+      UserError: The package is missing, there is no result set, or the files cannot be written.
+    """
+    check_installed()
+    results = ResultSet(directory)
+    manifest = results.manifest()
+    if manifest is None:
+        raise UserError(f"no result set at {directory}: estbench run --out makes one")
+    experiment = Experiment.from_dict(manifest["experiment"])
+    count = 0
+    try:
+        for record in results.runs():
+            if record["status"] == "ok":
+                _export(results, experiment, record)
+                count += 1
+    except CorruptRecordError as error:
+        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+    return count
+
+
+def _export(results: ResultSet, experiment: Experiment, record: Record) -> None:
+    identity = record["task"], record["estimator"], record["seed"]
+    events = Events(results.path, experiment, *identity)
+    curves = record.get("curves") or {}
+    seconds = curves.get("seconds") or []
+    try:
+        ended = results.run_path(*identity).stat().st_mtime
+    except OSError:
+        ended = time.time()
+    for index, (step, evals, spent) in enumerate(
+        zip(curves.get("step") or (), curves.get("reward_evals") or (), seconds, strict=True)
+    ):
+        metrics = {name: values[index] for name, values in curves["metrics"].items()}
+        events.write(step, evals, spent, metrics, ended - seconds[-1] + spent)
+    events.close()
+    if events.fault:
+        raise UserError(f"cannot write event files to {results.path}: {events.fault}")
+
+
+def _settings(experiment: Experiment, task: str, estimator: str, seed: int) -> str:
+    """Return what a run was made with, as a table in Markdown."""
+    from dataclasses import asdict
+
+    settings = asdict(experiment.training_for(task))
+    for option in tasks.OPTIONS:
+        if task in tasks.names() and option not in tasks.info(task).options:
+            settings.pop(option, None)
+    head: dict[str, Any] = {"task": task, "estimator": estimator, "seed": seed}
+    rows = (head | {"device": experiment.device} | settings).items()
+    lines = [
+        f"| {name} | {json.dumps(value).replace('|', chr(92) + '|')} |" for name, value in rows
+    ]
+    return "\n".join(["| setting | value |", "|---|---|", *lines])
