@@ -20,11 +20,13 @@ from torch import Tensor
 from estbench.estimators.base import Estimator, Reward
 from estbench.meter.blocks import BLOCKS, Blocks, Look
 from estbench.meter.centred import Centred
-from estbench.meter.gradients import Tape
+from estbench.meter.gradients import DrawGradients, Tape
+from estbench.meter.moments import total_variance
 from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
 
+ENOUGH = 7.5  # with as many draws for each unit of noise / margin^2, most unbiased ones pass
 HOPELESS = 2.5  # margins that the noise of the last look's mean may have
 
 Verdict = Literal["unbiased", "biased", "undecided"]
@@ -38,6 +40,9 @@ class Plan:
       first: Sequences at the first look (draws times the estimator's group).
       growth: Every look has this many times the sequences of the one before.
       looks: Looks, 1 to 3. More would be more false alarms or less power.
+      pilot: Sequences of a pilot, 0 for none. Its draws serve nothing else: the noise in them says
+        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws. As it is
+        independent of the looks, their error rates stay what they are.
       margin: Relative bias below which an estimator passes.
       alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
       chunk: Sequences at a time.
@@ -49,6 +54,7 @@ class Plan:
     first: int = 16_384
     growth: int = 4
     looks: int = 3
+    pilot: int = 0
     margin: float = 0.02
     alpha: float = 0.001
     chunk: int = 4_096
@@ -61,12 +67,23 @@ class Plan:
         if not (self.margin > 0 and 0 < self.alpha < 1):
             raise ValueError("margin must be positive, and alpha between 0 and 1")
 
-    def draws(self, group: int) -> tuple[int, ...]:
-        """Return the draws at each look for groups of that size, multiples of the blocks."""
-        return tuple(
+    def draws(self, group: int, noise: float | None = None) -> tuple[int, ...]:
+        """Return the draws at each look for groups of that size, multiples of the blocks.
+
+        Args:
+          group: Sequences of a draw.
+          noise: tr Cov of a draw / |grad J|^2 in the pilot, if there was one.
+        """
+        planned = [
             BLOCKS * max(2, math.ceil(self.first * self.growth**k / group / BLOCKS))
             for k in range(self.looks)
-        )
+        ]
+        if noise is not None and math.isfinite(noise) and self.looks == 3:
+            needed = BLOCKS * math.ceil(ENOUGH * noise / self.margin**2 / BLOCKS)
+            # Too near to its neighbours a look would be for nothing.
+            low, high = math.ceil(1.5 * planned[0]), planned[2] // 2
+            planned[1] = BLOCKS * (min(max(needed, low), high) // BLOCKS)
+        return tuple(planned)
 
 
 @dataclass(frozen=True)
@@ -132,21 +149,30 @@ def bias_test(
         learned = method.initial_state(policy, rng)
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
     blocks = Blocks(gradient, names)
-    planned = plan.draws(method.info.group)
     chunk = BLOCKS * max(1, plan.chunk // method.info.group // BLOCKS)
     looks: list[Look] = []
     fault, verdict, found_by = "", "undecided", ""
+
+    def draw(n: int, check: bool) -> DrawGradients:
+        nonlocal fault
+        with Tape(policy, fault) as tape:
+            surrogate = method.surrogate(policy, reward, n, rng, learned)
+        # Once is enough to know a policy by.
+        found = tape.differentiate(surrogate, check=check)
+        fault = tape.fault
+        return found
+
+    noise = None
+    if plan.pilot:
+        n = max(2, plan.pilot // method.info.group)
+        noise = total_variance(draw(n, check=True)) / blocks.norm**2
+    planned = plan.draws(method.info.group, noise)
     for target in planned:
         while blocks.draws < target:
             n = min(chunk, target - blocks.draws)
-            with Tape(policy, fault) as tape:
-                surrogate = method.surrogate(policy, reward, n, rng, learned)
-            # Once is enough to know a policy by.
-            found = tape.differentiate(surrogate, check=blocks.draws == 0)
-            fault = tape.fault
+            found = draw(n, check=blocks.draws == 0 and not plan.pilot)
             blocks.add(found.block_sums(BLOCKS), n)
-        # Errors are spent in proportion to draws: early looks are for what is plainly biased.
-        looks.append(blocks.look(plan.margin, 0.05 * target / sum(planned)))
+        looks.append(blocks.look(plan.margin, 0.05 / len(planned)))
         p_values = looks[-1].p_values
         best = min(p_values, key=lambda name: p_values[name])
         if p_values[best] < plan.alpha / plan.looks:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.estimators.base import Draws, Estimator, Reward
 from estbench.meter.gradients import DrawGradients, Tape
+from estbench.meter.phases import Clock
 from estbench.models.policy import Policy
 
 __all__ = ["measured_step"]
@@ -23,7 +25,8 @@ def measured_step(
     optimiser: torch.optim.Optimizer,
     check_rows: bool = True,
     clip: float = 0.0,
-) -> tuple[DrawGradients, Surrogate, str]:
+    clock: Clock | None = None,
+) -> tuple[DrawGradients, Draws, str]:
     """Take one ascent step on E[reward] and return the draws' gradients that made it.
 
     Args:
@@ -36,6 +39,7 @@ def measured_step(
       optimiser: Holds the policy's parameters.
       check_rows: See ``Tape.differentiate``.
       clip: Norm to which the step's gradient is cut, after it was measured; 0 leaves it.
+      clock: Is told when the backward pass begins and ends.
 
     Returns:
       The gradients (with graphs of a policy that has moved on: for norms and sums only), the
@@ -43,7 +47,8 @@ def measured_step(
     """
     with Tape(policy) as tape:
         surrogate = method.surrogate(policy, reward, draws, rng, learned)
-    found = tape.differentiate(surrogate, check_rows=check_rows, retain_graph=True)
+    with clock.phase("backward") if clock else nullcontext():
+        found = tape.differentiate(surrogate, check_rows=check_rows, retain_graph=True)
     # What is learned is trained on draws that have been used, before the policy moves on.
     method.adapt(policy, surrogate, tape, learned)
     for parameter, mean in zip(tape.parameters, found.mean(), strict=True):

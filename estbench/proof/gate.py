@@ -24,7 +24,7 @@ from estbench.estimators import info, make
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
-from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, BiasFinding, judge
+from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, binary, expressions, tiny
 from estbench.store.atomic import StorageError, write_json
 
@@ -152,7 +152,15 @@ def prove(configuration: Configuration) -> Proof:
     if not tests:
         detail = "; ".join(f"{name}: {reason}" for name, reason in unfit.items())
         return Proof(given, "undecided", f"it fits no problem of the gate ({detail})", key)
-    plan = Plan(first=FIRST, growth=GROWTH, looks=3, margin=MARGIN, alpha=ALPHA / 2, chunk=CHUNK)
+    plan = Plan(
+        first=FIRST,
+        growth=GROWTH,
+        looks=3,
+        pilot=PILOT,
+        margin=MARGIN,
+        alpha=ALPHA / 2,
+        chunk=CHUNK,
+    )
     sizes = []
     for name, test in tests.items():
         found = test(plan)

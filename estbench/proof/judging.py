@@ -24,6 +24,7 @@ __all__ = [
     "FIRST",
     "GROWTH",
     "MARGIN",
+    "PILOT",
     "BiasFinding",
     "Verdict",
     "cases",
@@ -38,6 +39,7 @@ Verdict = Literal["unbiased", "biased", "undecided", "found", "not found"]
 MARGIN = 0.02
 ALPHA = 0.001
 FIRST = 24_576  # sequences at the first look, for a margin of 2 %
+PILOT = 2_048  # sequences that say how many draws the noise asks for
 GROWTH = 6  # so that the last look leaves hardly anything undecided: 884,736 sequences
 
 
@@ -91,7 +93,9 @@ def left_out(method: Estimator, problems: Sequence[str] | None = None) -> dict[s
 def plan_for(margin: float, tests: int) -> Plan:
     """Return the plan of one test out of so many; draws grow as the margin's inverse square."""
     first = int(FIRST * max(1.0, (MARGIN / margin) ** 2))
-    return Plan(first=first, growth=GROWTH, looks=3, margin=margin, alpha=ALPHA / tests)
+    return Plan(
+        first=first, growth=GROWTH, looks=3, pilot=PILOT, margin=margin, alpha=ALPHA / tests
+    )
 
 
 def judge(

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from estbench.errors import UserError
+from estbench.fit import REFUSED
 from estbench.report.formatting import clean
 from estbench.report.style import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
@@ -38,6 +39,8 @@ SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
 # The squared bias with its sign. Records without it have the root alone, cut off at zero.
 SIGNED_BIAS = "relative_bias_squared"
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
+SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "by", "part", "position", "share"]
+PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,19 @@ class Results:
     Attributes:
       directory: Where it lies.
       manifest: manifest.json, or {} where there is none.
-      runs: One row a training run that exists, failed or is missing (`status`), with final metrics.
+      runs: One row a training run that exists, failed, is missing or "does not fit" (`status`),
+        with final metrics.
       curves: One row a run and batch; a column a metric.
-      variance: One row an estimator, seed and snapshot; failed measurements have no snapshot.
+      variance: One row an estimator, seed and snapshot; failed and refused measurements
+        have no snapshot.
       timing: One row a task, estimator and round of the timing pass.
       failures: Every failed record.
       starts: One row a run and metric: what the generator was worth before the first batch.
       temperatures: One row a run, temperature and metric, from the sweep after the last batch.
       samples: (task, estimator) -> sequences of the first finished seed.
+      sources: One row a measurement and part of the policy (`by` "tensor" or "step", `part` its
+        name, `position` its place): the `share` of the total variance that comes from it.
+      phases: One row a task, estimator, round and phase of a generator step, with its seconds.
     """
 
     directory: Path
@@ -79,6 +87,8 @@ class Results:
     starts: pd.DataFrame
     temperatures: pd.DataFrame
     samples: Mapping[tuple[str, str], tuple[str, ...]]
+    sources: pd.DataFrame
+    phases: pd.DataFrame
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -127,12 +137,14 @@ def load(directory: Path) -> Results:
         manifest,
         _ordered(_run_frame(runs, manifest), "seed"),
         _ordered(_curve_frame(runs), "seed", "step"),
-        _ordered(_variance_frame(snapshots), "seed", "snapshot"),
+        _ordered(_variance_frame(snapshots, manifest), "seed", "snapshot"),
         _ordered(_timing_frame(timing), "round"),
         tuple(sorted(failures, key=_failure_order)),
         _ordered(_start_frame(runs), "seed", "metric"),
         _ordered(_temperature_frame(runs), "seed", "temperature", "metric"),
         _samples(runs),
+        _ordered(_source_frame(snapshots), "seed", "snapshot", "by", "position"),
+        _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
     )
 
 
@@ -185,10 +197,12 @@ def _run_frame(records: list[Record], manifest: Record) -> pd.DataFrame:
         final = record.get("final") or {}
         rows.append(row | {f"final.{name}": _float(value) for name, value in final.items()})
     there = {(row["task"], row["estimator"], row["seed"]) for row in rows}
+    refused = manifest.get("refused") or {}
     for task, estimator, seed in _expected(manifest):
         if (task, estimator, seed) not in there:
+            reason = clean(str((refused.get(task) or {}).get(estimator) or ""))
             row = {"task": task, "estimator": estimator, "seed": seed}
-            rows.append(row | {"status": "missing", "error": ""})
+            rows.append(row | {"status": REFUSED if reason else "missing", "error": reason})
     finals = sorted({name for row in rows for name in row if name.startswith("final.")})
     frame = pd.DataFrame(rows, columns=RUN_COLUMNS + finals)
     # In the table a final metric has its own name, unless that is already a column's.
@@ -276,8 +290,8 @@ def _padded(values: NDArray[np.float64] | None, length: int) -> NDArray[np.float
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _variance_frame(records: list[Record]) -> pd.DataFrame:
-    """Return a row a snapshot; a failed measurement is one row without a snapshot."""
+def _variance_frame(records: list[Record], manifest: Record) -> pd.DataFrame:
+    """Return a row a snapshot; a failed or refused measurement is one row without a snapshot."""
     rows: list[Record] = []
     numbers = [*SNAPSHOT_FIELDS[1:], *SNAPSHOT_EXTRAS, SIGNED_BIAS]
     for record in records:
@@ -290,6 +304,11 @@ def _variance_frame(records: list[Record]) -> pd.DataFrame:
             values: Record = {name: _float(entry.get(name)) for name in numbers}
             values["snapshot"] = _integer(entry.get("snapshot"), 0)
             rows.append(identity | status | values)
+    for task, reasons in (manifest.get("refused") or {}).items():
+        for estimator, reason in reasons.items():
+            why = {"status": REFUSED, "error": clean(str(reason)), "snapshot": None}
+            for seed in manifest["experiment"]["seeds"]:
+                rows.append({"task": task, "estimator": estimator, "seed": int(seed)} | why)
     columns = ["task", "estimator", "seed", "snapshot", *numbers, "status", "error"]
     frame = pd.DataFrame(rows, columns=columns)
     clipped = frame["relative_bias"].astype("float64") ** 2
@@ -310,6 +329,45 @@ def _timing_frame(records: list[Record]) -> pd.DataFrame:
             rows.append(row)
     frame = pd.DataFrame(rows, columns=TIMING_COLUMNS)
     return frame.astype({"round": "int64", "seconds_per_step": "float64"})
+
+
+def _source_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a snapshot and tensor, or time step, with its share of the total variance."""
+    rows: list[Record] = []
+    for record in records:
+        for entry in () if _failed(record) else record.get("snapshots") or ():
+            head = _identity(record) | {"snapshot": _integer(entry.get("snapshot"), 0)}
+            tensors = entry.get("by_tensor") or {}
+            steps = entry.get("by_step") or {}
+            parts = [
+                *(("tensor", str(name), i, v) for i, (name, v) in enumerate(tensors.items())),
+                *(("step", str(t + 1), t, v) for t, v in enumerate(steps.get("parts") or ())),
+            ]
+            totals = {"tensor": entry.get("total_variance"), "step": steps.get("total")}
+            if steps.get("path"):
+                parts.append(("step", "path", len(steps["parts"]), steps["path"]))
+            for by, part, position, value in parts:
+                total = _float(totals[by])
+                share = _float(value) / total if total > 0 else math.nan
+                own = {"by": by, "part": clean(part, 60), "position": position, "share": share}
+                rows.append(head | own)
+    frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
+    whole = dict.fromkeys(("seed", "snapshot", "position"), "int64")
+    return frame.astype(whole | {"share": "float64"})
+
+
+def _phase_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a task, estimator, round and phase."""
+    rows: list[Record] = []
+    for record in records:
+        for entry in () if _failed(record) else record.get("rows") or ():
+            head = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
+            head |= {"round": _integer(record.get("round"), 0)}
+            for position, (phase, value) in enumerate((entry.get("phases") or {}).items()):
+                own = {"phase": clean(str(phase), 40), "seconds": _float(value)}
+                rows.append(head | own | {"position": position})
+    frame = pd.DataFrame(rows, columns=[*PHASE_COLUMNS, "position"])
+    return frame.astype({"round": "int64", "position": "int64", "seconds": "float64"})
 
 
 def _identity(record: Record) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -116,6 +117,12 @@ def test_a_gradient_of_zero_is_refused() -> None:
 def test_looks_are_planned_and_few() -> None:
     assert Plan(first=1000, growth=3, looks=3).draws(1) == (1024, 3008, 9024)
     assert Plan(first=1000, growth=4, looks=2).draws(8) == (128, 512)
+    # A pilot says how far the second look has to be; the others stay.
+    plan = Plan(first=1024, growth=6, looks=3, pilot=512, margin=0.02)
+    assert plan.draws(1, noise=0.5) == (1024, 9344, 36864)
+    assert plan.draws(1, noise=1e-9) == (1024, 1536, 36864)
+    assert plan.draws(1, noise=1e9) == (1024, 18432, 36864)
+    assert plan.draws(1, noise=math.nan) == plan.draws(1) == (1024, 6144, 36864)
     for wrong in ({"looks": 4}, {"looks": 0}, {"growth": 1}, {"margin": 0.0}, {"alpha": 1.0}):
         with pytest.raises(ValueError, match=r"not|must"):
             Plan(**wrong)  # type: ignore[arg-type]
