@@ -65,7 +65,9 @@ class TrainingSettings(Settings):
     gradient_clip: Annotated[float, AtLeast(0)] = 0.0
     """Norm to which the generator's gradients are cut, in both kinds of training; 0 is never."""
     generator_learning_rate: Rate = 1e-3
-    """Of Adam, in the adversarial batches."""
+    """Of Adam, in the adversarial batches; of any other task's policy too."""
+    decoder_learning_rate: Rate = 1e-3
+    """Of Adam, for the decoder of an autoencoder."""
     discriminator_learning_rate: Rate = 1e-3
     """Of Adam."""
     discriminator_pretrain_updates: Natural = 0

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from estbench.estimators.base import Draws, Estimator, Reward, Surrogate
+from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import count_steps, sequences_at_once
 from estbench.meter.gradients import Tape
-from estbench.meter.moments import Moments, Reference
+from estbench.meter.moments import Reference
 from estbench.models.policy import Policy
 
 __all__ = ["adapt_once", "measure"]
@@ -42,19 +43,22 @@ def measure(
     learned: dict[str, Any],
     reference: Reference,
 ) -> dict[str, Any]:
-    """Return a row of measurements from about ``sequences`` sequences; nothing learns on them."""
+    """Return a row of measurements from about ``sequences`` sequences; nothing learns on them.
+
+    Of a policy that is conditioned on several contexts, they are shared out among those, and the
+    variance is within contexts (see ``contexts``).
+    """
     group = method.info.group
     total = max(2, sequences // group)
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
-    moments, without = Moments(reference, names), Moments(reference, names)
+    moments, without = (moments_for(policy, reference, names) for _ in range(2))
     hard, relaxed = reward.hard_evals, reward.relaxed_evals
     seconds, fault = 0.0, ""
     surrogate: Draws | None = None
     at_once = max(1, sequences_at_once(policy, CHUNK) // group)
     copies = [part for part in learned.values() if isinstance(part, Policy)]
     with count_steps(policy, *copies) as counted:
-        while moments.draws < total:
-            draws = min(at_once, total - moments.draws)
+        for draws in portions(policy, total, at_once):
             started = time.perf_counter()
             with Tape(policy, fault) as tape:
                 surrogate = method.surrogate(policy, reward, draws, rng, learned)
@@ -69,6 +73,7 @@ def measure(
             if plain is not None:
                 without.add(tape.differentiate(plain, check=False), by_tensor=False)
     assert surrogate is not None
+    total = moments.draws
     bare = float(without.summary(group)["total_variance"]) if without.distances else math.nan  # type: ignore[arg-type]
     return {
         **moments.summary(group),

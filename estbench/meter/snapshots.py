@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from estbench import tasks
 from estbench.estimators import make
 from estbench.experiment import FRACTIONS, Experiment
 from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.moments import Reference
-from estbench.models.build import build
-from estbench.models.reward import Reward
+from estbench.meter.sources import variance_by_step
 from estbench.seeding import stream
+from estbench.tasks.stage import make_stage
 
 __all__ = ["measure_at_snapshots"]
+
+SOURCES_AT = 3  # the snapshot after half of the batches, whose variance is taken apart by time step
+SOURCES_FROM = 256  # sequences; each step costs a backward pass over them
 
 
 def measure_at_snapshots(
@@ -35,32 +37,36 @@ def measure_at_snapshots(
     """
     settings = experiment.training_for(task)
     device = experiment.device
-    size = tasks.size(task, settings)
-    policy, discriminator = build(
-        size.vocabulary,
-        size.length,
-        settings.truncation,
-        device,
-        size.end,
-        settings.discriminator,
-    )
-    reward = Reward(discriminator, settings.reward)
+    stage = make_stage(experiment, task, seed)
+    policy, reward = stage.policy, stage.reward
     method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("snapshot", task, seed, estimator, device=device)
     rows = []
     for snapshot in state["snapshots"]:
-        policy.load_state_dict(snapshot["policy"])
-        discriminator.load_state_dict(snapshot["discriminator"])
+        stage.load(snapshot)
+        data = stream("adaptation data", task, seed, snapshot["snapshot"])
         reference = Reference([g.to(device) for g in snapshot["gradient"]], snapshot["noise"])
         before = reward.hard_evals + reward.relaxed_evals
         batch = max(1, settings.batch_size // method.info.group)
         for _ in range(experiment.snapshots.adaptation_batches):
+            stage.next_batch(batch, data)
             adapt_once(method, policy, reward, batch, rng, learned)
         adapted = reward.hard_evals + reward.relaxed_evals - before
-        measured = measure(
-            method, policy, reward, experiment.snapshots.sequences, rng, learned, reference
-        )
+        with stage.measured():
+            measured = measure(
+                method, policy, reward, experiment.snapshots.sequences, rng, learned, reference
+            )
+        # Taken apart by time step, variance between contexts would be among it.
+        if snapshot["snapshot"] == SOURCES_AT and not stage.conditional:
+            measured["by_step"] = variance_by_step(
+                method,
+                policy,
+                reward,
+                min(SOURCES_FROM, experiment.snapshots.sequences),
+                stream("sources", task, seed, estimator, device=device),
+                learned,
+            )
         rows.append(
             {
                 "snapshot": snapshot["snapshot"],

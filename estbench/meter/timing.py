@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from estbench import tasks
 from estbench.estimators import make
+from estbench.estimators.base import Reward as AnyReward
 from estbench.experiment import Experiment
+from estbench.fit import refusals
 from estbench.meter.moments import total_variance
+from estbench.meter.phases import Clock, listening
 from estbench.meter.step import measured_step
-from estbench.models.build import build
-from estbench.models.reward import Reward
 from estbench.seeding import numpy_stream, stream
+from estbench.tasks.stage import make_stage
 
 __all__ = ["timing_round"]
 
@@ -37,42 +39,37 @@ def timing_round(
       number: Which round.
       states: For each task the state of a reference trajectory.
     """
-    pairs = [(task, name) for task in states for name in experiment.measured]
+    unfit = refusals(experiment)
+    pairs = [
+        (task, name)
+        for task in states
+        for name in experiment.measured
+        if name not in unfit.get(task, {})
+    ]
     order = numpy_stream("timing", number).permutation(len(pairs))
     rows = []
     for index in order:
         task, name = pairs[int(index)]
         seconds = _time(experiment, task, name, states[task])
-        rows.append({"task": task, "estimator": name, "seconds_per_step": seconds})
+        rows.append({"task": task, "estimator": name, **seconds})
     return {"round": number, "rows": rows}
 
 
-def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -> float:
+def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Return seconds a step, and of as many steps again the seconds by phase."""
     settings = experiment.training_for(task)
     device = experiment.device
-    size = tasks.size(task, settings)
-    policy, discriminator = build(
-        size.vocabulary,
-        size.length,
-        settings.truncation,
-        device,
-        size.end,
-        settings.discriminator,
-    )
-    snapshot = state["snapshots"][MIDDLE]
-    policy.load_state_dict(snapshot["policy"])
-    discriminator.load_state_dict(snapshot["discriminator"])
-    reward = Reward(discriminator, settings.reward)
+    stage = make_stage(experiment, task, experiment.seeds[0])
+    stage.load(state["snapshots"][MIDDLE])
+    policy, reward = stage.policy, stage.reward
     method = make(name, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("timing state", task, name))
     rng = stream("timing", task, name, device=device)
     optimiser = torch.optim.Adam(policy.parameters(), lr=settings.generator_learning_rate)
     draws = max(1, settings.batch_size // method.info.group)
-    times = []
-    for i in range(experiment.timing.warmup + STEPS):
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
+    stage.next_batch(draws, stream("timing data", task))
+
+    def step(reward: AnyReward, clock: Clock | None = None) -> None:
         found, _, _ = measured_step(
             method,
             policy,
@@ -83,10 +80,24 @@ def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -
             optimiser,
             check_rows=False,
             clip=settings.gradient_clip,
+            clock=clock,
         )
-        total_variance(found)
+        with clock.phase("backward") if clock else nullcontext():
+            total_variance(found)
+
+    times = []
+    for i in range(experiment.timing.warmup + STEPS):
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        step(reward)
         if device != "cpu":
             torch.cuda.synchronize(device)
         if i >= experiment.timing.warmup:
             times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    clock = Clock(device)
+    with listening(clock, method, policy, reward, learned) as heard, clock.phase("update"):
+        for _ in range(STEPS):
+            step(heard, clock)
+    phases = {phase: seconds / STEPS for phase, seconds in clock.seconds.items()}
+    return {"seconds_per_step": statistics.median(times), "phases": phases}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from estbench.estimators.base import Reward
-from estbench.estimators.score_function import Reinforce
+from estbench.estimators.score_function import LeaveOneOut, Reinforce
 from estbench.meter.centred import Centred
+from estbench.meter.contexts import context_count, moments_for, portions
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
 from estbench.meter.gradients import Tape
@@ -17,6 +18,7 @@ __all__ = ["true_gradient"]
 
 PILOT = 1024
 CHUNK = 2048
+GROUP = 16  # sequences a draw, where there are several contexts
 
 
 def true_gradient(
@@ -28,6 +30,10 @@ def true_gradient(
     then a bias that shows. Enumerated where there are few enough sequences. Elsewhere REINFORCE
     over many sequences, with a constant baseline from a pilot sample that is not used again, so
     that it is unbiased.
+
+    Of a policy that is conditioned on contexts it is the mean over those that it has now. Where it
+    cannot be enumerated, leave-one-out in groups of 16 sequences of the same context makes it, for
+    rewards of different contexts have different means.
 
     Args:
       policy: The policy.
@@ -48,6 +54,8 @@ def true_gradient(
 
 
 def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Generator) -> Reference:
+    if context_count(policy) > 1:
+        return _over_contexts(policy, reward, sequences, rng)
     if enumerable(policy):
         return Reference(exact(policy, reward).gradient, 0.0)
     method = Reinforce("reference", "none")
@@ -76,3 +84,26 @@ def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Gene
     mean = [s / done for s in sums]
     norm2 = sum(float((m**2).sum()) for m in mean)
     return Reference(mean, (squares - done * norm2) / (done - 1) / done)
+
+
+def _over_contexts(
+    policy: Policy, reward: Reward, sequences: int, rng: torch.Generator
+) -> Reference:
+    assert policy.contexts is not None
+    zeros = [torch.zeros_like(p, dtype=torch.float64) for p in policy.parameters()]
+    if enumerable(policy):
+        M = policy.contexts.count
+        for context in torch.split(policy.contexts.values, 1):
+            with policy.contexts.given(context):
+                found = exact(policy, reward).gradient
+            zeros = [a + b / M for a, b in zip(zeros, found, strict=True)]
+        return Reference(zeros, 0.0)
+    method = LeaveOneOut(GROUP, name="reference")
+    moments = moments_for(policy, Reference(zeros, 0.0), ["" for _ in zeros])
+    fault = ""
+    for draws in portions(policy, sequences // GROUP, sequences_at_once(policy, CHUNK) // GROUP):
+        with Tape(policy, fault) as tape:
+            surrogate = method.surrogate(policy, reward, draws, rng, {})
+        moments.add(tape.differentiate(surrogate, check=moments.draws == 0), by_tensor=False)
+        fault = tape.fault
+    return moments.mean_as_reference()

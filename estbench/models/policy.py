@@ -7,11 +7,13 @@ else follows from them and may be overridden by something faster.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from estbench import noise
+from estbench.models.contexts import Contexts
 from estbench.models.trees import State, flatten_rows
 
 __all__ = ["Policy", "choose_by_gumbel", "choose_by_uniform", "has_ended", "keep_ending"]
@@ -31,12 +33,14 @@ class Policy(nn.Module):
         other value makes every estimator of the policy's gradient biased.
       end: The token that ends a sequence, or None. After it the same token fills the sequence up,
         with log-probability 0 and no gradient.
+      contexts: What the sequences are conditioned on, row by row; None where that is nothing.
     """
 
     vocabulary: int
     length: int
     truncation: int = 0
     end: int | None = None
+    contexts: Contexts | None = None
 
     def initial_state(self, n: int) -> State:
         """Return the state before the first token, for n rows."""
@@ -103,6 +107,20 @@ class Policy(nn.Module):
         return self.sample_by(len(uniforms), choose_by_uniform(uniforms))
 
     @torch.no_grad()
+    def greedy(self) -> Tensor:
+        """Return the sequence of each step's likeliest token, int64 ``[1, T]``, without a graph.
+
+        Of a policy that is conditioned on M contexts, one for each of them, ``[M, T]``.
+        """
+        state = self.initial_state(1 if self.contexts is None else self.contexts.count)
+        previous, tokens = None, []
+        for _ in range(self.length):
+            log_probs, state = self.step(previous, state)
+            previous = log_probs.argmax(dim=-1)
+            tokens.append(previous)
+        return torch.stack(tokens, dim=1)
+
+    @torch.no_grad()
     def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
         """Return Monte-Carlo rollouts of every proper prefix, all advancing in one growing batch.
 
@@ -147,22 +165,39 @@ def keep_ending(log_probs: Tensor, ended: Tensor, end: int) -> Tensor:
     return torch.where(ended.unsqueeze(-1), certain, log_probs)
 
 
+@dataclass(frozen=True)
+class _ByUniform:
+    u: Tensor
+
+    def __call__(self, t: int, log_probs: Tensor) -> Tensor:
+        return inverse_cdf(log_probs.exp(), self.u[:, t])
+
+    def at_once(self, log_probs: Tensor) -> Tensor:
+        """Return the tokens ``[n, T]`` of all positions for log-probabilities ``[n, T, V]``."""
+        probs = log_probs.exp().flatten(0, 1)
+        return inverse_cdf(probs, self.u.reshape(-1)).view(self.u.shape)
+
+
+@dataclass(frozen=True)
+class _ByGumbel:
+    g: Tensor
+
+    def __call__(self, t: int, log_probs: Tensor) -> Tensor:
+        return (log_probs + self.g[:, t]).argmax(dim=-1)
+
+    def at_once(self, log_probs: Tensor) -> Tensor:
+        """Return the tokens ``[n, T]`` of all positions for log-probabilities ``[n, T, V]``."""
+        return (log_probs + self.g).argmax(dim=-1)
+
+
 def choose_by_uniform(u: Tensor) -> Choose:
     """Return the inverse-CDF choice for uniforms ``[n, T]``: one number a token."""
-
-    def choose(t: int, log_probs: Tensor) -> Tensor:
-        return inverse_cdf(log_probs.exp(), u[:, t])
-
-    return choose
+    return _ByUniform(u)
 
 
 def choose_by_gumbel(g: Tensor) -> Choose:
     """Return the Gumbel-max choice for Gumbel noise ``[n, T, V]``: argmax of log p + noise."""
-
-    def choose(t: int, log_probs: Tensor) -> Tensor:
-        return (log_probs + g[:, t]).argmax(dim=-1)
-
-    return choose
+    return _ByGumbel(g)
 
 
 def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from estbench.errors import UserError
 from estbench.tasks.catalogue import MetricInfo, Size, TaskInfo, builder, info, names
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = [
     "MetricInfo",
     "Size",
     "TaskInfo",
+    "check_needs",
     "check_options",
     "describe",
     "fingerprint",
@@ -74,10 +77,25 @@ def check_options(name: str, settings: TrainingSettings) -> None:
     """Check what can be checked of a task's options before anything is computed.
 
     Raises:
-      UserError: A file is missing or damaged, or a number is too small.
+      UserError: A package or file is missing, a file is damaged, or a number is too small.
     """
+    check_needs(info(name))
     if info(name).options:
         builder(name).check(info(name), **options(name, settings))  # type: ignore[attr-defined]
+
+
+def check_needs(declared: TaskInfo) -> None:
+    """Check that the package that a task needs is there.
+
+    Raises:
+      UserError: It is not installed.
+    """
+    if declared.needs is not None:
+        module, package, extra = declared.needs
+        if find_spec(module) is None:
+            raise UserError(
+                f"the task {declared.name} needs {package}: pip install 'estbench[{extra}]'"
+            )
 
 
 def describe(name: str, settings: TrainingSettings) -> str:

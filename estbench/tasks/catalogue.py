@@ -44,6 +44,9 @@ class TaskInfo:
       options: Training settings that the task takes, such as ``vocabulary``; V and T above are
         what it has without them, 0 where they come from the data.
       end: Whether its last token, V - 1, ends a sequence and fills it up to length T.
+      kind: How it is trained: "adversarial" (generator against discriminator), "fixed reward", or
+        "autoencoder" (an encoder as the policy, and a decoder).
+      needs: A package that is an extra of the installation, as (module, package, extra); or none.
     """
 
     name: str
@@ -54,6 +57,8 @@ class TaskInfo:
     metrics: dict[str, MetricInfo]
     options: tuple[str, ...] = ()
     end: bool = False
+    kind: Literal["adversarial", "fixed reward", "autoencoder"] = "adversarial"
+    needs: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,22 @@ _TEXT_METRICS = {
     "mean_length": MetricInfo("mean length", "tokens", "neither"),
     "entropy": _ENTROPY,
 }
+_BERNOULLI_METRICS = {
+    "loss": MetricInfo("expected loss E (b - t)²", "", "lower"),
+    "excess_loss": MetricInfo("loss above the least there is", "", "lower"),
+    "theta": MetricInfo("θ, the probability of the worse outcome", "", "lower"),
+    "entropy": _ENTROPY,
+}
+_AUTOENCODER_METRICS = {
+    "elbo_train": MetricInfo("evidence lower bound, training images", "nats", "higher"),
+    "elbo_test": MetricInfo("evidence lower bound, test images", "nats", "higher"),
+    "reconstruction": MetricInfo("log p(x | b), training images", "nats", "higher"),
+    "rate": MetricInfo("KL(q(b | x) || p(b)), training images", "nats", "neither"),
+}
+_SCIKIT_LEARN = ("sklearn", "scikit-learn", "digits")
 
+_BERNOULLI = "estbench.tasks.bernoulli:BernoulliTask"
+_DIGITS = "estbench.tasks.digits:DigitsTask"
 _EXPRESSIONS = "estbench.tasks.expressions:ExpressionsTask"
 _ORACLE = "estbench.tasks.oracle:OracleTask"
 _TEXT = "estbench.tasks.text:TextTask"
@@ -198,6 +218,50 @@ _TASKS = {
                 end=True,
             ),
             _TEXT,
+        ),
+        *(
+            (
+                TaskInfo(
+                    name,
+                    summary,
+                    2,
+                    length,
+                    "theta",
+                    _BERNOULLI_METRICS,
+                    kind="fixed reward",
+                ),
+                _BERNOULLI,
+            )
+            for name, length, summary in (
+                ("bernoulli", 1, "the REBAR and RELAX toy: E (b - t)^2, one Bernoulli, t = .499"),
+                ("bernoulli-49", 1, "the same, t = .49"),
+                ("bernoulli-45", 1, "the same, t = .45"),
+                ("bernoullis", 6, "six Bernoullis, a target each, from .45 to .55: their sum"),
+            )
+        ),
+        *(
+            (
+                TaskInfo(
+                    name,
+                    summary,
+                    vocabulary,
+                    length,
+                    "elbo_train",
+                    _AUTOENCODER_METRICS,
+                    kind="autoencoder",
+                    needs=_SCIKIT_LEARN,
+                ),
+                _DIGITS,
+            )
+            for name, vocabulary, length, summary in (
+                ("digits", 2, 200, "discrete VAE on 8 x 8 digits: 200 Bernoulli latents"),
+                (
+                    "digits-categorical",
+                    10,
+                    20,
+                    "discrete VAE on 8 x 8 digits: 20 categorical latents of 10 values",
+                ),
+            )
         ),
     )
 }

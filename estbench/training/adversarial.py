@@ -1,7 +1,8 @@
-"""The adversarial loop: one generator step by a gradient estimator, then the discriminator.
+"""The training loop: one step of the policy by a gradient estimator, then whatever else is trained.
 
-The batch that trains the generator is the batch whose variance is measured: its sequences are the
-draws, and one backward pass gives the step's gradient and every draw's norm.
+The batch that trains the policy is the batch whose variance is measured: its sequences are the
+draws, and one backward pass gives the step's gradient and every draw's norm. Only where each draw
+is conditioned on data of its own do other draws measure (see ``estbench.meter.contexts``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from torch import Tensor
 from estbench.estimators import make
 from estbench.estimators.base import Draws
 from estbench.experiment import Experiment
+from estbench.meter.contexts import within_contexts
 from estbench.meter.gradients import DrawGradients
 from estbench.meter.moments import total_variance
 from estbench.meter.step import measured_step
-from estbench.models.tempered import Tempered
 from estbench.seeding import stream
 from estbench.tasks.base import Task
+from estbench.training import watching
 from estbench.training.session import Session, prepare
 
 __all__ = ["train"]
@@ -31,6 +33,7 @@ Payload = dict[str, Any]
 # The order of rows is a matter of code, not of parameters: now and then is often enough. That the
 # draws add up to the gradient is checked at every batch.
 CHECK_ROWS_EVERY = 16
+VARIANCE_EVERY = 4  # batches between measurements by other draws, which cost a step's forward pass
 SAMPLES = 20  # sequences kept in the record, for people to look at
 
 
@@ -41,7 +44,7 @@ def train(
     seed: int,
     at_batch: Callable[[int, Session], None] | None = None,
 ) -> Payload:
-    """Train SeqGAN with one estimator; return the curves and final metrics of the run.
+    """Train a task's policy with one estimator; return the curves and final metrics of the run.
 
     Args:
       experiment: Settings.
@@ -59,12 +62,18 @@ def train(
     evaluation = stream("evaluation", task, seed, device=device)
     group = method.info.group
     draws = max(1, settings.batch_size // group)
-    start = session.task.full_quality(policy, stream("start", task, seed, device=device))
+    data = stream("batches", task, seed)
+    aside = stream("variance", task, seed, estimator, device=device)
+    start = session.full_quality(stream("start", task, seed, device=device))
     curves = Curves()
     started, faults = time.perf_counter(), ""
     if at_batch:
         at_batch(0, session)
     for batch in range(settings.batches):
+        session.stage.next_batch(draws, data)
+        variance = math.nan
+        if session.stage.conditional and batch % VARIANCE_EVERY == 0:
+            variance = within_contexts(method, policy, reward, draws, aside, state)
         found, surrogate, fault = measured_step(
             method,
             policy,
@@ -72,42 +81,38 @@ def train(
             draws,
             rng,
             state,
-            session.generator_optimiser,
+            session.optimiser,
             check_rows=batch % CHECK_ROWS_EVERY == 0,
             clip=settings.gradient_clip,
         )
         faults = faults or fault
         metrics = step_metrics(found, surrogate, group, session.task)
-        loss, accuracy = math.nan, math.nan
-        tokens = policy.sample(settings.evaluation_samples, evaluation)
-        metrics |= session.task.quality(policy, tokens, evaluation)
+        if session.stage.conditional:
+            metrics |= variance_metrics(variance * group)
+        metrics |= session.quality(evaluation)
         last = batch == settings.batches - 1
         if last or (batch + 1) % settings.evaluate_every == 0:
-            metrics |= session.task.full_quality(policy, evaluation)
-        if settings.discriminator_updates:
-            loss, accuracy = session.train_discriminator(
-                settings.discriminator_updates, settings.discriminator_rounds
-            )
-        metrics |= {"discriminator_loss": loss, "discriminator_accuracy": accuracy}
+            metrics |= session.full_quality(evaluation)
+        metrics |= session.after_step(surrogate)
         metrics |= surrogate.info
         evals = reward.hard_evals + reward.relaxed_evals
-        curves.add(batch, evals, time.perf_counter() - started, metrics)
+        seconds = time.perf_counter() - started
+        curves.add(batch, evals, seconds, metrics)
+        watching.tell(batch, evals, seconds, metrics)
         if at_batch:
             at_batch(batch + 1, session)
-    swept = [
-        {"temperature": t}
-        | session.task.full_quality(
-            Tempered(policy, t), stream("temperature", task, seed, index, device=device)
-        )
-        for index, t in enumerate(sweep(settings.temperatures))
-    ]
+    swept = []
+    for index, t in enumerate(sweep(settings.temperatures)):
+        judged = session.quality_at(t, stream("temperature", task, seed, index, device=device))
+        if judged:
+            swept.append({"temperature": t, **judged})
     return {
         "steps": settings.batches,
         "start": start,
         "curves": curves.payload(),
         "final": curves.final(),
         "temperatures": swept,
-        "samples": session.task.format(policy.sample(SAMPLES, evaluation).cpu()),
+        "samples": session.samples(SAMPLES, evaluation),
         "info": {
             "pretraining_loss": session.pretraining,
             "hard_evals": reward.hard_evals,
@@ -135,10 +140,8 @@ def step_metrics(
     groups compare. ``bias_element_variance`` is the paper's quantity, the variance over the batch
     of one element, the output bias of the token x, likewise per sequence.
     """
-    variance = total_variance(found) * group
     metrics = {
-        "total_variance": variance,
-        "log_variance": _log(variance),
+        **variance_metrics(total_variance(found) * group),
         "mean_norm2": float(sum((m.double() ** 2).sum() for m in found.mean())),
         "reward_mean": float(surrogate.rewards.double().mean()),
     }
@@ -147,6 +150,11 @@ def step_metrics(
         metrics["bias_element_variance"] = float(element.var()) * group
         metrics["log_bias_element_variance"] = _log(metrics["bias_element_variance"])
     return metrics
+
+
+def variance_metrics(variance: float) -> dict[str, float]:
+    """Return the variance per sequence, and its logarithm."""
+    return {"total_variance": variance, "log_variance": _log(variance)}
 
 
 def output_bias_draws(found: DrawGradients) -> Tensor:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from estbench.experiment import FRACTIONS, Experiment
 from estbench.meter.truth import true_gradient
 from estbench.seeding import stream
@@ -28,8 +25,8 @@ def reference(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return RLOO's run record and the state of its snapshots.
 
-    The state holds, for each snapshot, the parameters of generator and discriminator and the
-    gradient that estimators are held against, with its own noise: see ``estbench.meter.truth``.
+    The state holds, for each snapshot, the parameters of the policy and of its reward, and
+    the gradient that estimators are held against, with its own noise: see ``estbench.meter.truth``.
     """
     settings = experiment.training_for(task)
     steps = snapshot_steps(settings.batches)
@@ -39,18 +36,18 @@ def reference(
     def keep(done: int, session: Session) -> None:
         for index, step in enumerate(steps):
             if step == done:
-                truth = true_gradient(
-                    session.policy,
-                    session.reward,
-                    experiment.snapshots.reference_sequences,
-                    rng,
-                )
+                with session.stage.measured():
+                    truth = true_gradient(
+                        session.policy,
+                        session.reward,
+                        experiment.snapshots.reference_sequences,
+                        rng,
+                    )
                 taken.append(
                     {
                         "snapshot": index,
                         "step": step,
-                        "policy": _copy(session.policy.state_dict()),
-                        "discriminator": _copy(session.discriminator.state_dict()),
+                        **session.stage.snapshot(),
                         "gradient": [g.cpu() for g in truth.gradient],
                         "noise": truth.noise,
                     }
@@ -58,7 +55,3 @@ def reference(
 
     payload = train(experiment, task, REFERENCE, seed, at_batch=keep)
     return {**payload, "snapshot_steps": steps}, {"snapshots": taken}
-
-
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: torch.clone(value).cpu() for name, value in state.items()}

@@ -1,0 +1,146 @@
+"""The variance of draws that are conditioned on data: within a context, averaged over contexts.
+
+A draw of a conditional policy is g(x, b), and its variance over both is E tr Cov(g | x) + tr Cov of
+E[g | x]. The second part is how much the gradient differs from image to image. It is the same for
+every unbiased estimator, it may be many times the first, and no baseline or control variate can
+lower it: mixed in, it makes all estimators look alike. So contexts are fixed, several draws are
+made of each, and only how the draws of one context differ is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench.estimators.base import Estimator, Reward
+from estbench.meter.gradients import DrawGradients, Tape
+from estbench.meter.moments import Moments, Reference
+from estbench.models.policy import Policy
+
+__all__ = ["ContextMoments", "context_count", "moments_for", "portions", "within_contexts"]
+
+ROWS = 256  # whole gradients held at once
+
+
+def context_count(policy: Policy) -> int:
+    """Return how many contexts the rows of a call are given; 1 for an unconditional policy."""
+    return 1 if policy.contexts is None else policy.contexts.count
+
+
+def portions(policy: Policy, draws: int, at_once: int) -> Iterator[int]:
+    """Yield how many draws to make in each pass: ``draws`` in all, at most ``at_once`` together.
+
+    Where there are several contexts, every pass has the same number of draws of each, at least two.
+    """
+    M = context_count(policy)
+    left = draws if M == 1 else max(2, draws // M)
+    size = at_once if M == 1 else max(2, at_once // M)
+    while left:
+        # A single draw of each context would have no variance: it joins the pass before.
+        now = left if M > 1 and left == size + 1 else min(size, left)
+        yield now * M
+        left -= now
+
+
+def moments_for(policy: Policy, reference: Reference, names: Sequence[str]) -> Moments:
+    """Return what collects the draws of a policy with the contexts that it has now."""
+    M = context_count(policy)
+    return Moments(reference, names) if M == 1 else ContextMoments(reference, names, M)
+
+
+class ContextMoments(Moments):
+    """As ``Moments``, for draws of M contexts; variance is within contexts.
+
+    The reference is the gradient averaged over the *same* contexts, so that no data noise enters
+    the bias either. The interval of the variance is over contexts: it holds for contexts like
+    these.
+
+    Args:
+      reference: Truth for the bias.
+      names: The parameters' names.
+      contexts: Their number M.
+    """
+
+    def __init__(self, reference: Reference, names: Sequence[str], contexts: int) -> None:
+        super().__init__(reference, names)
+        self.contexts = contexts
+        self.within: list[Tensor] = []
+
+    def add(self, found: DrawGradients, by_tensor: bool = True) -> None:
+        """Add a batch with the same number of draws of each context, at least two."""
+        for total, part in zip(self.sums, found.sums, strict=True):
+            total += part.double()
+        distances, squares = _within(found, self.contexts, by_tensor)
+        self.distances.append(distances.flatten())
+        self.within.append(distances)
+        if by_tensor:
+            sizes = [g.numel() for g in found.sums]
+            self.by_tensor += torch.stack([part.sum() for part in torch.split(squares, sizes)])
+
+    def _variance(self, q: Tensor, gap2: float) -> tuple[float, float]:
+        means = torch.cat(self.within, dim=1).mean(dim=1)
+        return float(means.mean()), float(means.std()) / math.sqrt(len(means))
+
+    def _variance_by_tensor(self, mean: Sequence[Tensor]) -> Tensor:
+        return self.by_tensor / self.draws
+
+
+def _within(found: DrawGradients, contexts: int, by_tensor: bool) -> tuple[Tensor, Tensor]:
+    """Return each draw's share of the variance within its context, and of each parameter's.
+
+    Args:
+      found: n draws, those of a context consecutive.
+      contexts: Their number M, a divisor of n.
+      by_tensor: Whether the second value is wanted.
+
+    Returns:
+      ``[M, n / M]``, whose mean is the variance, unbiased; and the sum of the same over draws for
+      each element of the parameters, ``[P]`` (zeros if not wanted). Both float64.
+    """
+    each = found.draws // contexts
+    whole = max(1, ROWS // each) * each
+    shares, total = [], torch.zeros(sum(g.numel() for g in found.sums), dtype=torch.float64)
+    for part in found.chunks(whole):
+        gradients = part.detach().view(-1, each, part.shape[1])
+        squares = (gradients - gradients.mean(dim=1, keepdim=True)) ** 2
+        squares *= each / (each - 1)
+        shares.append(squares.sum(dim=2, dtype=torch.float64).cpu())
+        if by_tensor:
+            total += squares.sum(dim=(0, 1), dtype=torch.float64).cpu()
+    return torch.cat(shares), total
+
+
+def within_contexts(
+    method: Estimator,
+    policy: Policy,
+    reward: Reward,
+    draws: int,
+    rng: torch.Generator,
+    learned: dict[str, Any],
+) -> float:
+    """Return tr Cov of one draw given its context, from two draws of each of half the contexts.
+
+    Made for training, where each draw of the batch has a context of its own and says nothing of the
+    variance. Nothing learns here, and the reward's counters are left alone.
+
+    Args:
+      method: The estimator.
+      policy: The policy, with the contexts of the batch.
+      reward: The reward.
+      draws: Draws in the batch.
+      rng: A stream of its own, so that training does not depend on whether this is asked.
+      learned: The estimator's state.
+    """
+    assert policy.contexts is not None
+    some = policy.contexts.values[: max(1, draws // 2)]
+    evals = reward.hard_evals, reward.relaxed_evals
+    with policy.contexts.given(some):
+        with Tape(policy) as tape:
+            surrogate = method.surrogate(policy, reward, 2 * len(some), rng, learned)
+        found = tape.differentiate(surrogate, check=False)
+    reward.hard_evals, reward.relaxed_evals = evals
+    return float(_within(found, len(some), by_tensor=False)[0].mean())

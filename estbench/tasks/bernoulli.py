@@ -1,0 +1,96 @@
+"""The toy on which REBAR and RELAX were introduced: minimise E (b - t)^2 over a Bernoulli's logit.
+
+Tucker et al. (2017, section 5.1) took t = .45 and below, Grathwohl et al. (2018, figure 1) t =
+.499. For t < 1/2 the best b is 0, and the nearer t is to 1/2 the less is gained by it: the gradient
+is (1 - 2t) theta (1 - theta), while a draw of REINFORCE is of the size of t^2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from estbench.experiment import Experiment
+from estbench.models.factorised import FactorisedPolicy
+from estbench.models.policy import Policy
+from estbench.models.reward import FunctionReward
+from estbench.tasks.base import Task
+from estbench.tasks.catalogue import TaskInfo, info
+from estbench.tasks.stage import Stage
+
+__all__ = ["TARGETS", "BernoulliStage", "BernoulliTask"]
+
+TARGETS = {
+    "bernoulli": (0.499,),
+    "bernoulli-49": (0.49,),
+    "bernoulli-45": (0.45,),
+    "bernoullis": (0.45, 0.49, 0.499, 0.501, 0.51, 0.55),
+}
+
+
+class BernoulliTask(Task):
+    """T independent Bernoullis, the loss a sum over them; everything about it is exact.
+
+    There are no data: training sequences are copies of the best one.
+
+    Args:
+      info: From the catalogue.
+      seed: Is not used.
+      data_size: Is not used.
+
+    Attributes:
+      targets: t of each Bernoulli, float64 ``[T]``.
+      best: The sequence of least loss, int64 ``[T]``: 0 for t < 1/2, else 1.
+    """
+
+    def __init__(self, info: TaskInfo, seed: int, data_size: int) -> None:
+        self.info = info
+        self.tokens = ("0", "1")
+        self.targets = torch.tensor(TARGETS[info.name], dtype=torch.float64)
+        self.best = (self.targets > 0.5).to(torch.int64)
+        self.train = self.heldout = self.best.unsqueeze(0)
+
+    def reward(self, sequences: Tensor) -> Tensor:
+        """Return minus the loss, ``[n]``, of tokens int64 ``[n, T]`` or weights ``[n, T, 2]``."""
+        b = sequences[..., 1] if sequences.is_floating_point() else sequences.to(torch.float32)
+        return -((b - self.targets.to(b)) ** 2).sum(dim=1)
+
+    def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
+        """Return the exact metrics; the sample is not needed."""
+        return self.full_quality(policy, rng)
+
+    @torch.no_grad()
+    def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
+        """Return the expected loss, what of it is too much, the mean theta and the entropy."""
+        log_p = policy.log_probs(torch.zeros(1, self.length, dtype=torch.int64))[0].double().cpu()
+        p = log_p.exp()
+        losses = torch.stack([self.targets**2, (1 - self.targets) ** 2], dim=1)
+        excess = losses - losses.min(dim=1, keepdim=True).values
+        worse = p.gather(1, 1 - self.best.unsqueeze(1))
+        return {
+            "loss": float((p * losses).sum()),
+            "excess_loss": float((p * excess).sum()),
+            "theta": float(worse.mean()),
+            "entropy": float(-(p * log_p).sum(dim=1).mean()),
+        }
+
+
+class BernoulliStage(Stage):
+    """T logits, all 0 at first, and the loss, hard and relaxed.
+
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: Is not used.
+    """
+
+    policy: FactorisedPolicy
+    reward: FunctionReward
+
+    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
+        made = BernoulliTask(info(task), seed, 0)
+        self.policy = FactorisedPolicy(2, made.length, bias=False)
+        torch.nn.init.zeros_(self.policy.logits.weight)
+        self.policy.to(experiment.device)
+        self.reward = FunctionReward(made.reward, made.reward)
+        self.parts = {"policy": self.policy}

@@ -1,0 +1,116 @@
+"""A task's policy and reward, as a snapshot holds them and as estimators meet them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from estbench import tasks
+from estbench.estimators.base import Reward as AnyReward
+from estbench.experiment import Experiment
+from estbench.models.build import build
+from estbench.models.discriminator import Discriminator
+from estbench.models.generator import Generator
+from estbench.models.policy import Policy
+from estbench.models.reward import Reward
+from estbench.models.text_cnn import TextCNN
+
+__all__ = ["AdversarialStage", "Stage", "make_stage"]
+
+
+class Stage:
+    """A policy, the reward it is trained on, and whatever the reward is made of.
+
+    Attributes:
+      policy: The policy.
+      reward: The reward.
+      parts: The modules that a snapshot holds, by name; "policy" is one of them.
+      conditional: Whether each draw is given data of its own.
+    """
+
+    policy: Policy
+    reward: AnyReward
+    parts: Mapping[str, nn.Module]
+    conditional: bool = False
+
+    def snapshot(self) -> dict[str, dict[str, Tensor]]:
+        """Return copies of the parameters of all parts."""
+        return {
+            name: {key: torch.clone(value).cpu() for key, value in part.state_dict().items()}
+            for name, part in self.parts.items()
+        }
+
+    def load(self, snapshot: Mapping[str, Any]) -> None:
+        """Take the parameters of a snapshot."""
+        for name, part in self.parts.items():
+            part.load_state_dict(snapshot[name])
+
+    def next_batch(self, draws: int, rng: torch.Generator) -> None:
+        """Give the policy what the next draws are conditioned on, drawn from the data.
+
+        Args:
+          draws: How many draws; each has a context of its own.
+          rng: Stream of the data.
+        """
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Have the policy's contexts be those of all measurements: few, fixed, the same for all.
+
+        What differs between images is no noise of an estimator. Variance is therefore that of draws
+        with the same context, averaged over contexts (see ``meter.contexts``).
+        """
+        yield
+
+
+class AdversarialStage(Stage):
+    """A generator of sequences and the discriminator that is its reward.
+
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: Is not used: parameters come from a snapshot, or from pre-training.
+    """
+
+    policy: Generator
+    reward: Reward
+    discriminator: Discriminator | TextCNN
+
+    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
+        settings = experiment.training_for(task)
+        size = tasks.size(task, settings)
+        self.policy, self.discriminator = build(
+            size.vocabulary,
+            size.length,
+            settings.truncation,
+            experiment.device,
+            size.end,
+            settings.discriminator,
+        )
+        self.reward = Reward(self.discriminator, settings.reward)
+        self.parts = {"policy": self.policy, "discriminator": self.discriminator}
+
+
+_STAGES = {
+    "adversarial": "estbench.tasks.stage:AdversarialStage",
+    "fixed reward": "estbench.tasks.bernoulli:BernoulliStage",
+    "autoencoder": "estbench.tasks.digits:DigitsStage",
+}
+
+
+def make_stage(experiment: Experiment, task: str, seed: int) -> Stage:
+    """Return a task's policy and reward, not yet trained.
+
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: The replicate, whose data the policy may be conditioned on.
+    """
+    module, _, attribute = _STAGES[tasks.info(task).kind].partition(":")
+    made: Stage = getattr(importlib.import_module(module), attribute)(experiment, task, seed)
+    return made

@@ -1,0 +1,51 @@
+"""The session of a task whose reward is a fixed function: there is nothing to train but the policy.
+
+Nothing is random but the estimator: replicates differ in its noise alone.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from estbench import tasks
+from estbench.experiment import Experiment
+from estbench.tasks.stage import make_stage
+from estbench.training.session import Session
+
+__all__ = ["FixedRewardSession", "prepare"]
+
+
+class FixedRewardSession(Session):
+    """A policy and a function.
+
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: The replicate.
+    """
+
+    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
+        self.settings = experiment.training_for(task)
+        self.task = tasks.make(task, seed, self.settings.data_size)
+        self.stage = make_stage(experiment, task, seed)
+        self.pretraining = []
+        self.optimiser = torch.optim.Adam(
+            self.policy.parameters(), lr=self.settings.generator_learning_rate, fused=True
+        )
+
+    def quality(self, rng: torch.Generator) -> dict[str, float]:
+        """See ``Session.quality``; exact."""
+        return self.full_quality(rng)
+
+    def full_quality(self, rng: torch.Generator) -> dict[str, float]:
+        """See ``Session.full_quality``."""
+        return self.task.full_quality(self.policy, rng)
+
+    def samples(self, count: int, rng: torch.Generator) -> list[str]:
+        """See ``Session.samples``."""
+        return self.task.format(self.policy.sample(count, rng).cpu())
+
+
+def prepare(experiment: Experiment, task: str, seed: int) -> FixedRewardSession:
+    """Return a session; there is no pre-training."""
+    return FixedRewardSession(experiment, task, seed)

@@ -1,0 +1,109 @@
+"""Variance of draws that are conditioned on data: within contexts, never between them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from tasks.tiny_autoencoder import bound, rng, tiny
+
+from estbench.estimators import make
+from estbench.meter.centred import Centred
+from estbench.meter.contexts import portions, within_contexts
+from estbench.meter.exact import exact
+from estbench.meter.measuring import measure
+from estbench.meter.truth import true_gradient
+from estbench.models.autoencoder import Encoder
+
+
+def centred(images: int) -> tuple[Encoder, Centred]:
+    """Return an encoder and the bound less its mean, whose draws are not mostly the reward's."""
+    reward = tiny(2, images)
+    return reward.encoder, Centred(reward, bound(reward).mean().item())
+
+
+def exact_variances(images: int) -> tuple[float, float]:
+    """Return REINFORCE's variance within images, averaged, and what between them would add."""
+    encoder, reward = centred(images)
+    contexts = encoder.contexts
+    within, gradients = [], []
+    for x in contexts.values:
+        with contexts.given(x.unsqueeze(0)):
+            found = exact(encoder, reward)
+        within.append(found.reinforce_variance())
+        gradients.append(torch.cat([g.flatten() for g in found.gradient]))
+    between = torch.stack(gradients).var(dim=0, correction=0).sum().item()
+    return sum(within) / images, between
+
+
+class TestMeasured:
+    def test_variance_is_the_exact_one_within_contexts(self) -> None:
+        wanted, between = exact_variances(3)
+        encoder, reward = centred(3)
+        truth = true_gradient(encoder, reward, 2, rng())
+        method = make("reinforce")
+        learned = method.initial_state(encoder, rng())
+        row = measure(method, encoder, reward, 60_000, rng(1), learned, truth)
+        assert row["draws"] == 60_000
+        assert row["total_variance"] == pytest.approx(wanted, rel=0.02)
+        assert sum(row["by_tensor"].values()) == pytest.approx(row["total_variance"], rel=1e-6)
+        assert between > 0.05 * wanted  # or this test could not tell the two apart
+        assert row["hard_evals_per_draw"] == 1
+        assert row["bias_low"] == 0
+
+    def test_no_bias_is_seen_where_gradients_of_contexts_differ(self) -> None:
+        """The reference has the same contexts: else their difference would look like bias."""
+        reward = tiny(2, 3)
+        truth = true_gradient(reward.encoder, reward, 2, rng())
+        with reward.encoder.contexts.given(reward.encoder.contexts.values[:2]):
+            method = make("rloo")
+            row = measure(method, reward.encoder, reward, 60_000, rng(1), {}, truth)
+        assert row["bias_low"] > 0
+
+    def test_a_sampled_reference_knows_its_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        reward = tiny(2, 3)
+        truth = true_gradient(reward.encoder, reward, 2, rng())
+        monkeypatch.setattr("estbench.meter.truth.enumerable", lambda policy: False)
+        gaps, noises = [], []
+        for seed in range(40):
+            found = true_gradient(reward.encoder, reward, 480, rng(seed))
+            noises.append(found.noise)
+            pairs = zip(found.gradient, truth.gradient, strict=True)
+            gaps.append(sum(float(((a - b) ** 2).sum()) for a, b in pairs))
+        assert sum(gaps) / 40 == pytest.approx(sum(noises) / 40, rel=0.4)
+
+
+class TestOwnTrajectory:
+    def test_two_draws_of_each_context_are_enough(self) -> None:
+        wanted, _ = exact_variances(8)
+        encoder, reward = centred(8)
+        contexts = encoder.contexts
+        contexts.values = contexts.values.repeat(1000, 1)  # a batch of 8,000 images
+        method, evals = make("reinforce"), reward.hard_evals
+        learned = method.initial_state(encoder, rng())
+        found = within_contexts(method, encoder, reward, 8000, rng(1), learned)
+        assert found == pytest.approx(wanted, rel=0.05)
+        assert reward.hard_evals == evals
+
+    def test_a_batch_of_one_draw_has_a_variance_too(self) -> None:
+        reward = tiny(2, 1)
+        found = within_contexts(make("rloo"), reward.encoder, reward, 1, rng(), {})
+        assert found > 0
+
+
+@pytest.mark.parametrize(
+    ("contexts", "draws", "at_once"),
+    list(itertools.product([1, 2, 32], [2, 7, 100, 333], [1, 64, 128])),
+)
+def test_passes_hold_every_context_at_least_twice(contexts: int, draws: int, at_once: int) -> None:
+    policy = tiny(2, contexts).encoder
+    sizes = list(portions(policy, draws, at_once))
+    assert all(size % contexts == 0 for size in sizes)
+    if contexts == 1:
+        assert sum(sizes) == draws
+        assert max(sizes) <= at_once
+    else:
+        assert min(sizes) >= 2 * contexts
+        assert sum(sizes) == contexts * max(2, draws // contexts)
+        assert max(sizes) <= contexts * (max(2, at_once // contexts) + 1)
