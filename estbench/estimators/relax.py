@@ -140,6 +140,7 @@ class Relax(Estimator):
         controls = {"factor": learned.detach()}
         if self.control:
             controls["eta"] = self.control.weights(policy, reward, sample, self.temperature)
+        controls |= self.further(sample, state)
         baseline = self.baseline.values(sample.features, sample.tokens, state["baseline"])
         coefficients = self.coefficients.values(state["coefficients"])
         components = linear_components(sample, baseline, self.constant, controls)
@@ -172,6 +173,13 @@ class Relax(Estimator):
         update_moments(state["rewards"], sample.terminal)
         for _ in range(self.updates):
             self._train(policy, sample, surrogate, components, gradients, state)
+
+    def further(self, sample: GumbelSample, state: dict[str, Any]) -> dict[str, Tensor]:
+        """Return weights ``[n, T, V]`` of further control variates, by their coefficients' names.
+
+        They follow the others in ``coefficients``.
+        """
+        return {}
 
     def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
         """See ``Estimator.without_control``."""

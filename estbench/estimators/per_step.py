@@ -1,0 +1,142 @@
+"""Tokens that are drawn together at every position of a sequence, and compared there.
+
+At position t, after the sequence's own prefix s_t, K tokens are drawn together: the first goes on
+as the sequence, the others are completed by rollouts (``branches``). The mean reward of completions
+of (s_t, v) is an unbiased estimate of Q(s_t, v) whatever made v, because rollouts use noise of
+their own. So is the sequence's own reward R for its own token: the noise of position t makes no
+difference to what comes later. Hence
+
+    grad E f = E sum_t grad_{l_t} sum_v p(v | s_t) Q(s_t, v)
+
+falls into one problem of a single categorical a position, and whatever is unbiased for that is so
+for sequences. Tokens are coupled within a position and never across: the tokens of a coupled
+*sequence* would not follow the prefix that they are compared after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from estbench import noise
+from estbench.errors import UserError
+from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.estimators.branches import branch
+from estbench.models.policy import Policy
+
+__all__ = ["PerStep", "declared_evals", "draw_options", "pooled"]
+
+Choose = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""(position, log-probabilities [n, V]) -> tokens int64 [n, K], and what to remember [n, ...]."""
+
+
+@torch.no_grad()
+def draw_options(policy: Policy, draws: int, choose: Choose) -> tuple[Tensor, Tensor]:
+    """Return K tokens at each position, int64 ``[n, T, K]``, and what ``choose`` remembers of them.
+
+    The first of them are the sequence, and what all are drawn after.
+    """
+    state, previous = policy.initial_state(draws), None
+    chosen, remembered = [], []
+    for t in range(policy.length):
+        log_probs, state = policy.step(previous, state)
+        tokens, noted = choose(t, log_probs)
+        previous = tokens[:, 0]
+        chosen.append(tokens)
+        remembered.append(noted)
+    return torch.stack(chosen, dim=1), torch.stack(remembered, dim=1)
+
+
+def pooled(tokens: Tensor, values: Tensor, vocabulary: int) -> Tensor:
+    """Return values ``[n, T, m]`` averaged over those of the same token at the same position.
+
+    Each is an unbiased estimate of the same Q(s_t, v), with a rollout of its own.
+    """
+    shape = (*tokens.shape[:2], vocabulary)
+    total = values.new_zeros(shape).scatter_add(2, tokens, values)
+    count = values.new_zeros(shape).scatter_add(2, tokens, torch.ones_like(values))
+    return total.gather(2, tokens) / count.gather(2, tokens)
+
+
+class PerStep(Estimator):
+    """Base of estimators that draw K tokens together at every position and compare their values.
+
+    Subclasses say how the tokens are drawn and what their values are worth.
+
+    Args:
+      rollouts: Completions N of each token; 0 for one.
+    """
+
+    def __init__(self, rollouts: int = 0) -> None:
+        self.rollouts = max(rollouts, 1)
+
+    def options(self, vocabulary: int) -> int:
+        """Return the number of tokens K that are drawn together at a position."""
+        raise NotImplementedError
+
+    def noise(self, policy: Policy) -> tuple[int, ...]:
+        """Return the shape of the uniforms that the tokens of one position take."""
+        raise NotImplementedError
+
+    def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens int64 ``[n, K]`` and what ``weights`` has to know ``[n, ...]``."""
+        raise NotImplementedError
+
+    def weights(
+        self, log_probs: Tensor, options: Tensor, values: Tensor, remembered: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities ``[n, T, m]`` and their weights.
+
+        Args:
+          log_probs: l with its graph ``[n, T, V]``.
+          options: Tokens ``[n, T, K]``.
+          values: Estimates of their Q ``[n, T, K]``.
+          remembered: What ``choose`` gave ``[n, T, ...]``.
+        """
+        raise NotImplementedError
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is one sequence and what branches off it."""
+        T, V, N = policy.length, policy.vocabulary, self.rollouts
+        if refusal := self.refusal(V, T):
+            raise UserError(refusal)
+        K = self.options(V)
+        # The sequence itself is one completion of its own tokens.
+        columns = [k for k in range(K) for _ in range(N if k else N - 1)]
+        C = len(columns)
+        rest = T if T > 1 else 0  # nothing comes after a single token
+        shapes = {"options": (T, *self.noise(policy)), "rollouts": (T, C, rest)}
+        u = noise.uniforms(rng, draws, shapes, policy.dtype)
+        options, remembered = draw_options(
+            policy, draws, lambda t, log_probs: self.choose(log_probs, u["options"][:, t])
+        )
+        tokens = options[:, :, 0].contiguous()
+        index = torch.tensor([0, *columns], device=policy.device)
+        valued = options[:, :, index]
+        completed = branch(policy, tokens, valued[:, :, 1:], u["rollouts"])
+        terminal = reward(tokens)
+        earned = reward(completed.flatten(0, 2)).reshape(draws, T, C)
+        own = terminal.view(draws, 1, 1).expand(draws, T, 1)
+        values = pooled(valued, torch.cat([own, earned], dim=2), V)
+        # The first completion of each option stands for it.
+        first = [[0, *columns].index(k) for k in range(K)]
+        log_probs, _ = policy.trace(tokens)
+        chosen, weights = self.weights(log_probs, options, values[:, :, first], remembered)
+        return Surrogate(
+            chosen.flatten(1), weights.flatten(1), tokens.unsqueeze(1), terminal.unsqueeze(1)
+        )
+
+
+def declared_evals(options: int, rollouts: int) -> str:
+    """Return the hard evaluations of K options with N completions each, as a formula."""
+    return f"1 + {options * rollouts - 1}T"
