@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,7 +32,16 @@ from estbench.report.statistics import (
     root,
 )
 
-__all__ = ["ALPHA", "BASELINED", "PLAIN", "QUANTITIES", "Comparisons"]
+__all__ = [
+    "ALPHA",
+    "BASELINED",
+    "PLAIN",
+    "QUANTITIES",
+    "SNAPSHOTS",
+    "TRAINING",
+    "Comparisons",
+    "records_of",
+]
 
 # The two estimators that every ratio is given to: without a baseline, and with the simplest one.
 PLAIN = "reinforce"
@@ -48,8 +58,18 @@ QUANTITIES = {
     "quality": "difference",
 }
 
+# The records that stand behind a number: training runs, or measurements at shared snapshots.
+TRAINING, SNAPSHOTS = "training", "snapshots"
+
 PAIR_COLUMNS = ["task", "quantity", "estimator", "against", "kind", "estimate", "low", "high", "n"]
 PAIR_COLUMNS += ["p_value", "p_holm"]
+
+
+def records_of(quantity: str) -> str:
+    """Return which records a quantity is made from."""
+    if quantity == "seconds_per_step":
+        return "timing"
+    return SNAPSHOTS if quantity.startswith("variance") else TRAINING
 
 
 @dataclass(frozen=True)
@@ -84,6 +104,23 @@ class Comparisons:
     def timed(self, task: str) -> list[str]:
         """Return the estimators that the timing pass covers on the task."""
         return self.results.estimators(self.results.timing, task)
+
+    def lost(self, kind: str, status: str, task: str, estimator: str) -> int:
+        """Return how many records of a kind failed, or are missing though the experiment asks.
+
+        Args:
+          kind: TRAINING or SNAPSHOTS.
+          status: "failed" or "missing"; of measurements only failures are known.
+        """
+        return self._lost[kind, status, task, estimator]
+
+    @cached_property
+    def _lost(self) -> Counter[tuple[str, str, str, str]]:
+        counts = Counter((f.kind, "failed", f.task, f.estimator) for f in self.results.failures)
+        runs = self.results.runs
+        missing = runs.loc[runs["status"] == "missing", ["task", "estimator"]]
+        counts.update((TRAINING, "missing", t, e) for t, e in missing.itertuples(index=False))
+        return counts
 
     @once
     def primary(self, task: str) -> Metric | None:

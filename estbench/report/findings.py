@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-from estbench.report.comparisons import ALPHA, BASELINED, PLAIN, Comparisons
+from estbench.report.arrivals import arrivals
+from estbench.report.comparisons import (
+    ALPHA,
+    BASELINED,
+    PLAIN,
+    SNAPSHOTS,
+    TRAINING,
+    Comparisons,
+)
 from estbench.report.formatting import clean, p_text, quantity, ratio, seconds, with_interval
+from estbench.report.improvement import quality_duels
 from estbench.report.labels import Metric, estimator_facts, peer, without_baseline
+from estbench.report.marks import lost_text
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate, holm
 
 __all__ = ["TaskFindings", "task_findings"]
@@ -15,6 +26,7 @@ __all__ = ["TaskFindings", "task_findings"]
 EVALUATION = "variance_per_evaluation"
 SEQUENCE = "variance_per_sequence"
 SECOND = "variance_per_second"
+LISTED_PAIRS = 6
 TELLING = 1.0  # part of the gradient: a limit on bias above it tells nothing
 
 
@@ -35,6 +47,7 @@ def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
             *_lowest(comparisons, task),
             *_baseline_alone(comparisons, task),
             *_quality(comparisons, task),
+            *arrivals(comparisons, task),
             *_since_start(comparisons, task),
             *_time(comparisons, task),
             *_bias(comparisons, task),
@@ -67,13 +80,15 @@ def _lowest(comparisons: Comparisons, task: str) -> Iterator[str]:
             if plain.known and best != PLAIN:
                 text += f" and {ratio(plain.value)} of un-baselined {PLAIN}'s"
         tie = f"cannot be told from {_list(tied)}" if tied else "told apart from all others"
-        parts.append(f"{text} ({tie}, {_n(known[best])})")
+        n = _n(known[best], comparisons, SNAPSHOTS, task, *known)
+        parts.append(f"{text} ({tie}, {n})")
     if parts:
         yield f"Lowest gradient variance: {'; '.join(parts)}."
 
 
 def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
     """Say what each control variate is worth at equal baseline, and at what cost."""
+    told = []
     for name in comparisons.measured(task):
         equal = peer(name) if peer(name) in comparisons.measured(task) else ""
         gain = comparisons.control_variate_gain(task, name)
@@ -85,67 +100,86 @@ def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
         )
         if not evaluation.known:
             continue
+        told.append(name)
         p_value = comparisons.p_holm(task, EVALUATION, name, against)
         apart = comparisons.told_apart(task, EVALUATION, name, against)
-        verdict = (
-            "cannot be told from"
-            if not apart
-            else "is lower than"
-            if evaluation.value < 1
-            else "is higher than"
-        )
         label = estimator_facts(name).baseline
-        where = f"At equal baseline ({label})" if equal else f"Against {BASELINED}"
+        baseline = f"same baseline ({label})" if equal else "which has another baseline"
+        n = _n(evaluation, comparisons, SNAPSHOTS, task, name, against)
         text = (
-            f"{where}, {name}'s variance per reward evaluation {verdict} {against}'s: "
-            f"{with_interval(evaluation)} (Holm {p_text(p_value)}, {_n(evaluation)}); "
-            f"per sequence {with_interval(sequence)}"
+            f"At equal reward evaluations {_name(name)}'s variance is {with_interval(evaluation)} "
+            f"of {_name(against)}'s, {baseline}, on {clean(task, 60)}"
+            f"{'' if apart else ': the two cannot be told apart'} (Holm {p_text(p_value)}, {n}). "
+            f"Per sequence it is {with_interval(sequence)}"
         )
         if second.known:
             text += f", per second {with_interval(second)}"
         if gain.known:
             text += (
-                f". Against its own draws with the control variate left out: {with_interval(gain)}"
+                f"; against its own draws with the control variate left out {with_interval(gain)}"
             )
         yield text + "."
+    yield from _open_pairs(comparisons, task, told)
+
+
+def _open_pairs(comparisons: Comparisons, task: str, names: Sequence[str]) -> Iterator[str]:
+    """Say which control variates the test does not tell apart from each other."""
+    pairs = [
+        f"{_name(first)} and {_name(second)} ({with_interval(estimate)})"
+        for second, first in combinations(names, 2)
+        if not comparisons.told_apart(task, EVALUATION, first, second)
+        and (estimate := comparisons.compare(task, EVALUATION, first, second)).known
+    ]
+    if pairs:
+        more = len(pairs) - LISTED_PAIRS
+        others = f", and {more} other pairs (tables/comparisons.csv)" if more > 0 else ""
+        yield (
+            "At equal reward evaluations these cannot be told apart: "
+            f"{', '.join(pairs[:LISTED_PAIRS])}{others}."
+        )
 
 
 def _baseline_alone(comparisons: Comparisons, task: str) -> Iterator[str]:
     """Say what a baseline alone gives, so that no ratio to `reinforce` is read as more."""
     estimate = comparisons.compare(task, SEQUENCE, BASELINED, PLAIN)
     if estimate.known:
+        n = _n(estimate, comparisons, SNAPSHOTS, task, BASELINED, PLAIN)
         yield (
             f"A baseline alone takes {PLAIN}'s variance per sequence to {with_interval(estimate)} "
-            f"({BASELINED}, {_n(estimate)}): every ratio to {PLAIN} holds that factor."
+            f"({BASELINED}, {n}): every ratio to {PLAIN} holds that factor."
         )
 
 
 def _quality(comparisons: Comparisons, task: str) -> Iterator[str]:
-    """Say which trained estimators ended best on the task's own metric."""
+    """Say which trained estimators ended best on the task's own metric, by the paired test."""
     metric = comparisons.primary(task)
     if metric is None or metric.better == "neither":
         return
     names = comparisons.trained(task)
     finals = {name: comparisons.final(task, name, metric.name) for name in names}
     known = {name: value for name, value in finals.items() if value.known}
-    if len(known) < 2:
+    ranked = [name for name in known if _ranked(name)]
+    if len(ranked) < 2:
         return
     sign = 1.0 if metric.better == "higher" else -1.0
-    best = max(known, key=lambda name: sign * known[name].value)
+    best = max(ranked, key=lambda name: sign * known[name].value)
     tied: list[str] = []
     apart: list[str] = []
-    for name in known:
-        if name == best:
-            continue
-        told = comparisons.told_apart(task, "quality", best, name)
-        (apart if told else tied).append(name)
+    for name in ranked:
+        if name != best:
+            told = comparisons.told_apart(task, "quality", best, name)
+            (apart if told else tied).append(name)
     parts = [f"{_list(tied)} cannot be told apart from it"] if tied else []
     parts += [_worse(comparisons, task, metric, name, best) for name in apart]
     digits = _digits(known[best])
-    yield (
-        f"After training, {metric.label} is best for {best}, "
-        f"{with_interval(known[best], 'number', digits)}; {'; '.join(parts)} ({_n(known[best])})."
+    n = _n(known[best], comparisons, TRAINING, task, *ranked)
+    text = (
+        f"After training, {metric.label} on {clean(task, 60)} is best for {best}, "
+        f"{with_interval(known[best], 'number', digits)}; {'; '.join(parts)} ({n})."
     )
+    others = [f"{_name(n)} {with_interval(known[n], 'number', digits)}" for n in known]
+    unranked = [said for said, n in zip(others, known, strict=True) if n not in ranked]
+    yield text + (f" Not ranked: {', '.join(unranked)}." if unranked else "")
 
 
 def _since_start(comparisons: Comparisons, task: str) -> Iterator[str]:
@@ -160,12 +194,14 @@ def _since_start(comparisons: Comparisons, task: str) -> Iterator[str]:
     }
     if changes:
         listed = ", ".join(
-            f"{name} {with_interval(change, 'number', 3)}" for name, change in changes.items()
+            f"{_name(name)} {with_interval(change, 'number', 3)}"
+            for name, change in changes.items()
         )
-        n = next(iter(changes.values()))
+        least = min(changes.values(), key=lambda change: change.n)
+        n = _n(least, comparisons, TRAINING, task, *changes)
         yield (
             f"From the pre-trained generator to the last batch {metric.label} changed by: "
-            f"{listed} ({metric.better} is better; paired by seed, {_n(n)})."
+            f"{listed} ({metric.better} is better; paired by seed, {n})."
         )
     for name in comparisons.trained(task):
         nll, forward = (comparisons.change(task, name, m) for m in ("nll_oracle", "kl_forward"))
@@ -193,7 +229,13 @@ def _worse(comparisons: Comparisons, task: str, metric: Metric, name: str, best:
     size = Estimate(abs(gap.value), near, far, gap.n)
     p_value = comparisons.p_holm(task, "quality", name, best)
     digits = _digits(size)
-    return f"{name} is {side} by {with_interval(size, 'number', digits)} (Holm {p_text(p_value)})"
+    duels = quality_duels(comparisons, task)
+    duel = duels.duel(best, name) if duels else None
+    seeds = f", {best} better in {duel.wins} of {duel.n} seeds" if duel else ""
+    return (
+        f"{name} is {side} by {with_interval(size, 'number', digits)} "
+        f"(Holm {p_text(p_value)}{seeds})"
+    )
 
 
 def _time(comparisons: Comparisons, task: str) -> Iterator[str]:
@@ -202,7 +244,7 @@ def _time(comparisons: Comparisons, task: str) -> Iterator[str]:
     if not base.known:
         return
     others = [
-        f"{name} {with_interval(estimate)}"
+        f"{_name(name)} {with_interval(estimate)}"
         for name in comparisons.timed(task)
         if name != PLAIN
         and (estimate := comparisons.compare(task, "seconds_per_step", name, PLAIN)).known
@@ -272,9 +314,16 @@ def _against(comparisons: Comparisons, task: str, cost: str, name: str) -> Estim
     return comparisons.compare(task, cost, name, BASELINED)
 
 
-def _n(estimate: Estimate) -> str:
+def _n(estimate: Estimate, comparisons: Comparisons, kind: str, task: str, *names: str) -> str:
+    """Return "n = 9, 1 failed": the replicates, and what should be among them and is not."""
     few = ", too few to rank by" if estimate.n < ENOUGH_SEEDS else ""
-    return f"n = {estimate.n}{few}"
+    lost = lost_text(comparisons, kind, task, *names)
+    return f"n = {estimate.n}{few}{lost and ', ' + lost}"
+
+
+def _name(estimator: str) -> str:
+    """Return an estimator's name, with its mark if it is not ranked."""
+    return clean(estimator, 60) + estimator_facts(estimator).mark
 
 
 def _digits(estimate: Estimate) -> int:

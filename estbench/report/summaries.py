@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import pandas as pd
 
-from estbench.report.comparisons import QUANTITIES, Comparisons
+from estbench.report.comparisons import QUANTITIES, Comparisons, records_of
+from estbench.report.marks import MARKS, SNAPSHOTS, TRAINING, with_marks
 from estbench.report.records import RUN_COLUMNS
 from estbench.report.statistics import Estimate
 
 __all__ = ["SUMMARY_COLUMNS", "summary_frame"]
 
 SUMMARY_COLUMNS = ["task", "estimator", "metric", "estimate", "low", "high", "n", "against"]
-SUMMARY_COLUMNS += ["p_value", "p_holm", "kind"]
+SUMMARY_COLUMNS += ["p_value", "p_holm", "kind", *MARKS]
+
+# Which records stand behind a mean; where none is named, training runs do.
+MEANS = {
+    "log_variance": SNAPSHOTS,
+    "relative_bias": SNAPSHOTS,
+    "variance_over_no_control_variate": SNAPSHOTS,
+    "seconds_per_step": "timing",
+}
 
 
 def summary_frame(comparisons: Comparisons) -> pd.DataFrame:
@@ -23,10 +32,15 @@ def summary_frame(comparisons: Comparisons) -> pd.DataFrame:
       Columns SUMMARY_COLUMNS. `estimate`, `low` and `high` are a mean ("mean", "geometric mean"), a
       ratio or a difference of paired replicates (`kind`) with its 95 % t interval; `n` counts
       replicates; `against` is the estimator of the comparison, with the p-value of no difference,
-      raw and Holm-adjusted over all pairs of estimators of that task and quantity.
+      raw and Holm-adjusted over all pairs of estimators of that task and quantity. The last three
+      are those of `estbench.report.marks`: what failed or is missing behind the number, and whether
+      the estimator may be ranked.
     """
     rows = [row for task in comparisons.results.tasks for row in _task_rows(comparisons, task)]
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS[: -len(MARKS)], "records"])
+    parts = [with_marks(comparisons, part, str(kind)) for kind, part in table.groupby("records")]
+    marked = pd.concat(parts).sort_index() if parts else table.reindex(columns=SUMMARY_COLUMNS)
+    return marked[SUMMARY_COLUMNS]
 
 
 def _task_rows(comparisons: Comparisons, task: str) -> list[tuple[object, ...]]:
@@ -48,14 +62,16 @@ def _task_rows(comparisons: Comparisons, task: str) -> list[tuple[object, ...]]:
     for estimator in everyone:
         for label, estimate, kind in _means(comparisons, task, estimator, finals):
             if estimate.known:
-                rows.append(_row(task, estimator, label, estimate, "", kind, float("nan")))
+                row = _row(task, estimator, label, estimate, "", kind, float("nan"))
+                rows.append((*row, MEANS.get(label, TRAINING)))
         for quantity, kind in QUANTITIES.items():
             for against in comparisons.references(task, estimator):
                 estimate = comparisons.compare(task, quantity, estimator, against)
                 if estimate.known:
                     label = _comparison_label(comparisons, task, quantity)
                     adjusted = comparisons.p_holm(task, quantity, estimator, against)
-                    rows.append(_row(task, estimator, label, estimate, against, kind, adjusted))
+                    row = _row(task, estimator, label, estimate, against, kind, adjusted)
+                    rows.append((*row, records_of(quantity)))
     return rows
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from estbench.report.comparisons import PLAIN, Comparisons
+from estbench.report.improvement import improvement_table
+from estbench.report.learning import learning_table
 from estbench.report.records import CURVE_COLUMNS, Results
+from estbench.report.scores import score_table
 
 __all__ = ["curve_table", "run_table", "timing_table", "variance_table", "write_tables"]
 
@@ -35,7 +38,13 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
         paths.append(folder / f"{name}.parquet")
         table.to_parquet(paths[-1], index=False)
     paths.append(write_csv(summary, folder / "summary.csv"))
-    paths.append(write_csv(comparisons.all_pairs, folder / "comparisons.csv"))
+    for name, table in (
+        ("comparisons", comparisons.all_pairs),
+        ("scores", score_table(comparisons)),
+        ("learning", learning_table(comparisons)),
+        ("improvement", improvement_table(comparisons)),
+    ):
+        paths.append(write_csv(table, folder / f"{name}.csv"))
     return paths
 
 

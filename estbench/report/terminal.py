@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.comparisons import BASELINED, PLAIN, SNAPSHOTS, TRAINING, Comparisons
 from estbench.report.formatting import clean, number, quantity, ratio
 from estbench.report.labels import estimator_facts
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate
@@ -44,7 +44,7 @@ def show(comparisons: Comparisons, console: Console) -> None:
         f"[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). Log "
         f"variance of the gradient per sequence, in nats, and ratios: geometric means over the "
         f"shared snapshots, paired by seed. {PLAIN} has no baseline: most of a ratio to it is what "
-        f"any baseline gives. per eval: variance × reward evaluations.[/dim]"
+        f"any baseline gives. per eval: variance × reward evaluations.{_signs(comparisons)}[/dim]"
     )
     if few:
         console.print(
@@ -52,6 +52,16 @@ def show(comparisons: Comparisons, console: Console) -> None:
             "normality.[/yellow]"
         )
     _problems(comparisons, console)
+
+
+def _signs(comparisons: Comparisons) -> str:
+    """Return what the signs beside names and counts mean, of those that are there."""
+    results = comparisons.results
+    marks = {estimator_facts(name).mark for name in results.estimators(results.variance)}
+    marks |= {estimator_facts(name).mark for name in results.estimators(results.runs)}
+    said = " ✕: that many runs or measurements failed." if results.failures else ""
+    said += " †: biased by design, not ranked." if "†" in marks else ""
+    return said + (" ‡: not proven unbiased, not ranked." if "‡" in marks else "")
 
 
 def _columns(comparisons: Comparisons, task: str) -> tuple[list[Column], list[Column]]:
@@ -107,7 +117,9 @@ def _table(comparisons: Comparisons, task: str, names: list[str], columns: list[
     counts = _counts(comparisons, task, names)
     for name in names:
         mark = estimator_facts(name).mark
-        cells = [Text(clean(name, 18) + (mark and f" {mark}")), Text(str(counts[name]))]
+        lost = sum(comparisons.lost(kind, "failed", task, name) for kind in (SNAPSHOTS, TRAINING))
+        n = Text(str(counts[name])).append(f"\n{lost}✕" if lost else "", style="red")
+        cells = [Text(clean(name, 18) + (mark and f" {mark}")), n]
         for _, make in columns:
             value, ends = make(name)
             cell = Text(value)

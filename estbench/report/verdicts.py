@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from estbench.report.comparisons import BASELINED, Comparisons
+from estbench.report.comparisons import BASELINED, SNAPSHOTS, Comparisons
 from estbench.report.formatting import with_interval
 from estbench.report.labels import estimator_facts, unproven_text
-from estbench.report.statistics import ENOUGH_SEEDS
+from estbench.report.marks import lost_text
+from estbench.report.statistics import ENOUGH_SEEDS, Estimate
+from estbench.report.tails import tails_text
 
 __all__ = ["Verdict", "caveats", "verdicts"]
 
@@ -19,7 +21,8 @@ class Verdict:
     """A cell of the first table: one estimator on one task, against the baselined REINFORCE.
 
     Attributes:
-      text: The ratio per reward evaluation with its interval.
+      text: The ratio per reward evaluation with its interval, and in brackets n where it is small
+        and what failed.
       mark: "lower", "higher", "cannot tell", "biased" or "not proven" (so not ranked), or "" where
         there is nothing to compare.
     """
@@ -39,15 +42,24 @@ def verdicts(comparisons: Comparisons) -> dict[str, dict[str, Verdict]]:
                 cell = Verdict("1×", "")
             elif not estimate.known:
                 cell = Verdict("–", "")
-            elif not estimator_facts(estimator).ranked:
-                unproven = estimator_facts(estimator).unproven
-                cell = Verdict(with_interval(estimate), "not proven" if unproven else "biased")
             else:
+                text = f"{with_interval(estimate)}{_note(comparisons, task, estimator, estimate)}"
+                facts = estimator_facts(estimator)
                 apart = comparisons.told_apart(task, EVALUATION, estimator, BASELINED)
                 side = "lower" if estimate.value < 1.0 else "higher"
-                cell = Verdict(with_interval(estimate), side if apart else "cannot tell")
+                unranked = "not proven" if facts.unproven else "biased"
+                mark = unranked if not facts.ranked else side if apart else "cannot tell"
+                cell = Verdict(text, mark)
             table.setdefault(estimator, {})[task] = cell
     return table
+
+
+def _note(comparisons: Comparisons, task: str, estimator: str, estimate: Estimate) -> str:
+    """Return " (n = 3, 1 failed)" where the seeds are few or measurements failed."""
+    said = [f"n = {estimate.n}"] if estimate.n < ENOUGH_SEEDS else []
+    lost = lost_text(comparisons, SNAPSHOTS, task, estimator, BASELINED)
+    said += [lost] if lost else []
+    return f" ({', '.join(said)})" if said else ""
 
 
 def caveats(comparisons: Comparisons) -> list[str]:
@@ -74,6 +86,7 @@ def caveats(comparisons: Comparisons) -> list[str]:
                 else "Intervals lean on normality; rank by none."
             )
         )
+    said += [text for task in results.tasks if (text := tails_text(comparisons, task))]
     measured = set(results.measured["estimator"])
     if measured and BASELINED not in measured:
         said.append(

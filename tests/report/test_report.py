@@ -24,10 +24,13 @@ from .synthetic import envelope, snapshot_payload, write_result_set
 FIGURES = {
     "bias",
     "diversity",
+    "grid",
+    "improvement",
     "log_variance",
     "log_variance_paper_quantity",
     "published",
     "quality",
+    "quality_seconds",
     "snapshot_variance",
     "temperature",
     "variance_cost",

@@ -13,15 +13,20 @@ from estbench.report.comparisons import Comparisons
 from estbench.report.figures import (
     bias,
     diversity,
+    grid,
+    improvement,
     log_variance,
+    phases,
     published,
     quality,
     snapshot_variance,
+    sources,
     temperature,
     variance_cost,
     wall_clock,
 )
 from estbench.report.figures.base import Drawn, drawing, write
+from estbench.report.figures.emphasis import focusing
 
 __all__ = ["FIGURES", "Drawn", "draw_all"]
 
@@ -30,19 +35,24 @@ FIGURES: tuple[Callable[[Comparisons], Drawn | None], ...] = (
     variance_cost.draw,
     log_variance.draw_log_variance,
     quality.draw,
+    quality.draw_seconds,
+    improvement.draw,
     diversity.draw,
     temperature.draw,
     wall_clock.draw,
+    phases.draw,
+    sources.draw,
     bias.draw,
     published.draw,
     log_variance.draw_paper_quantity,
+    grid.draw,
 )
 
 
 def draw_all(comparisons: Comparisons, folder: Path) -> Iterator[tuple[Drawn, str]]:
     """Draw and write every figure that the data allows; yield each with its SVG text."""
     for draw in FIGURES:
-        with drawing():
+        with drawing(), focusing(comparisons):
             drawn = draw(comparisons)
         if drawn is not None:
             yield drawn, write(drawn, folder)

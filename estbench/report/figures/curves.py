@@ -6,18 +6,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from estbench.report.figures.base import order_rows, panel_title
+from estbench.report.figures.base import belonging, order_rows, panel_title
 from estbench.report.figures.direct import End, label_ends
+from estbench.report.figures.emphasis import in_focus, shown
 from estbench.report.figures.scales import view
 from estbench.report.statistics import interval_frame
-from estbench.report.style import look
 
-__all__ = ["MAX_POINTS", "curve_data", "curve_labels", "curve_panel", "smoothing_text"]
+__all__ = [
+    "MAX_POINTS",
+    "curve_data",
+    "curve_labels",
+    "curve_panel",
+    "seeds_text",
+    "smoothing_text",
+]
 
+# More lines of single seeds than this in a panel are a smear, and megabytes.
+MAX_SEED_LINES = 160
 # A curve is drawn with at most this many points; a longer one is averaged in blocks of batches.
 MAX_POINTS = 60
 
@@ -58,6 +67,16 @@ def smoothing_text(data: pd.DataFrame) -> str:
     return f"Each point is a mean over {' or '.join(map(str, blocks))} batches, within a seed."
 
 
+def seeds_text(data: pd.DataFrame) -> str:
+    """Return what the thin lines are, or why there are none, for a caption."""
+    seeds = data[data["seed"].notna()]
+    lines = seeds[["task", "estimator", "seed"]].drop_duplicates().groupby("task").size()
+    if lines.empty or int(lines.max()) <= MAX_SEED_LINES:
+        return "thin lines: single seeds"
+    few = " where they are few enough" if int(lines.min()) <= MAX_SEED_LINES else ""
+    return f"single seeds are {'drawn' + few if few else 'too many to draw'}, and in the data"
+
+
 def curve_panel(
     axes: Axes,
     data: pd.DataFrame,
@@ -65,6 +84,7 @@ def curve_panel(
     title: str,
     quantity: str,
     xlabel: str = "adversarial batch",
+    across: str = "step",
     labels: bool = True,
 ) -> None:
     """Draw one panel: a mean line and band an estimator, and thin lines for its seeds.
@@ -72,46 +92,38 @@ def curve_panel(
     Args:
       data: Of `curve_data`, one task.
       title: In bold above the panel, and `quantity` (what is up, with its unit) beside it.
+      across: The column of `data` that goes across.
       labels: Whether each line's name stands at its end.
     """
     means, seeds = data[data["seed"].isna()], data[data["seed"].notna()]
     names = order_rows(means["estimator"])
-    palette = {name: look(name).colour for name in names}
-    if seeds["seed"].nunique() > 1:
-        sns.lineplot(
-            data=seeds.astype({"seed": "int64"}),
-            x="step",
-            y="estimate",
-            hue="estimator",
-            hue_order=names,
-            units="seed",
-            estimator=None,
-            palette=palette,
-            legend=False,
-            linewidth=0.45,
-            alpha=0.22,
-            ax=axes,
-            zorder=1.5,
-        )
-    for place, name in enumerate(names):
+    several = seeds["seed"].nunique() > 1 and _lines(seeds) <= MAX_SEED_LINES
+    for name in sorted(names, key=lambda name: in_focus(name, names)):
         rows = means[means["estimator"] == name]
-        style = look(name)
-        axes.fill_between(
-            rows["step"], rows["low"], rows["high"], color=style.colour, alpha=0.16, lw=0, zorder=2
-        )
-        axes.plot(
-            rows["step"],
-            rows["estimate"],
-            color=style.colour,
-            linestyle=style.dash,
-            marker=style.marker,
-            markevery=_marks(len(rows), place, len(names)),
-            zorder=3,
-        )
+        style, focused, place = shown(name, names), in_focus(name, names), names.index(name)
+        x = rows[across].to_numpy(np.float64)
+        with belonging(axes, name):
+            if several and focused:
+                own = seeds[seeds["estimator"] == name]
+                axes.add_collection(_thin(own, across, style.colour), autolim=False)
+            if focused:
+                axes.fill_between(
+                    x, rows["low"], rows["high"], color=style.colour, alpha=0.16, lw=0, zorder=2
+                )
+            axes.plot(
+                x,
+                rows["estimate"],
+                color=style.colour,
+                linestyle=style.dash,
+                linewidth=1.5 if focused else 0.7,
+                marker=style.marker if focused else "",
+                markevery=_marks(len(rows), place, len(names)),
+                zorder=3 if focused else 1.8,
+            )
     panel_title(axes, title, quantity)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("")
-    _limits(axes, means, seeds)
+    _limits(axes, means, seeds, across)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if labels:
@@ -131,7 +143,24 @@ def _marks(points: int, place: int, lines: int) -> Any:
     return (place * every // max(1, lines), every)
 
 
-def _limits(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame) -> None:
+def _lines(seeds: pd.DataFrame) -> int:
+    """Return how many runs there are."""
+    return len(seeds[["estimator", "seed"]].drop_duplicates())
+
+
+def _thin(seeds: pd.DataFrame, across: str, colour: str) -> LineCollection:
+    """Return the lines of single seeds of one estimator."""
+    lines = [part[[across, "estimate"]].to_numpy() for _, part in seeds.groupby("seed", sort=True)]
+    return LineCollection(
+        [line.astype(np.float64) for line in lines],
+        colors=colour,
+        linewidths=0.45,
+        alpha=0.22,
+        zorder=1.5,
+    )
+
+
+def _limits(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, across: str) -> None:
     """Fit the panel to means and bands, and to all but the wildest points of single seeds."""
     values = [means["estimate"].to_numpy(np.float64)]
     if not seeds.empty:
@@ -139,6 +168,6 @@ def _limits(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame) -> None:
     low, high = view(np.concatenate(values), means["low"], means["high"])
     margin = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
-    first, last = float(means["step"].min()), float(means["step"].max())
+    first, last = float(means[across].min()), float(means[across].max())
     room = 0.012 * (last - first) or 0.5
     axes.set_xlim(first - room, last + room)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from estbench.report.figures.base import label, stacked
+from estbench.report.figures.base import belonging, belongs, label, stacked
 from estbench.report.figures.scales import log_view, plain_log_ticks
 from estbench.report.statistics import Estimate
 from estbench.report.style import INK, MUTED, PAPER, REFERENCE_LINE, look
@@ -96,18 +96,19 @@ def forest_panel(
     if reference is not None:
         axes.axvline(reference, color=REFERENCE_LINE, linewidth=0.9, zorder=1)
     for row, mark in enumerate(marks):
-        _draw_mark(axes, row, mark)
-        for place, text in enumerate(mark.texts):
-            axes.annotate(
-                text,
-                (1.0, row),
-                (8.0 + 72.0 * column_inches * place, 0.0),
-                ("axes fraction", "data"),
-                "offset points",
-                va="center_baseline",
-                size=TEXT_SIZE,
-                color=INK,
-            )
+        with belonging(axes, mark.estimator):
+            _draw_mark(axes, row, mark)
+            for place, text in enumerate(mark.texts):
+                axes.annotate(
+                    text,
+                    (1.0, row),
+                    (8.0 + 72.0 * column_inches * place, 0.0),
+                    ("axes fraction", "data"),
+                    "offset points",
+                    va="center_baseline",
+                    size=TEXT_SIZE,
+                    color=INK,
+                )
     for place, head in enumerate(heads):
         axes.annotate(
             head,
@@ -123,6 +124,7 @@ def forest_panel(
     axes.set_yticks([row for row, _ in named], [label(name) for _, name in named])
     for tick, (_, name) in zip(axes.get_yticklabels(), named, strict=True):
         tick.set_color(look(name).colour)
+        belongs(tick, name)
     for row, _ in named[1:]:
         if any(not mark.named for mark in marks):
             axes.axhline(row - 0.5, color=REFERENCE_LINE, linewidth=0.3, alpha=0.5)

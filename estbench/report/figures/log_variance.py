@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import math
 
-from estbench.report.comparisons import Comparisons
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from estbench.report.comparisons import BASELINED, PLAIN, TRAINING, Comparisons
 from estbench.report.figures.base import (
     Drawn,
     biased_text,
@@ -14,9 +18,20 @@ from estbench.report.figures.base import (
     n_text,
     stacked,
 )
-from estbench.report.figures.curves import curve_data, curve_panel, smoothing_text
+from estbench.report.figures.curves import (
+    curve_data,
+    curve_labels,
+    curve_panel,
+    seeds_text,
+    smoothing_text,
+)
+from estbench.report.figures.direct import label_tall
+from estbench.report.figures.emphasis import focus_text
+from estbench.report.figures.notes import lost_note
+from estbench.report.figures.scales import round_numbers, tick_text
 from estbench.report.formatting import number, with_interval
-from estbench.report.statistics import Estimate
+from estbench.report.statistics import Estimate, interval_frame
+from estbench.report.style import MUTED, REFERENCE_LINE
 
 __all__ = ["draw_log_variance", "draw_paper_quantity", "last_points", "last_table"]
 
@@ -34,6 +49,7 @@ def draw_log_variance(comparisons: Comparisons) -> Drawn | None:
         remark="Each estimator is at its own parameters here, as in the paper: a lower line may "
         "have a better estimator or merely another policy. The comparison at equal parameters is "
         "the figure of shared snapshots.",
+        ratios=True,
     )
 
 
@@ -61,6 +77,7 @@ def _draw(
     quantity: str,
     what: str,
     remark: str,
+    ratios: bool = False,
 ) -> Drawn | None:
     """Draw a panel a task that recorded the metric; nothing if none did."""
     results = comparisons.results
@@ -68,21 +85,78 @@ def _draw(
     panels = {task: data for task, data in every.items() if not data.empty}
     if not panels:
         return None
-    data = pd.concat(panels.values(), ignore_index=True)
-    figure, axes = stacked(len(panels), right=label_room(data["estimator"]))
-    for ax, (task, rows) in zip(axes, panels.items(), strict=True):
-        curve_panel(ax, rows, title=task, quantity=quantity)
-    last = last_points(data)
+    under = {task: _ratios(rows) if ratios else {} for task, rows in panels.items()}
+    heights, gaps = [], []
+    for task, rows in panels.items():
+        lines = rows["estimator"].nunique()
+        heights += [label_tall(lines, 1.95)] + [label_tall(lines, 1.2)] * len(under[task])
+        gaps += [0.42] * len(under[task]) + [0.72]
+    names = [name for rows in panels.values() for name in rows["estimator"].unique()]
+    figure, axes = stacked(len(heights), height=heights, gap=gaps[:-1], right=label_room(names))
+    parts, place = [], iter(axes)
+    for task, rows in panels.items():
+        group = [next(place) for _ in range(1 + len(under[task]))]
+        curve_panel(group[0], rows, title=task, quantity=quantity)
+        parts.append(rows.assign(quantity=metric))
+        for ax, (against, ratio) in zip(group[1:], under[task].items(), strict=True):
+            curve_panel(ax, ratio, title="", quantity="", labels=False)
+            _ratio_axis(ax, against)
+            curve_labels(ax, ratio)
+            parts.append(ratio.assign(quantity=f"log_ratio_to_{against}"))
+        for ax in group[:-1]:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+    data = pd.concat(parts, ignore_index=True)
+    last = last_points(data[data["quantity"] == metric])
+    against = dict.fromkeys(name for ratio in under.values() for name in ratio)
+    below = (
+        f" Below: ratios to {' and '.join(against)}, paired by seed and averaged as logs."
+        if against
+        else ""
+    )
     caption = (
         f"{what}. Line: mean over seeds, {n_text(last)}; band: 95 % t interval over seeds, point "
-        f"by point; thin lines: single seeds. {smoothing_text(data)} Lower is better. {remark}"
-        f"{few_text(last['n'])}{biased_text(last['estimator'])}"
+        f"by point; {seeds_text(data)}. {smoothing_text(data)} Lower is better.{below} {remark}"
+        f"{few_text(last['n'])}{lost_note(comparisons, TRAINING, panels, names)}"
+        f"{focus_text(last['estimator'])}{biased_text(last['estimator'])}"
     )
     ends = "; ".join(
         f"{row['estimator']} on {row['task']} {number(row['estimate'])}" for row in entries(last)
     )
     alt = f"{title}. At the last batch, in nats: {ends}."
     return Drawn(name, title, caption, alt, data, figure, last_table(last))
+
+
+def _ratios(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the curves of log ratios to the estimators that all are held against, if trained."""
+    seeds = rows[rows["seed"].notna()]
+    found = {}
+    for against in (BASELINED, PLAIN):
+        base = seeds[seeds["estimator"] == against].set_index(["seed", "step"])["estimate"]
+        others = seeds[seeds["estimator"] != against]
+        if base.empty or others.empty:
+            continue
+        keys = pd.MultiIndex.from_frame(others[["seed", "step"]])
+        gaps = others["estimate"].to_numpy() - base.reindex(keys).to_numpy()
+        single = others.assign(estimate=gaps).dropna(subset=["estimate"])
+        means = interval_frame(single, ["estimator", "step"], "estimate")
+        same = {name: rows[name].iloc[0] for name in ("task", "block")}
+        means = means.assign(**same, seed=pd.array([pd.NA] * len(means), dtype="Int64"))
+        found[against] = pd.concat([means, single], ignore_index=True)[list(rows.columns)]
+    return found
+
+
+def _ratio_axis(axes: Axes, against: str) -> None:
+    """Write a vertical axis of log ratios as ratios, and say what they are to."""
+    low, high = axes.get_ylim()
+    ticks = round_numbers(math.exp(low), math.exp(high), 6)
+    axes.yaxis.set_major_locator(FixedLocator([math.log(tick) for tick in ticks]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{tick_text(math.exp(y))}×"))
+    axes.axhline(0.0, color=REFERENCE_LINE, linewidth=0.8, zorder=1)
+    axes.set_ylim(low, high)
+    aside = ": most of it is what any baseline gives" if against == PLAIN else ""
+    words = f"ratio to {against}{aside} (log axis)"
+    axes.set_title(words, fontweight="normal", fontsize=8.0, color=MUTED)
 
 
 def last_table(last: pd.DataFrame) -> pd.DataFrame:

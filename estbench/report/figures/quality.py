@@ -1,50 +1,61 @@
-"""How good the generated sequences are, against the batch: goodness, or NLL under the oracle."""
+"""How good the generated sequences are: goodness, or NLL under the oracle, by batch and by time."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from estbench.report.comparisons import Comparisons
+from estbench.report.arrivals import time_text
+from estbench.report.comparisons import TRAINING, Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belonging,
     biased_text,
     entries,
     few_text,
     label_room,
     n_text,
+    order_rows,
     stacked,
 )
-from estbench.report.figures.curves import curve_data, curve_labels, curve_panel, smoothing_text
+from estbench.report.figures.curves import (
+    curve_data,
+    curve_labels,
+    curve_panel,
+    seeds_text,
+    smoothing_text,
+)
+from estbench.report.figures.direct import label_tall
+from estbench.report.figures.emphasis import focus_text, in_focus, shown
 from estbench.report.figures.log_variance import last_points, last_table
-from estbench.report.formatting import number
-from estbench.report.labels import best_value
+from estbench.report.figures.notes import lost_note
+from estbench.report.figures.scales import plain_log_ticks
+from estbench.report.formatting import clean, number, with_interval
+from estbench.report.labels import Metric, best_value, estimator_facts
+from estbench.report.learning import level, time_to_level
 from estbench.report.style import MUTED, REFERENCE_LINE
 
-__all__ = ["best_line", "draw"]
+__all__ = ["best_line", "draw", "draw_seconds"]
 
 WORDS = {"higher": "higher is better", "lower": "lower is better", "neither": "neither is better"}
+FAR = 6.0  # times the shortest training; beyond it the axis of seconds is logarithmic
+
+Panels = dict[str, tuple[Metric, pd.DataFrame]]
 
 
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw each task's own metric of quality; nothing where no task has one."""
-    results = comparisons.results
-    panels: dict[str, pd.DataFrame] = {}
-    metrics = {task: comparisons.primary(task) for task in results.tasks}
-    for task, metric in metrics.items():
-        rows = curve_data(results.curves, task, metric.name) if metric else pd.DataFrame()
-        if metric and not rows.empty:
-            panels[task] = rows.assign(metric=metric.name)
+    panels = _panels(comparisons)
     if not panels:
         return None
-    data = pd.concat(panels.values(), ignore_index=True)
-    figure, axes = stacked(len(panels), right=label_room(data["estimator"]))
+    data = pd.concat([rows for _, rows in panels.values()], ignore_index=True)
+    figure, axes = _figure(panels)
     said, lined = [], []
-    for ax, (task, rows) in zip(axes, panels.items(), strict=True):
-        metric = metrics[task]
-        assert metric is not None
+    for ax, (task, (metric, rows)) in zip(axes, panels.items(), strict=True):
         direction = WORDS.get(metric.better, "")
         curve_panel(ax, rows, title=task, quantity=f"{metric.axis}, {direction}", labels=False)
         lined.append(best_line(ax, task, metric.name))
@@ -53,19 +64,199 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     last = last_points(data)
     caption = (
         f"Quality of the generated sequences at every adversarial batch ({'; '.join(said)}). "
-        f"Line: mean over seeds, {n_text(last)}; band: 95 % t interval over seeds, point by point; "
-        f"thin lines: single seeds. {smoothing_text(data)}"
+        f"{_lines_text(comparisons, data, last)}"
         + (" Level line: the best value there is." if any(lined) else "")
         + " Goodness and oracle NLL ignore diversity: read them with the figure of diversity."
-        + few_text(last["n"])
-        + biased_text(last["estimator"])
+        + _notes(comparisons, panels, last)
     )
+    title = "Quality of the generated sequences during training"
     ends = "; ".join(
         f"{row['estimator']} on {row['task']} {number(row['estimate'])}" for row in entries(last)
     )
-    title = "Quality of the generated sequences during training"
     alt = f"{title}. At the end: {ends}."
     return Drawn("quality", title, caption, alt, data, figure, last_table(last))
+
+
+def draw_seconds(comparisons: Comparisons) -> Drawn | None:
+    """Draw the same against wall-clock: what a second of training buys."""
+    panels: Panels = {}
+    untimed: list[str] = []
+    timed_by: dict[str, str] = {}
+    for task, (metric, rows) in _panels(comparisons).items():
+        pace, timed_by[task] = _pace(comparisons, task)
+        untimed += [
+            f"{clean(n, 40)} on {clean(task, 40)}"
+            for n in order_rows(rows["estimator"])
+            if n not in pace
+        ]
+        kept = rows[rows["estimator"].isin(list(pace))]
+        if not kept.empty:
+            seconds = (kept["step"] + 1.0) * kept["estimator"].map(pace)
+            panels[task] = (metric, kept.assign(seconds=seconds, timed_by=timed_by[task]))
+    if not panels:
+        return None
+    data = pd.concat([rows for _, rows in panels.values()], ignore_index=True)
+    figure, axes = _figure(panels)
+    for ax, (task, (metric, rows)) in zip(axes, panels.items(), strict=True):
+        curve_panel(
+            ax,
+            rows,
+            title=task,
+            quantity=f"{metric.axis}, {WORDS.get(metric.better, '')}",
+            xlabel="seconds of generator steps",
+            across="seconds",
+            labels=False,
+        )
+        _time_axis(ax, rows)
+        best_line(ax, task, metric.name)
+        _level_line(ax, comparisons, task)
+        _run_outs(ax, rows)
+        curve_labels(ax, rows)
+    last = last_points(data)
+    sources = {
+        by: [t for t in panels if timed_by[t] == by] for by in dict.fromkeys(data["timed_by"])
+    }
+    caption = (
+        f"The curves of quality against wall-clock. {_pace_text(sources)} "
+        f"{_lines_text(comparisons, data, last)} All have the same number of batches, so a line "
+        "that ends early (dot) is of a faster estimator. Dashed level: the mean with which "
+        f"{'; '.join(_level_texts(comparisons, panels))} ends. Times to it are medians over seeds "
+        "by Kaplan and Meier, with log-log 95 % limits; seeds that never reach it count as longer."
+        + (f" Not timed, so not drawn: {'; '.join(untimed)}." if untimed else "")
+        + _notes(comparisons, panels, last)
+    )
+    title = "Quality of the generated sequences against wall-clock"
+    table = _times(comparisons, panels)
+    said = "; ".join(
+        f"{row['estimator']} on {row['task']}: {row['seconds to the level']}"
+        for row in entries(table)
+    )
+    alt = f"{title}. Seconds to the level at which the plain estimator ends: {said}."
+    return Drawn("quality_seconds", title, caption, alt, data, figure, table)
+
+
+def _panels(comparisons: Comparisons) -> Panels:
+    """Return each task's metric and curves, where it has both."""
+    panels: Panels = {}
+    for task in comparisons.results.tasks:
+        metric = comparisons.primary(task)
+        if metric:
+            rows = curve_data(comparisons.results.curves, task, metric.name)
+            if not rows.empty:
+                panels[task] = (metric, rows.assign(metric=metric.name))
+    return panels
+
+
+def _figure(panels: Panels) -> tuple[Figure, list[Axes]]:
+    names = [name for _, rows in panels.values() for name in rows["estimator"].unique()]
+    tall = [label_tall(rows["estimator"].nunique(), 1.95) for _, rows in panels.values()]
+    return stacked(len(panels), height=tall, right=label_room(names))
+
+
+def _lines_text(comparisons: Comparisons, data: pd.DataFrame, last: pd.DataFrame) -> str:
+    return (
+        f"Line: mean over seeds, {n_text(last)}; band: 95 % t interval over seeds, point by point; "
+        f"{seeds_text(data)}. {smoothing_text(data)}"
+    )
+
+
+def _notes(comparisons: Comparisons, panels: Panels, last: pd.DataFrame) -> str:
+    names = list(last["estimator"])
+    lost = lost_note(comparisons, TRAINING, panels, names)
+    return f"{few_text(last['n'])}{lost}{focus_text(names)}{biased_text(names)}"
+
+
+def _pace(comparisons: Comparisons, task: str) -> tuple[dict[str, float], str]:
+    """Return seconds a batch of each estimator, and whether "timing" or "runs" told them."""
+    timed = {name: comparisons.seconds(task, name).value for name in comparisons.timed(task)}
+    if timed:
+        return timed, "timing"
+    curves = comparisons.results.curves
+    rows = curves[(curves["task"] == task) & curves["seconds"].notna()]
+    ends = rows.groupby(["estimator", "seed"]).last()
+    means = (ends["seconds"] / (ends["step"] + 1.0)).groupby("estimator").mean()
+    return {str(name): float(value) for name, value in means.items() if value > 0.0}, "runs"
+
+
+def _pace_text(sources: dict[str, list[str]]) -> str:
+    """Return where the seconds are from."""
+    said = {
+        "timing": "Seconds are batches times the seconds of a generator step in the serial timing "
+        "pass; discriminator and evaluation, the same for all, are not in them.",
+        "runs": "Seconds are those of the runs themselves, everything in them, on a machine that "
+        "they may have shared: no timing pass was made.",
+    }
+    if len(sources) == 1:
+        return said[next(iter(sources))]
+    return " ".join(f"On {', '.join(tasks)}: {said[by]}" for by, tasks in sources.items())
+
+
+def _time_axis(axes: Axes, rows: pd.DataFrame) -> None:
+    """Make the axis of seconds logarithmic where estimators differ much in speed."""
+    ends = rows.groupby("estimator")["seconds"].max()
+    if len(ends) > 1 and float(ends.max()) > FAR * float(ends.min()):
+        axes.set_xscale("log")
+        first = 0.9 * float(rows["seconds"].min())
+        axes.set_xlim(max(first, float(ends.min()) / 50.0), 1.05 * float(ends.max()))
+        plain_log_ticks(axes.xaxis)
+        axes.set_xlabel("seconds of generator steps (log axis)")
+    else:
+        axes.set_xlim(0.0, 1.015 * float(ends.max()))
+
+
+def _run_outs(axes: Axes, rows: pd.DataFrame) -> None:
+    """Mark where each line ends, and lead the eye from there to its label."""
+    means = rows[rows["seed"].isna()]
+    names = order_rows(means["estimator"])
+    _, edge = axes.get_xlim()
+    for name in names:
+        end = means[means["estimator"] == name].iloc[-1]
+        style, focused = shown(name, names), in_focus(name, names)
+        x, y = float(end["seconds"]), float(end["estimate"])
+        with belonging(axes, name):
+            if focused:
+                axes.plot([x], [y], marker="o", markersize=3.0, color=style.colour, zorder=4)
+            axes.plot([x, edge], [y, y], color=style.colour, linewidth=0.5, alpha=0.45, zorder=1.6)
+
+
+def _level_line(axes: Axes, comparisons: Comparisons, task: str) -> None:
+    """Draw the level that times are taken to."""
+    goal = level(comparisons, task)
+    if goal is None:
+        return
+    axes.axhline(
+        goal.value, color=REFERENCE_LINE, linewidth=0.8, linestyle=(0.0, (4.0, 3.0)), zorder=1
+    )
+
+
+def _level_texts(comparisons: Comparisons, panels: Panels) -> list[str]:
+    """Return whose final mean is the level, task by task if they differ."""
+    of = {task: goal.of for task in panels if (goal := level(comparisons, task))}
+    if len(set(of.values())) == 1:
+        return [clean(next(iter(of.values())), 40)]
+    return [f"{clean(name, 40)} (on {clean(task, 40)})" for task, name in of.items()]
+
+
+def _times(comparisons: Comparisons, panels: Panels) -> pd.DataFrame:
+    """Return final quality and the times to the level, a row a task and estimator."""
+    rows = []
+    for task, (metric, _) in panels.items():
+        goal = level(comparisons, task)
+        for name in comparisons.trained(task):
+            row: dict[str, object] = {
+                "task": task,
+                "estimator": clean(name, 60) + estimator_facts(name).mark,
+                "at the last batch": with_interval(
+                    comparisons.final(task, name, metric.name), "number", 3
+                ),
+                "level": number(goal.value, 3) if goal else "–",
+            }
+            for unit in ("batches", "seconds"):
+                time = time_to_level(comparisons, task, name, unit)
+                known = not np.isnan(time.median.value)
+                row[f"{unit} to the level"] = time_text(time) if known else "–"
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def best_line(axes: Axes, task: str, metric: str) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CUT", "log_view", "plain_log_ticks", "tick_text", "view"]
+__all__ = ["CUT", "log_view", "plain_log_ticks", "round_numbers", "tick_text", "view"]
 
 # For captions, where `view` was used.
 CUT = "Where there are few seeds, what reaches the edge of its panel goes on beyond it."
@@ -50,7 +50,7 @@ def log_view(
 def plain_log_ticks(axis: Axis, *, ratio: bool = False, most: int = 6) -> None:
     """Put ticks at round numbers of a log axis: as dense as fits `most`, without minor ones."""
     low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(FixedLocator(_ticks(float(low), float(high), most)))
+    axis.set_major_locator(FixedLocator(round_numbers(float(low), float(high), most)))
     axis.set_minor_locator(NullLocator())
     unit = "×" if ratio else ""
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value) + unit))
@@ -65,7 +65,7 @@ def tick_text(value: float) -> str:
     return power if float(mantissa) == 1.0 else f"{float(mantissa):g}·{power}"
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
+def round_numbers(low: float, high: float, most: int) -> list[float]:
     """Return at least two round numbers inside [low, high] if there are any."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     fine = [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]

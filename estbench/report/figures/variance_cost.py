@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.comparisons import BASELINED, PLAIN, SNAPSHOTS, Comparisons
 from estbench.report.figures.base import (
     Drawn,
     biased_text,
@@ -15,6 +15,7 @@ from estbench.report.figures.base import (
     panel_title,
 )
 from estbench.report.figures.forest import Mark, forest_figure, forest_panel
+from estbench.report.figures.notes import heavy_text, lost_note
 from estbench.report.figures.scales import CUT
 from estbench.report.formatting import with_interval
 from estbench.report.labels import without_baseline
@@ -71,7 +72,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "Left of the line is better. Evaluations spent on adaptation are not in it (they are in "
         f"tables/variance.csv). {_bare(data)} no baseline; an arrow stands for a mark off the "
         f"scale, whose number is printed. {CUT}{few_text(measured['n'])}"
-        f"{biased_text(data['estimator'])}"
+        f"{lost_note(comparisons, SNAPSHOTS, panels, data['estimator'])}"
+        f"{heavy_text(comparisons, panels)}{biased_text(data['estimator'])}"
     )
     said = "; ".join(
         f"{mark.estimator} on {task} per {'second' if mark.hollow else 'evaluation'} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from estbench.report.comparisons import PLAIN, Comparisons
-from estbench.report.figures.base import Drawn, biased_text, n_text, panel_title
+from estbench.report.figures.base import Drawn, biased_text, few_text, n_text, panel_title
 from estbench.report.figures.forest import Mark, forest_figure, forest_panel
 from estbench.report.figures.scales import CUT
 from estbench.report.formatting import interval, quantity, with_interval
@@ -51,7 +51,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "over rounds and its 95 % t interval, "
         f"{n_text(data[['task', 'estimator', 'n']], 'rounds')}; ratios to {PLAIN} are paired by "
         "round. Left is faster. Rounds on one machine: the interval covers its noise, not other "
-        f"machines. {CUT}{biased_text(data['estimator'])}"
+        f"machines. {CUT}{few_text(data['n'], 'rounds')}{biased_text(data['estimator'])}"
     )
     said = "; ".join(
         f"{mark.estimator} on {task} {mark.texts[0]} ms, {mark.texts[1]}"

@@ -1,0 +1,95 @@
+"""Measurements whose draws have such heavy tails that few of them make most of the variance.
+
+The interval of one measurement is normal on the log variance, with a standard error from the
+squared distances of its draws. From heavy tails it is too narrow, and the variance itself is
+likelier too low than too high, as the largest draws are rare. Simulated over laws and numbers of
+draws (docs/statistics.md), coverage falls to 90 % about where the sample's kurtosis reaches half
+the root of the number of draws.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from estbench.report.comparisons import Comparisons
+from estbench.report.formatting import clean, quantity
+from estbench.report.memory import once
+
+__all__ = ["Tail", "heavy", "kurtosis_limit", "tails", "tails_text"]
+
+FACTOR = 0.5
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The heavy-tailed measurements of an estimator on a task.
+
+    Attributes:
+      heavy: How many there are, of `measurements`.
+      kurtosis: The largest.
+      limit: Above which a measurement counts as heavy-tailed.
+      lean: By which part the estimator's mean log variance is about too low.
+    """
+
+    task: str
+    estimator: str
+    heavy: int
+    measurements: int
+    kurtosis: float
+    limit: float
+    lean: float
+
+
+def kurtosis_limit(draws: ArrayLike) -> NDArray[np.float64]:
+    """Return the kurtosis, E|g - m|^4 / (E|g - m|^2)^2, above which an interval is too narrow."""
+    return FACTOR * np.sqrt(np.asarray(draws, dtype=np.float64))
+
+
+def heavy(kurtosis: ArrayLike, draws: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each measurement's interval is not to be relied on; unknown kurtosis is not heavy."""
+    return np.asarray(kurtosis, dtype=np.float64) > kurtosis_limit(draws)
+
+
+@once
+def tails(comparisons: Comparisons) -> list[Tail]:
+    """Return the estimators with heavy-tailed measurements, task by task, the worst first."""
+    rows = comparisons.results.measured
+    rows = rows.assign(draws=rows["draws"].astype("float64"))
+    rows = rows.assign(heavy=heavy(rows["kurtosis"], rows["draws"]))
+    # The log of a mean of n draws lies low by half its relative variance.
+    rows = rows.assign(lean=(rows["kurtosis"] - 1.0) / (2.0 * rows["draws"]))
+    found = []
+    for (task, estimator), own in rows.groupby(["task", "estimator"], sort=False):
+        count = int(own["heavy"].sum())
+        if count:
+            limit = float(kurtosis_limit(own["draws"]).min())
+            worst, lean = float(own["kurtosis"].max()), float(own["lean"].mean())
+            found.append(Tail(str(task), str(estimator), count, len(own), worst, limit, lean))
+    return sorted(found, key=lambda t: (comparisons.results.tasks.index(t.task), -t.lean))
+
+
+def tails_text(comparisons: Comparisons, task: str) -> str:
+    """Return a sentence on a task's heavy-tailed estimators, or nothing."""
+    own = [tail for tail in tails(comparisons) if tail.task == task]
+    if not own:
+        return ""
+    listed = "; ".join(
+        f"{clean(tail.estimator, 60)} ({tail.heavy} of {tail.measurements}, kurtosis to "
+        f"{quantity(tail.kurtosis)}{_lean(tail.lean)})"
+        for tail in own
+    )
+    limits = sorted({quantity(tail.limit) for tail in own}, key=float)
+    return (
+        f"Heavy tails on {clean(task, 60)}: in these measurements the kurtosis is above "
+        f"{' or '.join(limits)} (half the root of the draws), where a measurement's own interval "
+        f"covers less than 90 %: {listed}."
+    )
+
+
+def _lean(lean: float) -> str:
+    part = -100.0 * math.expm1(-lean)
+    return f", reads about {part:.0f} % low" if part >= 0.5 else ""

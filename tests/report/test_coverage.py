@@ -1,0 +1,125 @@
+"""The intervals cover what docs/statistics.md says, and the page speaks of the code that is."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from estbench.report import methods
+from estbench.report.methods import METHODS
+from estbench.report.tails import heavy, kurtosis_limit
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "statistics.md"
+TRIALS = 400
+
+
+def _load() -> ModuleType:
+    name = "coverage_of_intervals"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / "coverage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+coverage = _load()
+
+
+def _written() -> dict[tuple[str, str], tuple[float, ...]]:
+    """The page's table over seeds: (method, data) -> shares, nan for a dash."""
+    text = PAGE.read_text(encoding="utf-8")
+    text = text[text.index(coverage.BEGIN) : text.index(coverage.END)]
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and re.fullmatch(r"[\d.]+", cells[-1]):
+            numbers = (math.nan if cell == "–" else float(cell) / 100 for cell in cells[2:])
+            found[cells[0], cells[1]] = tuple(numbers)
+    return found
+
+
+def test_every_method_of_the_report_is_simulated_and_no_other() -> None:
+    measured = {methods.METER_VARIANCE, methods.METER_BIAS}
+    assert set(coverage.SIMULATIONS) | measured == set(METHODS)
+
+
+def test_the_page_has_a_row_of_every_method_and_of_no_other() -> None:
+    assert {method for method, _ in _written()} == set(coverage.SIMULATIONS)
+    text = PAGE.read_text(encoding="utf-8")
+    heads = re.findall(r"^\| law of the draws \|.*$", text, re.MULTILINE)
+    assert len(heads) == 1
+    assert methods.METER_VARIANCE in heads[0]
+    assert methods.METER_BIAS in heads[0]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [methods.T, methods.T_LOGS, methods.WELCH, methods.ROOT_T, methods.CLOPPER_PEARSON],
+)
+def test_the_page_holds_what_the_code_does(method: str) -> None:
+    written = _written()
+    for row in coverage.simulate(TRIALS, only=(method,)):
+        for said, found in zip(written[row.method, row.of], row.covered, strict=True):
+            error = math.sqrt(max(said * (1 - said), 0.002) / TRIALS)
+            assert found == pytest.approx(said, abs=4.5 * error + 0.001), row
+
+
+@pytest.mark.parametrize("method", [methods.T, methods.T_LOGS, methods.WELCH])
+def test_t_intervals_hold_for_normal_and_for_symmetric_heavy_tailed_data(method: str) -> None:
+    rows = {of: shares for (name, of), shares in _written().items() if name == method}
+    held = [share for of, shares in rows.items() if "skewed" not in of for share in shares]
+    assert len(held) == 6
+    assert min(held) >= 0.935
+
+
+def test_exact_and_conservative_methods_never_cover_less_than_they_say() -> None:
+    for (method, _), shares in _written().items():
+        if method in (methods.CLOPPER_PEARSON, methods.ORDER_STATISTICS):
+            known = [share for share in shares if not math.isnan(share)]
+            assert min(known) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / coverage.TRIALS)
+
+
+def test_the_page_says_where_the_bootstrap_covers_too_little() -> None:
+    low = [shares[0] for (name, _), shares in _written().items() if name == methods.BOOTSTRAP]
+    assert min(low) < 0.9
+    assert "bootstrap under-covers" in PAGE.read_text(encoding="utf-8")
+    assert "approximate" in methods.BOOTSTRAP
+
+
+def test_a_measurement_is_called_heavy_where_its_interval_is_too_short() -> None:
+    rows = {row.of: row for row in coverage.measure(150) if row.draws == 2048}
+    light, tailed = rows["normal gradients"], rows["lognormal lengths, sigma 1.2"]
+    assert light.covered > 0.9
+    assert light.flagged == 0.0
+    assert tailed.covered < 0.93
+    assert tailed.flagged > 0.8
+    assert tailed.lean < light.lean
+    assert kurtosis_limit(2048) == pytest.approx(0.5 * math.sqrt(2048))
+    assert heavy([20.0, 30.0, math.nan], 2048).tolist() == [False, True, False]
+
+
+def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{coverage.BEGIN}\nold\n{coverage.END}\nafter\n")
+    coverage.write(page, "new")
+    assert page.read_text() == f"before\n{coverage.BEGIN}\nnew\n{coverage.END}\nafter\n"
+    page.write_text("no place")
+    with pytest.raises(SystemExit, match="no place for the tables"):
+        coverage.write(page, "new")
+
+
+def test_no_interval_is_a_dash() -> None:
+    row = coverage.Row(methods.ORDER_STATISTICS, "any", (math.nan, 0.96, 0.5))
+    text = coverage.tables([row], [], 100)
+    assert f"| {methods.ORDER_STATISTICS} | any | – | 96.0 | **50.0** |" in text
+    assert np.isnan(coverage.holds(coverage.Estimate(1.0), 1.0))
