@@ -27,6 +27,7 @@ from estbench.report.style import INK
 __all__ = ["draw"]
 
 ROW_INCHES = 0.2
+LEGEND_COLUMNS = 4
 # Dark and light in turn, so that neighbours part in grey too; none is an estimator's colour.
 COLOURS = ("#223d5c", "#93b7cf", "#4b6a4f", "#e3c46b", "#7d4f50", "#c9c4dd", "#3a3a3a")
 
@@ -46,7 +47,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         height=[ROW_INCHES * part["estimator"].nunique() + 0.05 for part in per_task],
         left=1.36,
         right=0.62,
-        top=0.86,
+        top=0.76,
         bottom=0.46,
         gap=0.82,
     )
@@ -129,16 +130,17 @@ def _panel(axes: Axes, part: pd.DataFrame, task: str, phases: list[str]) -> None
 
 
 def _legend(figure: Figure, axes: Axes, phases: list[str]) -> None:
-    handles = [
-        Rectangle((0, 0), 1, 1, color=colour, linewidth=0)
-        for _, colour in zip(phases, COLOURS, strict=False)
-    ]
+    shown = list(zip(phases, COLOURS, strict=False))
+    rows = -(-len(shown) // LEGEND_COLUMNS)
+    # A legend is filled column by column, and read row by row.
+    order = [i + row * LEGEND_COLUMNS for i in range(LEGEND_COLUMNS) for row in range(rows)]
+    shown = [shown[i] for i in order if i < len(shown)]
     figure.legend(
-        handles,
-        phases,
+        [Rectangle((0, 0), 1, 1, color=colour, linewidth=0) for _, colour in shown],
+        [phase for phase, _ in shown],
         loc="upper left",
         bbox_to_anchor=(0.01, 1.0),
-        ncols=4,
+        ncols=LEGEND_COLUMNS,
         fontsize=7.5,
         handlelength=1.0,
         handleheight=0.8,
