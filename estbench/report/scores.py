@@ -2,7 +2,7 @@
 
 The mean has the t interval, the median that of order statistics, the interquartile mean Tukey and
 McLaughlin's t interval. The percentile bootstrap stands beside them for the task's main metric,
-labelled approximate: from five seeds it covers 75 to 93 % where it says 95 (docs/statistics.md).
+labelled approximate: from five seeds it covers 72 to 94 % where it says 95 (docs/statistics.md).
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def tails_text(comparisons: Comparisons, task: str) -> str:
     return (
         f"Heavy tails on {clean(task, 60)}: in these measurements the kurtosis is above "
         f"{' or '.join(limits)} (half the root of the draws), where a measurement's own interval "
-        f"covers less than 90 %: {listed}."
+        f"may cover less than 90 %: {listed}."
     )
 
 
