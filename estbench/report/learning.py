@@ -108,7 +108,8 @@ def median_time(times: ArrayLike, reached: ArrayLike) -> Estimate:
         # The limits do not exist where nobody, or everybody, has arrived; `_falls` knows that.
         warnings.simplefilter("ignore", RuntimeWarning)
         band = survival.confidence_interval(confidence_level=CONFIDENCE, method="log-log")
-    low, high = (_falls(survival.quantiles, end.probabilities) for end in (band.low, band.high))
+    ends: Any = (band.low, band.high)  # survival functions; the stubs have them as numbers
+    low, high = (_falls(survival.quantiles, end.probabilities) for end in ends)
     return Estimate(middle, min(low, middle), max(high, middle), n)
 
 

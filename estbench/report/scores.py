@@ -45,7 +45,7 @@ SCORE_COLUMNS = ["task", "estimator", "metric", "statistic", "estimate", "low", 
 SCORE_COLUMNS += ["method", *MARKS]
 
 
-def interquartile_means(samples: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+def interquartile_means(samples: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
     """Return means without the lowest and highest quarter (rounded down) along `axis`."""
     return np.asarray(stats.trim_mean(samples, TRIM, axis=axis), dtype=np.float64)
 
@@ -101,7 +101,7 @@ def _ranks(n: int) -> tuple[int, int]:
     if n < 2:
         return -1, -1
     # scipy's interval of the ranks themselves, so that it is computed once for each n.
-    found = stats.quantile_test(np.arange(n), p=0.5).confidence_interval(CONFIDENCE)
+    found: Any = stats.quantile_test(np.arange(n), p=0.5).confidence_interval(CONFIDENCE)
     both = math.isfinite(found.low) and math.isfinite(found.high)
     return (int(found.low), int(found.high)) if both else (-1, -1)
 
@@ -137,7 +137,7 @@ def score_table(comparisons: Comparisons) -> pd.DataFrame:
         main = comparisons.primary(task)
         for name in _metrics(comparisons, task):
             for estimator in comparisons.trained(task):
-                sample = comparisons.finals(task, estimator, name).to_numpy(np.float64)
+                sample = np.asarray(comparisons.finals(task, estimator, name), dtype=np.float64)
                 head = (task, estimator, name)
                 for statistic, interval, method in ways:
                     found = interval(sample)

@@ -32,6 +32,7 @@ FIGURES = {
     "quality",
     "quality_seconds",
     "snapshot_variance",
+    "sources",
     "temperature",
     "variance_cost",
     "wall_clock",

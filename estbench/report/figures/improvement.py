@@ -181,9 +181,14 @@ def _panel(axes: Axes, data: pd.DataFrame, names: list[str], size: float) -> Non
             axes.plot([x + 0.86], [y + 0.16], ".", color=ink, markersize=0.32 * letters, zorder=3)
         if row["p_holm"] < ALPHA:
             inset = 0.045
-            edge = {"facecolor": "none", "edgecolor": FRAME, "linewidth": min(1.8, 4.5 * size)}
             frame = Rectangle(
-                (x + inset, y + inset), 1 - 2 * inset, 1 - 2 * inset, zorder=2, **edge
+                (x + inset, y + inset),
+                1 - 2 * inset,
+                1 - 2 * inset,
+                zorder=2,
+                facecolor="none",
+                edgecolor=FRAME,
+                linewidth=min(1.8, 4.5 * size),
             )
             axes.add_patch(frame)
     small = max(5.0, min(8.0, 30.0 * size))

@@ -108,10 +108,10 @@ def _draw(
             ax.tick_params(labelbottom=False)
     data = pd.concat(parts, ignore_index=True)
     last = last_points(data[data["quantity"] == metric])
-    against = dict.fromkeys(name for ratio in under.values() for name in ratio)
+    references = dict.fromkeys(name for ratio in under.values() for name in ratio)
     below = (
-        f" Below: ratios to {' and '.join(against)}, paired by seed and averaged as logs."
-        if against
+        f" Below: ratios to {' and '.join(references)}, paired by seed and averaged as logs."
+        if references
         else ""
     )
     caption = (
