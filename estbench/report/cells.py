@@ -58,7 +58,9 @@ def table_of(frame: pd.DataFrame) -> Table:
     names = [str(name) for name in frame.columns]
     owner = names.index("estimator") if "estimator" in names else -1
     rows = [
-        Row(cells, cells[owner].text if owner >= 0 else "") for cells in zip(*columns, strict=True)
+        # Some tables write the mark of what is not ranked behind the name.
+        Row(cells, cells[owner].text.rstrip("†‡") if owner >= 0 else "")
+        for cells in zip(*columns, strict=True)
     ]
     return Table([name.replace("_", " ") for name in names], rows, owner)
 

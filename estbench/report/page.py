@@ -22,6 +22,7 @@ from estbench.report.cells import Table, table_of
 from estbench.report.citations import citations
 from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
 from estbench.report.figures import Drawn
+from estbench.report.figures.base import bands
 from estbench.report.findings import task_findings
 from estbench.report.formatting import clean, seconds
 from estbench.report.labels import EstimatorFacts, estimator_facts
@@ -100,7 +101,7 @@ def render(
     shown = [
         {
             "drawn": drawn,
-            "svg": Markup(drawings.inline(svg, drawn.alt)),
+            "svg": Markup(drawings.inline(svg, drawn.alt, bands(drawn.figure))),
             "table": _numbers(drawn),
         }
         for drawn, svg in figures

@@ -117,15 +117,15 @@ _FAMILIES: tuple[Family, ...] = (
     Family(("rebar",), (("#a84600", "#ffb07a"), ("#b9770e", "#f3bd55"), ("#e0703a", "#ffa57a"))),
     Family(("relax",), (("#3f8f4f", "#7fd692"), ("#0b6e75", "#4cc7cf"), ("#55871f", "#a6d866"))),
     Family(
-        ("arm", "arsm", "disarm", "coupled", "unordered", "sum", "set", "without"),
+        ("arm", "arsm", "disarm", "carms", "coupled", "unordered", "sum", "set", "without"),
         (("#a33b53", "#ee8ea3"), ("#c2185b", "#ff7fb0"), ("#8c2f39", "#e5808a")),
     ),
     Family(
-        ("gumbel", "st", "straight", "reinmax", "stgs", "rao"),
+        ("gumbel", "st", "straight", "decoupled", "gapped", "reinmax"),
         (("#6b6f1a", "#c4c95c"), ("#8a7a00", "#d9c83f"), ("#5d6b3a", "#b3c48a")),
     ),
     Family(
-        ("es", "evolution", "spsa", "rodeo", "stein", "finite"),
+        ("evolution", "spsa", "rodeo", "double", "stein", "es"),
         (("#3f7f7f", "#83cdcd"), ("#2b6777", "#78bccf")),
     ),
     Family(("biased", "grpo", "dr"), (("#8a5a44", "#d3a18a"), ("#6f5f55", "#bfaea3"))),
@@ -151,7 +151,7 @@ _DASHES: tuple[Dash, ...] = (
 )
 
 # Pairs kept for the catalogue; the rest is for names that it does not know.
-ROOM = 64
+ROOM = 80
 
 # The catalogue beyond the table: a place fixes shade, marker and dash. Add at the end only, for a
 # name that moves changes its look in every figure.
@@ -184,6 +184,41 @@ _PLACES: tuple[str, ...] = (
     "biased-truncated",
     "biased-grpo-2",
     "biased-grpo-4",
+    "reinforce-greedy",
+    "reinforce-standardised",
+    "reinforce-step-constants",
+    "all-actions",
+    "exact",
+    "muprop",
+    "vine",
+    "rebar-per-tensor",
+    "relax-several",
+    "arm",
+    "arsm",
+    "disarm",
+    "carms",
+    "sum-and-sample",
+    "sum-and-sample-ema",
+    "unordered-set-2",
+    "unordered-set-4",
+    "unordered-set-4-none",
+    "unordered-set-8",
+    "without-replacement-8",
+    "without-replacement-8-none",
+    "gumbel-rao",
+    "gumbel-softmax",
+    "reinmax",
+    "st-gumbel",
+    "straight-through",
+    "decoupled-straight-through",
+    "gapped-straight-through",
+    "evolution-strategies",
+    "rodeo",
+    "double-cv",
+    "spsa",
+    "biased-inverse-cdf",
+    "dr-grpo",
+    "grpo",
 )
 
 # Why these: DejaVu comes with matplotlib, so every machine draws the same letters; text as paths in

@@ -7,9 +7,11 @@ as a tooltip.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 
+from estbench.report.figures.base import Band
 from estbench.report.style import Look, light_variables
 
 __all__ = ["Drawings", "swatch"]
@@ -17,6 +19,9 @@ __all__ = ["Drawings", "swatch"]
 OWNED = re.compile(r'(<g) id="estimator:([^"]*?)(?::\d+)?"([^>]*)>')
 GLYPH = re.compile(r'<path id="(DejaVuSans[^"]*)"([^>]*)/>\s*')
 MOVE = re.compile(r'(<use [^>]*?) transform="translate\(([-\d.]+) ([-\d.]+)\)"/>')
+GROUND = "patch_1"  # of the figure; the page has its own
+PART = "\x00"
+GROUP = re.compile(r'<g\b(?: id="([^"]*)")?[^>]*(?<!/)>|</g>')
 PATH = re.compile(r' d="([^"]*)"')
 LINES = re.compile(r"[ML] -?[\d.]+ -?[\d.]+\s*|[Zz]\s*")
 
@@ -29,16 +34,17 @@ class Drawings:
         self._styles: dict[str, str] = {}
         self._figures = 0
 
-    def inline(self, svg: str, alt: str) -> str:
-        """Return an SVG document as an element of the page.
+    def inline(self, svg: str, alt: str, bands: Sequence[Band]) -> str:
+        """Return an SVG document as elements of the page.
 
         Args:
           svg: As matplotlib writes it.
           alt: What it says, for readers who do not see it.
+          bands: Where it may be cut, from top to bottom.
 
         Returns:
-          An `<svg>` without prolog, metadata, comments and stylesheet (which would apply to the
-          whole page), with ids of its own, coordinates of a tenth of a point, colours as CSS
+          An `<svg>` a band, without prolog, metadata, comments and stylesheet (which would apply to
+          the whole page), with ids of its own, coordinates of a tenth of a point, colours as CSS
           variables and styles as classes of `css`.
         """
         prefix = f"f{self._figures}-"
@@ -47,6 +53,9 @@ class Drawings:
         body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
         body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
         body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+        width = re.search(r'width="([\d.]+)pt"', body)
+        wide = float(width[1]) if width else 0.0
+        body, panels = _parted(body)
         body = OWNED.sub(r'\1 data-estimator="\2"\3><title>\2</title>', body)
         body = self._shared_letters(body.replace("xlink:href=", "href="))
         body = _own_ids(body, prefix)
@@ -57,13 +66,19 @@ class Drawings:
         body = _colours().sub(lambda found: f"var({variables[found.group().lower()]})", body)
         body = re.sub(r' style="([^"]*)"', self._style, body)
         body = re.sub(r">\s+<", "><", body)
-        opening = body[: body.index(">") + 1]
-        box = re.search(r'viewBox="[^"]*"', opening)
-        width = re.search(r'width="([\d.]+)pt"', opening)
-        size = f' style="max-width: {float(width.group(1)) * 1.25:.0f}pt"' if width else ""
-        head = f'<svg role="img" aria-label="{escape(alt, quote=True)}" class="drawn" '
-        root = f'{head}{box.group(0) if box else ""}{size} xmlns="http://www.w3.org/2000/svg">'
-        return root + body[len(opening) :].strip()
+        pieces = dict(zip(panels, body.split(PART), strict=True))
+        written = []
+        said = f'role="img" aria-label="{escape(alt, quote=True)}"'
+        for index, band in enumerate(bands):
+            role = 'aria-hidden="true"' if index else said
+            own = "".join(pieces.pop(f"axes_{panel + 1}", "") for panel in band.panels)
+            box = f"0 {_plain(round(10 * band.top))} {wide:g} {band.bottom - band.top:.1f}"
+            written.append(
+                f'<svg {role} class="drawn" viewBox="{box}" '
+                f'style="max-width: {1.25 * wide:.0f}pt" xmlns="http://www.w3.org/2000/svg">{own}'
+            )
+        written[0] += "".join(pieces.values())  # legends, and what others refer to
+        return "</svg>".join([*written, ""])
 
     def css(self) -> str:
         """Return the rules of all that was taken so far."""
@@ -120,6 +135,34 @@ def swatch(look: Look) -> str:
 def _colours() -> re.Pattern[str]:
     """Return what finds any colour of the palette."""
     return re.compile("|".join(light_variables()), re.IGNORECASE)
+
+
+def _parted(body: str) -> tuple[str, list[str]]:
+    """Return what a drawing consists of, with `PART` between, and the ids of the pieces.
+
+    The pieces are the groups of the figure: axes_1 and so on, legends; then the definitions.
+    """
+    start = re.search(r'<g id="figure_1">\s*', body)
+    assert start is not None
+    names: list[str] = []
+    pieces: list[str] = []
+    begin, depth, opened = start.end(), 0, 0
+    for found in GROUP.finditer(body, begin):
+        if found.group() != "</g>":
+            if depth == 0:
+                names.append(found[1] or f"group {len(names)}")
+                opened = found.start()
+            depth += 1
+        elif depth:
+            depth -= 1
+            if depth == 0 and names[-1] == GROUND:
+                names.pop()
+            elif depth == 0:
+                pieces.append(body[opened : found.end()])
+        else:
+            rest = body[found.end() :].replace("</svg>", "")
+            return PART.join([*pieces, rest]), [*names, "definitions"]
+    raise ValueError("the drawing is cut off")
 
 
 def _own_ids(body: str, prefix: str) -> str:

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from estbench import estimators
@@ -66,9 +67,9 @@ def test_every_estimator_of_a_figure_can_be_hidden_in_it(page: str, bench_report
         svg = page[page.index(f'id="figure-{name}"') :]
         svg = svg[svg.index("<svg") : svg.index("</svg>")]
         shown = set(re.findall(r'data-estimator="([^"]+)"', svg))
-        data = (bench_report / "figures" / f"{name}.csv").read_text(encoding="utf-8")
-        wanted = {box for box in boxes if re.search(rf"(?:^|,){re.escape(box)},", data, re.M)}
-        assert shown == wanted
+        data = pd.read_csv(bench_report / "figures" / f"{name}.csv")
+        assert shown == set(data["estimator"])
+        assert shown <= set(boxes)
 
 
 def test_ids_in_a_figure_on_disk_are_unique(bench_report: Path) -> None:
@@ -96,8 +97,6 @@ def test_text_is_sorted_by_the_number_that_it_is(text: str, value: float | None)
 
 
 def test_a_column_with_one_word_in_it_is_sorted_as_text() -> None:
-    import pandas as pd
-
     table = table_of(pd.DataFrame({"a": ["1", "two", "–"], "b": [0.5, float("nan"), 2.0]}))
     assert [[cell.value for cell in row.cells] for row in table.rows] == [
         [None, 0.5],

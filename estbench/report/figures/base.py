@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from estbench.report.style import MUTED, RC, estimator_order
 
 __all__ = [
     "PNG_DPI",
+    "Band",
     "Drawn",
+    "bands",
     "belonging",
     "belongs",
     "biased_text",
@@ -40,6 +43,7 @@ __all__ = [
     "label",
     "label_room",
     "n_text",
+    "name_room",
     "order_rows",
     "panel_title",
     "side_by_side",
@@ -48,8 +52,23 @@ __all__ = [
 ]
 
 PNG_DPI = 160
+TALL = 8.0  # inches; what is taller does not fit on a page beside its caption
 OWNER = "estimator:"
 """What the SVG id of an artist begins with that belongs to one estimator, whose name follows."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A part of a figure from edge to edge.
+
+    Attributes:
+      top: In points from the figure's top; `bottom` likewise.
+      panels: Places of its axes in the figure's.
+    """
+
+    top: float
+    bottom: float
+    panels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -186,6 +205,44 @@ def _number_owners(figure: Figure) -> None:
         artist.set_gid(f"{artist.get_gid()}:{place}")
 
 
+def bands(figure: Figure) -> list[Band]:
+    """Return where a tall figure may be cut, so that it can be printed over pages.
+
+    Returns:
+      From top to bottom, bands that hold whole panels with all that is written about them; one
+      band, the whole figure, if it is not tall or nothing parts its panels.
+    """
+    height = 72.0 * figure.get_figheight()
+    whole = [Band(0.0, height, tuple(range(len(figure.axes))))]
+    if figure.get_figheight() <= TALL:
+        return whole
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+
+    def span(artist: Artist) -> tuple[float, float]:
+        box = artist.get_tightbbox(renderer)
+        assert box is not None
+        return height - 72.0 * box.y1 / figure.dpi, height - 72.0 * box.y0 / figure.dpi
+
+    rows: list[tuple[float, float, list[int]]] = []
+    for index in sorted(range(len(figure.axes)), key=lambda i: span(figure.axes[i])):
+        top, bottom = span(figure.axes[index])
+        if rows and top < rows[-1][1]:
+            start, end, members = rows.pop()
+            rows.append((start, max(end, bottom), [*members, index]))
+        else:
+            rows.append((top, bottom, [index]))
+    cuts = [(above[1] + below[0]) / 2.0 for above, below in pairwise(rows)]
+    edges = [0.0, *cuts, height]
+    others = [
+        *figure.legends,
+        *figure.texts,
+    ]  # of the whole figure, so in the first band or nowhere
+    if any(span(artist)[1] > edges[1] for artist in others):
+        return whole
+    parts = zip(pairwise(edges), rows, strict=True)
+    return [Band(top, bottom, tuple(members)) for (top, bottom), (_, _, members) in parts]
+
+
 def panel_title(axes: Axes, title: str, quantity: str = "") -> None:
     """Head a panel with what it is about (bold) and what is up (a level vertical label)."""
     head = axes.set_title(clean(title, 40))
@@ -204,6 +261,11 @@ def panel_title(axes: Axes, title: str, quantity: str = "") -> None:
 def label_room(names: Iterable[str]) -> float:
     """Return the inches that the longest label at a line's end needs."""
     return 0.5 + 0.069 * max((len(label(name)) for name in names), default=0)
+
+
+def name_room(names: Iterable[str]) -> float:
+    """Return the inches that names at the left of rows need."""
+    return max(1.36, 0.2 + 0.068 * max((len(label(name)) for name in names), default=0))
 
 
 def label(estimator: str) -> str:

@@ -19,6 +19,7 @@ from estbench.report.figures.base import (
     fewest,
     label,
     n_text,
+    name_room,
     panel_title,
     stacked,
 )
@@ -44,7 +45,13 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     panels = {task: data[data["task"] == task] for task in tasks}
     heights = [ROW_INCHES * part["estimator"].nunique() + 0.12 for part in panels.values()]
     figure, axes = stacked(
-        len(tasks), height=heights, left=1.36, right=1.42, top=0.42, bottom=0.46, gap=0.9
+        len(tasks),
+        height=heights,
+        left=name_room(data["estimator"]),
+        right=1.42,
+        top=0.42,
+        bottom=0.46,
+        gap=0.9,
     )
     printed = []
     for ax, (task, part) in zip(axes, panels.items(), strict=True):

@@ -34,6 +34,7 @@ __all__ = ["draw"]
 
 # What may stand on the horizontal axis; the first two that a task recorded do.
 CANDIDATES = ("nll_gen", "entropy", "distinct")
+LEGEND_INCHES = 5.0
 TABLED = ("p_valid", "entropy", "distinct", "nll_gen", "tv")
 
 
@@ -56,7 +57,9 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     names = order_rows(data["estimator"])
     grey = context(names)
     named = [name for name in names if name not in grey]
-    lines = -(-(len(named) + bool(grey)) // 4)
+    longest = max(len(label(name)) for name in named)
+    columns = max(1, min(4, int(LEGEND_INCHES / (0.4 + 0.066 * longest))))
+    lines = -(-(len(named) + bool(grey)) // columns)
     figure, grid = side_by_side(
         len(panels), [0.3, 0.12], panel=(2.05, 1.6), top=0.42 + 0.2 * lines, gap=0.78
     )
@@ -79,7 +82,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
             Line2D([], [], color=CONTEXT, marker="o", ms=3, linestyle="none", label=others)
         )
     legend = figure.legend(
-        handles=handles, loc="upper left", ncols=min(4, len(handles)), fontsize=8, handletextpad=0.1
+        handles=handles, loc="upper left", ncols=columns, fontsize=8, handletextpad=0.1
     )
     entries_of = zip(legend.legend_handles, legend.get_texts(), strict=True)
     for name, entry in zip(named, entries_of, strict=False):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from estbench.report.figures.base import belonging, belongs, label, stacked
+from estbench.report.figures.base import belonging, belongs, label, name_room, stacked
 from estbench.report.figures.scales import log_view, plain_log_ticks
 from estbench.report.statistics import Estimate
 from estbench.report.style import INK, MUTED, PAPER, REFERENCE_LINE, look
@@ -43,8 +43,8 @@ def forest_figure(
     rows: Sequence[int],
     *,
     columns: float,
+    names: Iterable[str] = (),
     width: float = 5.2,
-    left: float = 1.36,
     head: float = 0.5,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of forests, one a task.
@@ -52,12 +52,14 @@ def forest_figure(
     Args:
       rows: Lines of each panel.
       columns: Inches for the numbers at the right.
+      names: The estimators; the figure is wider where a name is long.
       head: Inches between panels: axis, title and column heads.
     """
     heights = [ROW_INCHES * count + 0.1 for count in rows]
+    left = name_room(names)
     return stacked(
         len(rows),
-        width=width,
+        width=width + left - name_room(()),
         height=heights,
         left=left,
         right=columns,

@@ -124,19 +124,21 @@ def _panel(axes: Axes, rows: pd.DataFrame, task: str, across: Metric, up: Metric
             _sweep(axes, own, one, shown(name, names), in_focus(name, names))
         ends.append(End(name, float(own.sort_values("x")["y"].iloc[-1])))
     first = entries(rows[rows["estimator"] == names[0]].sort_values("temperature"))
-    for point, shift, side in ((first[0], (0, -12), "center"), (first[-1], (7, -3), "left")):
-        axes.annotate(
-            f"temperature {point['temperature']:.2g}",
-            (point["x"], point["y"]),
-            shift,
-            textcoords="offset points",
-            color=MUTED,
-            size=7.5,
-            ha=side,
-        )
     axes.margins(0.12, 0.14)
     axes.autoscale_view()
     axes.set_ylim(axes.get_ylim())  # labels at the ends of lines are placed within final limits
+    middle = sum(axes.get_xlim()) / 2.0
+    for point, beyond in ((first[0], -12.0), (first[-1], 6.0)):
+        at_right = point["x"] > middle  # there the labels of the lines begin
+        axes.annotate(
+            f"temperature {point['temperature']:.2g}",
+            (point["x"], point["y"]),
+            (4.0 if at_right else -4.0, beyond),
+            textcoords="offset points",
+            color=MUTED,
+            size=7.5,
+            ha="right" if at_right else "left",
+        )
     panel_title(axes, task, up.axis)
     axes.set_xlabel(across.axis)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))

@@ -48,7 +48,9 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     columns = ["task", "estimator", "cost", "against", "estimate", "low", "high", "n"]
     data = pd.DataFrame(rows, columns=columns)
-    figure, axes = forest_figure([len(marks) for marks in panels.values()], columns=2.1)
+    figure, axes = forest_figure(
+        [len(marks) for marks in panels.values()], columns=2.15, names=data["estimator"]
+    )
     for ax, (task, marks) in zip(axes, panels.items(), strict=True):
         forest_panel(
             ax,

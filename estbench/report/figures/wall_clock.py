@@ -32,7 +32,9 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     columns = ["task", "estimator", "seconds_per_step", "low", "high", "n"]
     data = pd.DataFrame(rows, columns=[*columns, "ratio", "ratio_low", "ratio_high"])
-    figure, axes = forest_figure([len(marks) for marks in panels.values()], columns=2.42)
+    figure, axes = forest_figure(
+        [len(marks) for marks in panels.values()], columns=2.42, names=data["estimator"]
+    )
     for ax, (task, marks) in zip(axes, panels.items(), strict=True):
         forest_panel(
             ax,
