@@ -58,8 +58,8 @@ class EstimatorInfo:
       summary: One line.
       unbiased: Whether E[draw] is the exact gradient.
       why_biased: The reason where it is not; empty otherwise.
-      baseline: "none", "moving average", "critic", "constant", "leave-one-out" or "group mean":
-        what is subtracted from the reward. Variances are compared at equal baseline.
+      baseline: "none", "moving average", "critic", "constant", "leave-one-out" or "group mean", or
+        what else is subtracted from the reward. Variances are compared at equal baseline.
       group: Sequences that make one draw.
       needs_relaxed_reward: Whether the reward must accept relaxed tokens.
       straight_through: Whether its pathwise terms are differentiated by another Jacobian than

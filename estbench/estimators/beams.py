@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def beam_search(policy: Policy, uniforms: dict[str, Tensor], beams: int) -> Beam
         tokens = tokens.gather(1, parent.unsqueeze(2).expand(n, K, T))
         tokens[:, :, t] = token
         rows = (first_row + parent).flatten()
-        state = map_rows(state, lambda x, rows=rows: x[rows])
+        state = map_rows(state, partial(torch.index_select, dim=0, index=rows))
         previous = token.flatten()
     missing = times == torch.inf
     tokens = torch.where(missing.unsqueeze(2), tokens[:, :1], tokens)

@@ -31,17 +31,28 @@ class _Distinct(Estimator):
       further: Sequences beyond them that are drawn and not evaluated.
       own_baseline: Whether the set's own rewards serve as a baseline.
       rollouts: Rollouts N a position; 0 for the terminal reward.
-      info: Name, summary and source.
+      name: Name in the catalogue.
+      summary: One line for the catalogue.
+      source: Paper and section.
     """
 
     def __init__(
-        self, group: int, further: int, own_baseline: bool, rollouts: int, **info: str
+        self,
+        group: int,
+        further: int,
+        own_baseline: bool,
+        rollouts: int,
+        name: str,
+        summary: str,
+        source: str,
     ) -> None:
         self.beams = group + further
         self.own_baseline = own_baseline
         self.rollouts = rollouts
         self.info = EstimatorInfo(
-            **info,
+            name=name,
+            summary=summary,
+            source=source,
             baseline="the set's own" if own_baseline else "none",
             group=group,
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
@@ -118,6 +129,10 @@ class WithoutReplacement(_Distinct):
     kappa) is the probability of arriving before it. Kool et al. 2019, "Buy 4 REINFORCE samples, get
     a baseline for free!", section 4. The sum over s', with w(s) f(s) in it replaced by p(s) f(s),
     is a baseline whose mean does not depend on s. K hard evaluations; the search follows K + 1.
+
+    Weights go with 1 / kappa, and two of them are multiplied where there is a baseline: the draws'
+    fourth moment is finite only for K of 8 and more. (The authors' way out, to divide by the sum of
+    the weights, is biased.)
     """
 
     def __init__(self, group: int, own_baseline: bool = True, rollouts: int = 0) -> None:
@@ -149,5 +164,5 @@ class WithoutReplacement(_Distinct):
 for _group in (2, 4, 8):
     register(partial(UnorderedSet, _group))
 register(partial(UnorderedSet, 4, own_baseline=False))
-register(partial(WithoutReplacement, 4))
-register(partial(WithoutReplacement, 4, own_baseline=False))
+for _own in (True, False):
+    register(partial(WithoutReplacement, 8, own_baseline=_own))

@@ -202,7 +202,7 @@ def test_importance_weights_have_mean_one() -> None:
     assert bool(((each.mean(dim=0) - p).abs() < 5 * error).all())
 
 
-@pytest.mark.parametrize("name", ["unordered-set-8", "without-replacement-4"])
+@pytest.mark.parametrize("name", ["unordered-set-8", "without-replacement-8"])
 @pytest.mark.parametrize("where", ["bernoulli-.2-.45", "categorical-rough"])
 def test_a_set_of_all_sequences_gives_the_exact_gradient(name: str, where: str) -> None:
     given = named(where)
@@ -215,7 +215,7 @@ def test_a_set_of_all_sequences_gives_the_exact_gradient(name: str, where: str) 
     assert surrogate.info["distinct"] == given.policy.vocabulary
 
 
-@pytest.mark.parametrize("name", ["unordered-set-8", "without-replacement-4"])
+@pytest.mark.parametrize("name", ["unordered-set-8", "without-replacement-8"])
 def test_long_sequences_whose_probabilities_vanish(name: str) -> None:
     """Of 60 tokens out of 40 in float32: p is about e^-220, and float32 ends at e^-103."""
     policy = Generator(40, 60).initialise("normal", 0.3, rng(1))

@@ -70,7 +70,7 @@ def test_what_fills_a_sequence_up_has_no_gradient() -> None:
         "sum-and-sample",
         "unordered-set-4",
         "unordered-set-8",
-        "without-replacement-4",
+        "without-replacement-8",
         "muprop",
         "rebar",
         "rebar-soft",

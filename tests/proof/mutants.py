@@ -62,7 +62,16 @@ def family(name: str) -> str:
         return f"REBAR, form {'A' if rest in FUTURES else 'B'}"
     if first == "reinforce" and rest:
         return "baselines and critics"
-    return {"reinforce": "score function", "rloo": "RLOO", "relax": "RELAX"}.get(first, "rollouts")
+    if first in ("all", "sum"):
+        return "sums over actions"
+    if first in ("unordered", "without"):
+        return "sets"
+    if first in ("arm", "arsm", "disarm", "carms"):
+        return "coupled tokens"
+    if first in ("rodeo", "double"):
+        return "Stein operators and slopes"
+    known = {"reinforce": "score function", "rloo": "RLOO", "relax": "RELAX", "muprop": "MuProp"}
+    return known.get(first, "rollouts")
 
 
 def spoiled(mutant: Mutant, patch: pytest.MonkeyPatch) -> dict[str, Callable[[], Estimator]]:
@@ -103,7 +112,7 @@ def _maker(
 ) -> Callable[[], Estimator]:
     if factory is None:
         return lambda: base.make(name, rollouts=rollouts)
-    return lambda: factory(rollouts=rollouts)
+    return (lambda: factory(rollouts=rollouts)) if rollouts else factory
 
 
 HALVED = "        from estbench.estimators.controls import _halved\n        with _halved(policy):\n"
@@ -352,6 +361,275 @@ MUTANTS = [
         + '        completed = policy.continue_from(tokens, noise["rollouts"])\n',
         ("seqgan-rollouts",),
         rollouts=2,
+    ),
+    # Baselines a step.
+    Mutant(
+        "flipped sign beside a baseline that is computed",
+        SIGN,
+        "step_baselines",
+        "            returns - baseline,\n",
+        "            baseline - returns,\n",
+        ("reinforce-greedy", "reinforce-step-constants"),
+    ),
+    Mutant(
+        "the constants of steps are tuned on the very draws that they are subtracted from",
+        OTHER,
+        "step_baselines",
+        "        baseline = self.baseline(policy, reward, draws, state)\n",
+        "        baseline = returns.mean(dim=0, keepdim=True)\n",
+        ("reinforce-step-constants",),
+        unseen=True,
+    ),
+    Mutant(
+        "the constants of steps are learned with the wrong sign",
+        SIGN,
+        "step_baselines",
+        "        return common + (earned",
+        "        return -common - (earned",
+        ("reinforce-step-constants",),
+        unseen=True,
+    ),
+    Mutant(
+        "values are those of the state that the token led to",
+        PREFIX,
+        "step_baselines",
+        "values = torch.cat([start, returns[:, :-1]], dim=1)",
+        "values = torch.cat([returns[:, 1:], start], dim=1)",
+        ("vine",),
+    ),
+    Mutant(
+        "the start's value is the sequence's own reward",
+        REDRAWN,
+        "step_baselines",
+        "        values = torch.cat([start, ",
+        "        start = terminal.unsqueeze(1)\n        values = torch.cat([start, ",
+        ("vine",),
+    ),
+    Mutant(
+        "all draws share the noise of their rollouts",
+        SHARED,
+        "step_baselines",
+        "        returns, terminal = token_returns(policy, reward, tokens, u)\n        whole",
+        '        u["rollouts"] = u["rollouts"][:1].expand_as(u["rollouts"])\n'
+        "        returns, terminal = token_returns(policy, reward, tokens, u)\n        whole",
+        ("vine",),
+        unseen=True,
+    ),
+    # Sums over actions.
+    Mutant(
+        "flipped sign of the sequence's own action",
+        SIGN,
+        "all_actions",
+        "return values.scatter(2, tokens.unsqueeze(2), own)",
+        "return values.scatter(2, tokens.unsqueeze(2), -own)",
+        ("all-actions", "sum-and-sample"),
+    ),
+    Mutant(
+        "the other token comes from all tokens",
+        REDRAWN,
+        "all_actions",
+        "other = inverse_cdf(rest.flatten(0, 1)",
+        "other = inverse_cdf(p.flatten(0, 1)",
+        ("sum-and-sample", "sum-and-sample-ema"),
+    ),
+    Mutant(
+        "branches follow a stale policy",
+        STALE,
+        "all_actions",
+        "    completed = branch(policy, tokens, branched, uniforms)\n",
+        HALVED.replace("        ", "    ")
+        + "        completed = branch(policy, tokens, branched, uniforms)\n",
+        ("all-actions",),
+    ),
+    Mutant(
+        "all draws share the noise of their branches",
+        SHARED,
+        "all_actions",
+        "branch(policy, tokens, branched, uniforms)",
+        "branch(policy, tokens, branched, uniforms[:1].expand_as(uniforms))",
+        ("all-actions",),
+        unseen=True,
+    ),
+    Mutant(
+        "a branch goes on from the next position's alternative",
+        PREFIX,
+        "branches",
+        "rolled, alternatives[:, s - 1]], dim=1)",
+        "rolled, alternatives[:, s]], dim=1)",
+        ("all-actions", "sum-and-sample"),
+    ),
+    Mutant(
+        "the policy's entropy is left in",
+        UNDETACHED,
+        "all_actions",
+        "            (log_probs.detach().exp() * values).flatten(1),\n"
+        "            tokens.unsqueeze(1),\n"
+        "            terminal.unsqueeze(1),\n",
+        "            (log_probs.detach().exp() * values).flatten(1),\n"
+        "            tokens.unsqueeze(1),\n"
+        "            terminal.unsqueeze(1),\n"
+        "            pathwise=(values * log_probs.exp() * log_probs).sum(dim=(1, 2)),\n",
+        ("all-actions",),
+    ),
+    Mutant(
+        "the sampled token counts for its own probability only",
+        OTHER,
+        "all_actions",
+        "scatter_add(2, sampled, rest.sum(dim=2, keepdim=True))",
+        "scatter_add(2, sampled, p.gather(2, sampled))",
+        ("sum-and-sample",),
+    ),
+    # Sets without replacement.
+    Mutant(
+        "flipped sign of what a set's sequences earn",
+        SIGN,
+        "sets",
+        "        return first.unsqueeze(2) * returns\n",
+        "        return -first.unsqueeze(2) * returns\n",
+        ("unordered-set-2", "unordered-set-4-none"),
+    ),
+    Mutant(
+        "flipped sign of the baseline of importance weights",
+        SIGN,
+        "sets",
+        "returns = returns * (1 - p + ratio) - (ratio",
+        "returns = returns * (1 - p + ratio) + (ratio",
+        ("without-replacement-8",),
+    ),
+    Mutant(
+        "a sequence's own reward stays in its baseline",
+        OTHER,
+        "sets",
+        "returns = returns * (1 - p + ratio) - (ratio",
+        "returns = returns - (ratio",
+        ("without-replacement-8",),
+    ),
+    Mutant(
+        "no importance weights",
+        OTHER,
+        "sets",
+        "        return ratio * returns\n",
+        "        return returns / ratio.shape[1]\n",
+        ("without-replacement-8-none",),
+    ),
+    Mutant(
+        "weights of other sequences of a set",
+        REDRAWN,
+        "sets",
+        "tokens = beams.tokens[:, :K].reshape(draws * K, T)",
+        "tokens = beams.tokens[:, :K].flip(1).reshape(draws * K, T)",
+        ("unordered-set-4", "without-replacement-8"),
+    ),
+    Mutant(
+        "a stale policy's beams",
+        STALE,
+        "sets",
+        "        beams = beam_search(policy, u, self.beams)\n",
+        HALVED + "            beams = beam_search(policy, u, self.beams)\n",
+        ("unordered-set-4", "without-replacement-8"),
+    ),
+    Mutant(
+        "a set's scores are of the previous token's position",
+        PREFIX,
+        "sets",
+        "chosen = policy.log_probs(tokens).gather(",
+        "chosen = policy.log_probs(tokens).roll(1, 1).gather(",
+        ("unordered-set-2", "without-replacement-8-none"),
+    ),
+    Mutant(
+        "all draws share the noise of their beams",
+        SHARED,
+        "beams",
+        '    race = noise.exponential(uniforms["beams"]).log()\n',
+        '    race = noise.exponential(uniforms["beams"]).log()\n'
+        "    race = race[:1].expand_as(race)\n",
+        ("unordered-set-4", "without-replacement-8"),
+        unseen=True,
+    ),
+    Mutant(
+        "a set's weights are not detached",
+        UNDETACHED,
+        "sets",
+        '            info={"distinct"',
+        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1) / K,\n"
+        '            info={"distinct"',
+        ("unordered-set-4", "without-replacement-8"),
+    ),
+    Mutant(
+        "every continuation arrives after its prefix, the first one too",
+        OTHER,
+        "beams",
+        "    behind = alone + _log1mexp(alone - alone.amin(dim=2, keepdim=True))\n",
+        "    behind = alone\n",
+        ("unordered-set-2", "without-replacement-8"),
+    ),
+    Mutant(
+        "what is left once a sequence is drawn is forgotten",
+        OTHER,
+        "set_weights",
+        "orders[:, following].sum(dim=2) / left[:, subsets]",
+        "orders[:, following].sum(dim=2)",
+        ("unordered-set-2", "unordered-set-4"),
+    ),
+    # MuProp.
+    Mutant(
+        "the tangent's score term has the wrong sign",
+        SIGN,
+        "muprop",
+        "control = slope * log_probs.detach().exp() - ahead * scores",
+        "control = slope * log_probs.detach().exp() + ahead * scores",
+        ("muprop",),
+    ),
+    Mutant(
+        "the mean field stands in the hard prefix's place",
+        OTHER,
+        "muprop",
+        "control = slope * log_probs.detach().exp() - ahead",
+        "control = slope * x - ahead",
+        ("muprop",),
+    ),
+    Mutant(
+        "MuProp's tokens come from a stale policy",
+        STALE,
+        "muprop",
+        '        tokens = policy.sample_from(u["tokens"])\n',
+        HALVED + '            tokens = policy.sample_from(u["tokens"])\n',
+        ("muprop",),
+    ),
+    Mutant(
+        "MuProp's tokens are redrawn for the score",
+        REDRAWN,
+        "muprop",
+        "        log_probs = policy.log_probs(tokens)\n",
+        "        tokens = policy.sample_from(u['tokens'].flip(0))\n"
+        "        log_probs = policy.log_probs(tokens)\n",
+        ("muprop",),
+    ),
+    Mutant(
+        "MuProp's scores are of the previous token's position",
+        PREFIX,
+        "muprop",
+        "        log_probs = policy.log_probs(tokens)\n",
+        "        log_probs = policy.log_probs(tokens).roll(1, 1)\n",
+        ("muprop",),
+    ),
+    Mutant(
+        "MuProp's draws share their noise",
+        SHARED,
+        "muprop",
+        '        tokens = policy.sample_from(u["tokens"])\n',
+        '        tokens = policy.sample_from(u["tokens"][:1].expand_as(u["tokens"]))\n',
+        ("muprop",),
+        unseen=True,
+    ),
+    Mutant(
+        "the tangent is not detached from p, and p log p stays",
+        UNDETACHED,
+        "muprop",
+        "            components=components,\n",
+        "            components=components,\n"
+        "            pathwise=(slope * log_probs.exp()).sum(dim=(1, 2)),\n",
+        ("muprop",),
     ),
     # What REBAR and RELAX share.
     Mutant(
