@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.patches import Rectangle
 from estbench.report.comparisons import ALPHA, BASELINED, PLAIN, TRAINING, Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belonging,
     belongs,
     biased_text,
     entries,
@@ -158,7 +160,6 @@ def _data(comparisons: Comparisons, task: str, duels: Duels, names: list[str]) -
 def _panel(axes: Axes, data: pd.DataFrame, names: list[str], size: float) -> None:
     """Draw the cells of one task."""
     at = {name: place for place, name in enumerate(names)}
-    letters = max(4.2, min(8.0, 22.0 * size))
     axes.set_xlim(0, len(names))
     axes.set_ylim(len(names), 0)
     axes.grid(visible=False)
@@ -169,28 +170,8 @@ def _panel(axes: Axes, data: pd.DataFrame, names: list[str], size: float) -> Non
             )
         )
     for row in entries(data):
-        x, y, value = at[row["against"]], at[row["estimator"]], row["estimate"]
-        shade = tuple(p + (d - p) * value for p, d in zip(PALE, DARK, strict=True))
-        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, edgecolor="none", zorder=1))
-        ink = ON_DARK if value > 0.6 else ON_PALE
-        text = f"{100.0 * value:.0f}"
-        axes.text(
-            x + 0.5, y + 0.5, text, color=ink, size=letters, ha="center", va="center", zorder=3
-        )
-        if row["p_holm_mean_difference"] < ALPHA:
-            axes.plot([x + 0.86], [y + 0.16], ".", color=ink, markersize=0.32 * letters, zorder=3)
-        if row["p_holm"] < ALPHA:
-            inset = 0.045
-            frame = Rectangle(
-                (x + inset, y + inset),
-                1 - 2 * inset,
-                1 - 2 * inset,
-                zorder=2,
-                facecolor="none",
-                edgecolor=FRAME,
-                linewidth=min(1.8, 4.5 * size),
-            )
-            axes.add_patch(frame)
+        with belonging(axes, row["estimator"]):
+            _cell(axes, row, at[row["against"]], at[row["estimator"]], size)
     small = max(5.0, min(8.0, 30.0 * size))
     ticks = [place + 0.5 for place in range(len(names))]
     axes.set_yticks(ticks, [label(name) for name in names], fontsize=small)
@@ -206,9 +187,35 @@ def _panel(axes: Axes, data: pd.DataFrame, names: list[str], size: float) -> Non
     for tick, name in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_color(look(name).colour)
         belongs(tick, name)
+    for tick, name in zip(axes.get_xticklabels(), names, strict=True):
+        belongs(tick, name)
     axes.tick_params(length=0, pad=3)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _cell(axes: Axes, row: dict[str, Any], x: int, y: int, size: float) -> None:
+    """Draw one ordered pair."""
+    value, letters = row["estimate"], max(4.2, min(8.0, 22.0 * size))
+    shade = tuple(p + (d - p) * value for p, d in zip(PALE, DARK, strict=True))
+    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, edgecolor="none", zorder=1))
+    ink = ON_DARK if value > 0.6 else ON_PALE
+    text = f"{100.0 * value:.0f}"
+    axes.text(x + 0.5, y + 0.5, text, color=ink, size=letters, ha="center", va="center", zorder=3)
+    if row["p_holm_mean_difference"] < ALPHA:
+        axes.plot([x + 0.86], [y + 0.16], ".", color=ink, markersize=0.32 * letters, zorder=3)
+    if row["p_holm"] < ALPHA:
+        inset = 0.045
+        frame = Rectangle(
+            (x + inset, y + inset),
+            1 - 2 * inset,
+            1 - 2 * inset,
+            zorder=2,
+            facecolor="none",
+            edgecolor=FRAME,
+            linewidth=min(1.8, 4.5 * size),
+        )
+        axes.add_patch(frame)
 
 
 def _metrics(kinds: dict[str, str]) -> str:

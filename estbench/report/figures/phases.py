@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belongs,
     biased_text,
     entries,
     fewest,
@@ -121,6 +122,8 @@ def _panel(axes: Axes, part: pd.DataFrame, task: str, phases: list[str]) -> None
             gid=f"estimator:{name}",
         )
     axes.set_yticks(np.arange(len(names)), [label(name) for name in names])
+    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
+        belongs(tick, name)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.set_xlim(0, None)
     axes.tick_params(axis="y", length=0)

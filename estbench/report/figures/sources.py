@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures.base import (
     Drawn,
+    belongs,
     biased_text,
     entries,
     few_text,
@@ -150,6 +151,8 @@ def _panel(figure: Figure, axes: Axes, part: pd.DataFrame, task: str, by: str) -
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_yticks(np.arange(len(names)) + 0.5, [label(name) for name in names])
+    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
+        belongs(tick, name)
     texts = [str(text) for text in heads["part"]]
     slanted = max(len(text) for text in texts) * len(texts) > 48
     axes.set_xticks(
