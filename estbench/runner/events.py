@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["Events", "check_installed", "event_folder", "export", "tag"]
 
 FLUSH_S = 5  # seconds after which a watcher sees what was written
-GRADIENT = ("total_variance", "log_variance", "mean_norm2", "reward_mean")
-GRADIENT += ("bias_element_variance", "log_bias_element_variance")
+GRADIENT = (
+    "total_variance",
+    "log_variance",
+    "mean_norm2",
+    "reward_mean",
+    "bias_element_variance",
+    "log_bias_element_variance",
+)
 
 
 def check_installed() -> None:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["StorageError", "encode", "remove_leftovers", "write_bytes", "write_json"]
+__all__ = [
+    "StorageError",
+    "encode",
+    "remove_leftovers",
+    "replacing",
+    "write_bytes",
+    "write_json",
+]
 
 
 class StorageError(Exception):
@@ -52,6 +61,21 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path``; what is written there takes its place whole, at the end.
+
+    For files that others write and that can be made again: nothing is flushed to the disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

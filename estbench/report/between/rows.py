@@ -107,10 +107,10 @@ def _task_rows(a: Side, b: Side, task: str, margin: float) -> Iterator[Row]:
         family = DESCRIPTION if known.better == "neither" else QUALITY
         trained = a.comparisons.trained(task)
         for estimator in (e for e in trained if e in b.comparisons.trained(task)):
-            here, there = (side.comparisons.finals(task, estimator, name) for side in (a, b))
-            if len(here) and len(there):
+            first, second = (side.comparisons.finals(task, estimator, name) for side in (a, b))
+            if len(first) and len(second):
                 row = Row(task, estimator, name, family, "difference", known.unit, known.better)
-                yield told(_paired(row, here, there, equal=_equal(here, there)))
+                yield told(_paired(row, first, second, equal=_equal(first, second)))
 
 
 def _common(task: str, here: Replicates, there: Replicates) -> list[str]:
@@ -227,26 +227,29 @@ def _judged(rows: list[Row], family: str, margin: float, judge_machine: bool) ->
         row = replace(row, p_holm=float(p_value))
         if row.reason:
             # Numbers stand side by side all the same; a difference of them would mean nothing.
-            nothing = {"estimate": math.nan, "low": math.nan, "high": math.nan, "p_value": math.nan}
-            yield replace(row, verdict="not comparable", **nothing)
+            nan = math.nan
+            row = replace(row, estimate=nan, low=nan, high=nan, p_value=nan)
+            yield replace(row, verdict="not comparable")
         elif row.verdict:
             yield row
         elif machine and not judge_machine:
             yield replace(row, verdict="not judged", reason="made on different machines")
         else:
-            yield replace(row, **_verdict(row, margin if machine else 0.0))
+            verdict, reason = _verdict(row, margin if machine else 0.0)
+            yield replace(row, verdict=verdict, reason=reason)
 
 
-def _verdict(row: Row, margin: float) -> dict[str, str]:
+def _verdict(row: Row, margin: float) -> tuple[str, str]:
+    """Return what the test says, and why where it says nothing."""
     if row.p_holm < ALPHA:
         if row.better == "neither":
-            return {"verdict": "differs"}
+            return "differs", ""
         rises = row.estimate > (1.0 if row.kind == "ratio" else 0.0)
-        return {"verdict": "better" if rises == (row.better == "higher") else "worse"}
+        return ("better" if rises == (row.better == "higher") else "worse"), ""
     if margin and 1.0 / margin <= row.low and row.high <= margin:
-        return {"verdict": "within tolerance"}
+        return "within tolerance", ""
     if row.family in (TIME, MEMORY):
         few = min(row.n_a, row.n_b) < 2
-        return {"verdict": "cannot tell", "reason": "fewer than two replicates" if few else ""}
+        return "cannot tell", "fewer than two replicates" if few else ""
     reasons = {0: "no seed in common", 1: "one seed in common"}
-    return {"verdict": "cannot tell", "reason": reasons.get(row.pairs, "")}
+    return "cannot tell", reasons.get(row.pairs, "")

@@ -161,7 +161,7 @@ def cells(row: pd.Series[Any]) -> tuple[str, ...]:
         if not math.isfinite(value):
             return "–"
         sign = "" if ratio or value <= 0 else "+"
-        return sign + quantity(value) + "×" * ratio
+        return f"{sign}{quantity(value)}{'×' if ratio else ''}"
 
     limits = [change(row[end]).removesuffix("×") for end in ("low", "high")]
     known = math.isfinite(row["low"]) and math.isfinite(row["high"])
