@@ -551,7 +551,7 @@ MUTANTS = [
         UNDETACHED,
         "sets",
         '            info={"distinct"',
-        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1) / K,\n"
+        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1),\n"
         '            info={"distinct"',
         ("unordered-set-4", "without-replacement-8"),
     ),
