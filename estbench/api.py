@@ -214,4 +214,4 @@ def _with_ratio(row: dict[str, Any], first: dict[str, Any], against: str) -> dic
 
 def _log_spread(row: dict[str, Any]) -> float:
     variance = row["total_variance"]
-    return math.log(row["variance_high"] / variance) if variance > 0 else math.nan
+    return math.log(row["variance_high"] / variance) if variance > 0 else 0.0

@@ -20,7 +20,18 @@ from torch import Tensor
 
 from estbench.estimators.gumbel import conditional, one_hot
 
-__all__ = ["RULES", "Rule", "Step", "relaxed_token"]
+__all__ = [
+    "GAP",
+    "Rule",
+    "Step",
+    "gapped",
+    "gumbel_rao",
+    "gumbel_softmax",
+    "reinmax",
+    "relaxed_token",
+    "st_gumbel",
+    "straight_through",
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ def relaxed_token(rule: Rule, log_probs: Tensor, step: Step, temperature: float)
     """Return x ``[n, V]`` with the rule's value and, for gradients, the rule's Jacobian.
 
     Args:
-      rule: One of ``RULES``.
+      rule: One of those below.
       log_probs: l ``[n, V]`` with its graph.
       step: The draw.
       temperature: Of the softmax.
@@ -113,13 +124,3 @@ def gapped(step: Step, temperature: float) -> tuple[Tensor, Terms]:
     others = torch.minimum(step.log_probs, largest - GAP)
     moved = torch.where(step.hard > 0, largest, others)
     return step.hard, [(1 / temperature, (moved / temperature).softmax(dim=-1))]
-
-
-RULES: dict[str, Rule] = {
-    "gumbel-softmax": gumbel_softmax,
-    "straight-through": straight_through,
-    "st-gumbel": st_gumbel,
-    "gumbel-rao": gumbel_rao,
-    "reinmax": reinmax,
-    "gapped": gapped,
-}

@@ -25,13 +25,15 @@ from estbench.models.policy import Policy
 __all__ = ["Perturbation"]
 
 NUMBERS = 1 << 24  # of perturbed parameters at a time, 64 MB in float32
+FEW = 256  # parameters whose directions are kept; those of more are drawn again when asked for
 SEEDS = 2**53
 
 
 class Perturbation(Estimator):
     """Antithetic perturbation of all parameters, with common random numbers.
 
-    A draw is a pair of sequences. Directions are not kept but drawn again from their seeds.
+    A draw is a pair of sequences. Directions over many parameters are not kept but drawn
+    again from their seeds.
 
     Args:
       name: Name in the catalogue.
@@ -66,16 +68,16 @@ class Perturbation(Estimator):
         if policy.contexts is not None:
             raise UserError(f"{self.info.name} does not perturb policies with contexts")
         T = policy.length
-        # Double precision: single has so few numbers that two draws would share a seed.
-        u = noise.uniform(rng, (draws, T + 1), torch.float64)
-        seeds = (u[:, 0] * SEEDS).long().tolist()
-        uniforms = u[:, 1:].to(policy.dtype)
         parameters = [p.detach() for p in policy.parameters() if p.requires_grad]
-        size = max(1, NUMBERS // sum(p.numel() for p in parameters))
+        count = sum(p.numel() for p in parameters)
+        # Double precision: single has so few numbers that two draws would share a seed.
+        u = noise.uniform(rng, (draws, T + (count if count <= FEW else 1)), torch.float64)
+        uniforms = u[:, :T].to(policy.dtype)
+        size = max(1, NUMBERS // count)
         pairs = []
         for start in range(0, draws, size):
             stop = min(start + size, draws)
-            moves = self._directions(seeds[start:stop], parameters)
+            moves = self._directions(u[start:stop, T:], parameters)
             sides = []
             for sign in (1, -1):
                 moved = [
@@ -89,23 +91,29 @@ class Perturbation(Estimator):
         slopes = (rewards[:, 0] - rewards[:, 1]) / (2 * self.scale)
 
         def gradients(start: int, stop: int) -> list[Tensor]:
-            moves = self._directions(seeds[start:stop], parameters)
+            moves = self._directions(u[start:stop, T:], parameters)
             each = slopes[start:stop].to(policy.dtype)
             return [e * each.reshape(-1, *[1] * (e.dim() - 1)) for e in moves]
 
         return Direct(draws, gradients, tokens, rewards)
 
-    def _directions(self, seeds: Sequence[int], parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Return the directions of some draws, ``[n, *shape]`` for each parameter."""
-        sizes = [p.numel() for p in parameters]
-        first = parameters[0]
-        generator = torch.Generator(device=first.device)
-        rows = [
-            noise.uniform(generator.manual_seed(seed), (sum(sizes),), first.dtype) for seed in seeds
-        ]
-        u = torch.stack(rows)
-        e = torch.where(u < 0.5, -1.0, 1.0).to(u) if self.law == "signs" else noise.normal(u)
-        parts = zip(e.split(sizes, dim=1), parameters, strict=True)
+    def _directions(self, u: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return the directions of some draws, ``[n, *shape]`` for each parameter.
+
+        Args:
+          u: A number for each parameter ``[n, P]``, or one that they are made from, ``[n, 1]``.
+          parameters: The policy's.
+        """
+        sizes, first = [p.numel() for p in parameters], parameters[0]
+        if sum(sizes) > FEW:
+            generator = torch.Generator(device=first.device)
+            rows = [
+                noise.uniform(generator.manual_seed(seed), (sum(sizes),), first.dtype)
+                for seed in (u[:, 0] * SEEDS).long().tolist()
+            ]
+            u = torch.stack(rows)
+        e = torch.where(u < 0.5, -1.0, 1.0) if self.law == "signs" else noise.normal(u)
+        parts = zip(torch.split(e.to(first.dtype), sizes, dim=1), parameters, strict=True)
         return [part.reshape(-1, *p.shape) for part, p in parts]
 
 

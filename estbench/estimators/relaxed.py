@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from estbench import noise
+from estbench.estimators import jacobians
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
-from estbench.estimators.jacobians import RULES, Step, relaxed_token
+from estbench.estimators.jacobians import Rule, Step, relaxed_token
 from estbench.models.policy import Policy, keep_ending
 
 __all__ = ["Relaxed"]
@@ -36,7 +37,7 @@ class Relaxed(Estimator):
 
     Args:
       name: Name in the catalogue.
-      rule: One of ``jacobians.RULES``.
+      rule: Name of one of the rules in ``jacobians``.
       temperature: Of its softmax; fixed.
       inner: Draws K of z given the token, for Gumbel-Rao.
       summary: One line for the catalogue.
@@ -54,7 +55,7 @@ class Relaxed(Estimator):
         source: str = "",
         why: str = "",
     ) -> None:
-        self.rule = RULES[rule]
+        self.rule: Rule = getattr(jacobians, rule)
         self.temperature = temperature
         self.inner = inner
         self.info = EstimatorInfo(
@@ -64,7 +65,7 @@ class Relaxed(Estimator):
             unbiased=False,
             why_biased=why,
             needs_relaxed_reward=True,
-            straight_through=rule != "gumbel-softmax",
+            straight_through=rule != "gumbel_softmax",
             hard_evals="0",
             relaxed_evals="1",
         )
@@ -128,7 +129,7 @@ def _relaxed(name: str, rule: str, **options: Any) -> None:
 
 _relaxed(
     "gumbel-softmax",
-    "gumbel-softmax",
+    "gumbel_softmax",
     temperature=0.5,
     summary="softmax of the perturbed log-probabilities at temperature 1/2, rewarded and fed on",
     source="Jang et al. 2017, equation 2; Maddison et al. 2017",
@@ -136,14 +137,14 @@ _relaxed(
 )
 _relaxed(
     "straight-through",
-    "straight-through",
+    "straight_through",
     summary="tokens forward, the Jacobian of their mean backward",
     source="Bengio et al. 2013, section 4",
     why="the reward is taken for linear in every token",
 )
 _relaxed(
     "st-gumbel",
-    "st-gumbel",
+    "st_gumbel",
     temperature=0.5,
     summary="tokens forward, Gumbel-softmax backward at temperature 1/2",
     source="Jang et al. 2017, section 2.2",
@@ -151,7 +152,7 @@ _relaxed(
 )
 _relaxed(
     "gumbel-rao",
-    "gumbel-rao",
+    "gumbel_rao",
     temperature=0.5,
     inner=10,
     summary="st-gumbel, averaged over 10 draws of the noise given the token",
@@ -174,7 +175,7 @@ _relaxed(
 )
 _relaxed(
     "decoupled-straight-through",
-    "straight-through",
+    "straight_through",
     temperature=2.0,
     summary="straight-through with a temperature of 2 in the backward pass alone",
     source="Shah et al. 2024 (arXiv 2410.13331)",

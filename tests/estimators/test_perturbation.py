@@ -93,6 +93,18 @@ def test_a_sequence_of_each_policy_is_what_that_policy_draws(end: int | None) ->
     assert torch.equal(sample_each(slow, moved, u), found)
 
 
+def test_every_draw_has_a_direction_of_its_own() -> None:
+    given = tiny()
+    for law in ("normal", "signs"):
+        method = Perturbation("wide", law, 1.0, "", "")
+        made = method.surrogate(given.policy, given.reward, 60, rng(2), {})
+        whole = torch.cat([g.flatten(1) for g in made.gradients(0, 60)], dim=1)
+        moved = whole[whole.norm(dim=1) > 0]
+        assert len(moved) > 10
+        unit = moved / moved.norm(dim=1, keepdim=True)
+        assert float((unit @ unit.t() - torch.eye(len(unit))).abs().max()) < 0.5
+
+
 def test_both_sides_of_a_pair_share_their_noise() -> None:
     """Without it the slope would carry the noise of two unrelated sequences."""
     given = tiny()

@@ -112,12 +112,14 @@ def test_the_mean_is_the_exact_gradient_on_expressions_in_float64(name: str) -> 
     assert result.verdict == "unbiased", str(result)
 
 
+# A bias below their noise on problems with many parameters: see test_perturbation.
+BY_NOISE = ("evolution-strategies", "spsa")
 BIASED = [
     *(
         name
         for name, unbiased in DECLARED.items()
         # Its copy lags behind a policy that moves; here none does (see test_lagged).
-        if not unbiased and name != "seqgan-rollouts-lagged"
+        if not unbiased and name not in ("seqgan-rollouts-lagged", *BY_NOISE)
     ),
     *(f"rebar-published@{fault}" for fault in ("sign", "redrawn", "joint")),
     *(f"relax-published@{fault}" for fault in ("sign", "redrawn", "joint")),

@@ -1,0 +1,34 @@
+"""The pages on estimators name what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from estbench import estimators
+from estbench.index import index
+
+PAGES = Path(__file__).parents[2] / "docs" / "estimators"
+
+
+def test_the_table_of_estimators_is_up_to_date() -> None:
+    """Make it anew by: python -m estbench.index > docs/estimators/README.md"""
+    assert (PAGES / "README.md").read_text() == index()
+
+
+def test_every_estimator_stands_in_the_table_once() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", index(), flags=re.MULTILINE)
+    own = [
+        name
+        for name in estimators.names()
+        if type(estimators.make(name)).__module__.startswith("estbench.estimators.")
+    ]
+    assert sorted(rows) == sorted(own)
+
+
+def test_every_relaxed_and_control_estimator_is_described() -> None:
+    for page, modules in (("relaxed.md", ["relaxed"]), ("controls.md", ["perturbation", "exact"])):
+        text = (PAGES / page).read_text()
+        for name in estimators.names():
+            if type(estimators.make(name)).__module__.rpartition(".")[2] in modules:
+                assert f"`{name}`" in text, f"{page} lacks {name}"
