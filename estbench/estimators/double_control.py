@@ -51,7 +51,7 @@ class DoubleControl(Estimator):
       name: Name in the catalogue.
     """
 
-    def __init__(self, group: int = 4, name: str = "double-cv") -> None:
+    def __init__(self, group: int = 8, name: str = "double-cv") -> None:
         self.group = group
         self.coefficients = Coefficients(("slope",))
         self.info = EstimatorInfo(

@@ -34,19 +34,56 @@ from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.control import combine
 from estbench.models.policy import Policy
 from estbench.models.sequence_network import SequenceNetwork
+from estbench.models.trees import insert_rows, map_rows, repeat_rows
 
-__all__ = ["Rodeo", "neighbours"]
+__all__ = ["Rodeo", "neighbours", "score_neighbours"]
 
 MOST = 64  # neighbours of a sequence
+
+
+def others(tokens: Tensor, vocabulary: int) -> Tensor:
+    """Return the tokens that are not those given, int64 ``[..., T, V - 1]``."""
+    shift = torch.arange(1, vocabulary, device=tokens.device)
+    return (tokens.unsqueeze(-1) + shift) % vocabulary
 
 
 def neighbours(tokens: Tensor, vocabulary: int) -> Tensor:
     """Return all sequences that differ at one position, int64 ``[..., T, V - 1, T]``."""
     T = tokens.shape[-1]
-    shift = torch.arange(1, vocabulary, device=tokens.device)
-    here = torch.eye(T, dtype=torch.int64, device=tokens.device)
-    moved = tokens[..., None, None, :] + shift[:, None] * here[:, None, :]
-    return moved % vocabulary
+    here = torch.eye(T, dtype=torch.bool, device=tokens.device).unsqueeze(1)
+    moved = others(tokens, vocabulary).unsqueeze(-1)
+    return torch.where(here, moved, tokens[..., None, None, :])
+
+
+def score_neighbours(policy: Policy, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a sequence and its neighbours are scored by, with its graph.
+
+    A neighbour shares its prefix with the sequence, and l there; what is left to find is how the
+    rest of the sequence follows another token. All advance together, a row for each.
+
+    Returns:
+      l along the sequence ``[n, T, V]``, and the log-probability of b_{>t} after b_{<t} and each
+      other token at t, ``[n, T, V - 1]``.
+    """
+    n, T = tokens.shape
+    V = policy.vocabulary
+    moved = others(tokens, V)
+    log_probs, state = policy.step(None, policy.initial_state(n))
+    own = [log_probs]
+    rest = log_probs.new_zeros(n, 0)
+    for s in range(1, T):
+        before = map_rows(state, lambda x: x.reshape(n, -1, *x.shape[1:])[:, 0])
+        state = insert_rows([state, repeat_rows(before, V - 1)], n)
+        same = tokens[:, s - 1 : s].expand(n, 1 + (s - 1) * (V - 1))
+        fed = torch.cat([same, moved[:, s - 1]], dim=1)
+        log_probs, state = policy.step(fed.reshape(-1), state)
+        rows = log_probs.reshape(n, -1, V)
+        own.append(rows[:, 0])
+        following = tokens[:, s].view(n, 1, 1).expand(n, s * (V - 1), 1)
+        found = rows[:, 1:].gather(2, following).squeeze(2)
+        rest = torch.nn.functional.pad(rest, (0, V - 1)) + found
+    rest = torch.nn.functional.pad(rest, (0, V - 1))
+    return torch.stack(own, dim=1), rest.reshape(n, T, V - 1)
 
 
 class Rodeo(Estimator):
@@ -70,7 +107,7 @@ class Rodeo(Estimator):
 
     def __init__(
         self,
-        group: int = 4,
+        group: int = 8,
         learning_rate: float = 1e-2,
         scores: float = 5e-2,
         name: str = "rodeo",
@@ -126,24 +163,22 @@ class Rodeo(Estimator):
         u = noise.uniforms(rng, draws * K, {"tokens": (T,)}, policy.dtype)["tokens"]
         tokens = policy.sample_from(u)
         rewards = reward(tokens).reshape(draws, K)
+        own, rest = score_neighbours(policy, tokens)
+        kernel = _kernel(own.detach(), rest.detach(), tokens).reshape(draws, K, -1)
+        grouped = tokens.reshape(draws, K, T)
+        near = neighbours(grouped, V).flatten(2, 3)
         # A sequence first, then its neighbours, position by position.
-        near = neighbours(tokens, V).reshape(draws * K, -1, T)
-        all_ = torch.cat([tokens.unsqueeze(1), near], dim=1)
-        flat = all_.reshape(-1, T)
-        whole = policy.log_probs(flat).gather(2, flat.unsqueeze(2)).sum(dim=(1, 2))
-        log_probs = whole.reshape(draws, K, -1)
-        kernel = _kernel(log_probs.detach(), T, V)
-        sequences = all_.reshape(draws, K, -1, T)
+        sequences = torch.cat([grouped.unsqueeze(2), near], dim=2)
         learned = self._components(kernel, sequences, state)
         centred = (rewards - rewards.mean(dim=1, keepdim=True)) / (K - 1)
-        score = torch.nn.functional.pad(centred.unsqueeze(2), (0, kernel.shape[2] - 1))
-        components = (Component("score", score.flatten(1)), *learned)
+        score = _spread(_alone(centred, kernel), grouped, V)
+        components = (Component("score", score), *learned)
         coefficients = self.coefficients.values(state["coefficients"])
         fixed = tuple(replace(c, weights=c.weights.detach()) for c in components)
         return Surrogate(
-            log_probs.flatten(1),
+            torch.cat([own.flatten(1), rest.flatten(1)], dim=1).reshape(draws, -1),
             combine(components, coefficients),
-            tokens.reshape(draws, K, T),
+            grouped,
             rewards,
             components=fixed,
             info=dict(zip(self.coefficients.labels, coefficients, strict=True)),
@@ -186,31 +221,69 @@ class Rodeo(Estimator):
           state: The estimator's state.
         """
         K = self.group
+        tokens = sequences[:, :, 0]
+        network = state["network"]
         unit = moving_deviation(state["rewards"]) or 1.0
-        local = kernel * (unit * state["network"](sequences))  # (A h S), as weights on log p
+        local = kernel * (unit * network(sequences))  # A (h S), as weights on log p
         stein = local.sum(dim=2)  # A h
-        others = (stein.sum(dim=1, keepdim=True) - stein) / (K - 1)
-        on_scores = torch.nn.functional.pad(-others.unsqueeze(2) / K, (0, kernel.shape[2] - 1))
+        of_others = (stein.sum(dim=1, keepdim=True) - stein) / (K - 1)
+        V = _vocabulary(kernel, tokens)
         return (
-            Component("global", on_scores.flatten(1)),
-            Component("local", (local / K).flatten(1)),
+            Component("global", _spread(_alone(-of_others / K, kernel), tokens, V)),
+            Component("local", _spread(local / K, tokens, V)),
         )
 
 
-def _kernel(log_probs: Tensor, length: int, vocabulary: int) -> Tensor:
-    """Return the Gibbs Stein operator's weights ``[..., 1 + T (V - 1)]``; they add up to 0.
+def _kernel(own: Tensor, rest: Tensor, tokens: Tensor) -> Tensor:
+    """Return the Stein operator's weights on a sequence and its neighbours.
 
     Args:
-      log_probs: log p of the sequence and its neighbours, ``[..., 1 + T (V - 1)]``.
-      length: T.
-      vocabulary: V.
+      own: l along the sequence ``[n, T, V]``.
+      rest: See ``score_neighbours``.
+      tokens: The sequence, int64 ``[n, T]``.
+
+    Returns:
+      ``[n, 1 + T (V - 1)]``; they add up to 0.
     """
-    own, near = log_probs[..., :1], log_probs[..., 1:]
-    near = near.unflatten(-1, (length, vocabulary - 1))
-    each = torch.cat([own.unsqueeze(-1).expand(*near.shape[:-1], 1), near], dim=-1)
-    share = each.softmax(dim=-1)
-    stays = share[..., 0].sum(dim=-1, keepdim=True) - length
-    return torch.cat([stays, share[..., 1:].flatten(-2)], dim=-1)
+    length, vocabulary = own.shape[1:]
+    chosen = own.gather(2, tokens.unsqueeze(2)).squeeze(2)
+    # What position t leaves as it is: b_t, and b_{>t} after it.
+    stays_put = chosen.flip(1).cumsum(dim=1).flip(1)
+    moves = own.gather(2, others(tokens, vocabulary)) + rest
+    share = torch.cat([stays_put.unsqueeze(2), moves], dim=2).softmax(dim=2)
+    stays = share[:, :, 0].sum(dim=1, keepdim=True) - length
+    return torch.cat([stays, share[:, :, 1:].flatten(1)], dim=1)
+
+
+def _spread(weights: Tensor, tokens: Tensor, vocabulary: int) -> Tensor:
+    """Return weights on log p of a sequence and its neighbours as weights on what scores them.
+
+    Args:
+      weights: ``[n, K, 1 + T (V - 1)]``.
+      tokens: The sequences, int64 ``[n, K, T]``.
+      vocabulary: V.
+
+    Returns:
+      ``[n, K (T V + T (V - 1))]``, a sequence's own l first.
+    """
+    each = weights[..., 1:].reshape(*tokens.shape, vocabulary - 1)
+    moved = each.sum(dim=-1)
+    # b_s is also in the prefix of whatever differs from the sequence after s.
+    later = moved.sum(dim=-1, keepdim=True) - moved.cumsum(dim=-1)
+    on_own = weights.new_zeros(*tokens.shape, vocabulary)
+    on_own = on_own.scatter_add(-1, others(tokens, vocabulary), each)
+    on_own = on_own.scatter_add(-1, tokens.unsqueeze(-1), (weights[..., :1] + later).unsqueeze(-1))
+    return torch.cat([on_own.flatten(2), each.flatten(2)], dim=2).flatten(1)
+
+
+def _alone(weights: Tensor, kernel: Tensor) -> Tensor:
+    """Return weights ``[n, K]`` on the sequences themselves as weights on all, ``[n, K, m]``."""
+    return torch.nn.functional.pad(weights.unsqueeze(2), (0, kernel.shape[2] - 1))
+
+
+def _vocabulary(kernel: Tensor, tokens: Tensor) -> int:
+    """Return V of weights ``[..., 1 + T (V - 1)]`` for tokens ``[..., T]``."""
+    return 1 + (kernel.shape[-1] - 1) // tokens.shape[-1]
 
 
 register(Rodeo)

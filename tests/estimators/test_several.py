@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
+from estbench.estimators.base import Surrogate
 from estbench.estimators.rebar import Rebar
 from estbench.estimators.rebar_per_tensor import RebarPerTensor
 from estbench.estimators.relax_several import RelaxSeveral
@@ -74,6 +75,7 @@ def test_relax_several_contains_relax_with_rebars_term() -> None:
     other["network"].load_state_dict(state["network"].state_dict())
     mine = several.surrogate(given.policy, given.reward, 40, rng(2), state)
     theirs = two.surrogate(given.policy, given.reward, 40, rng(2), other)
+    assert isinstance(theirs, Surrogate)
     assert several.coefficients.labels == ("constant", "factor", "eta", "value")
     torch.testing.assert_close(mine.weights, theirs.weights, atol=1e-13, rtol=0)
     assert [c.name for c in mine.components] == ["score", "constant", "factor", "eta", "value"]

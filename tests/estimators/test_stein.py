@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators.double_control import DoubleControl
-from estbench.estimators.stein import Rodeo, _kernel, neighbours
+from estbench.estimators.stein import (
+    Rodeo,
+    _kernel,
+    _spread,
+    neighbours,
+    others,
+    score_neighbours,
+)
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.models.sequence_network import SequenceNetwork
@@ -29,6 +36,17 @@ def test_neighbours_differ_at_one_position() -> None:
     assert all(sum(a != b for a, b in zip(row, (0, 2, 1), strict=True)) == 1 for row in rows)
 
 
+def test_neighbours_are_scored_by_what_differs() -> None:
+    given = tiny()
+    T, V = given.policy.length, given.policy.vocabulary
+    sequences = enumerate_sequences(V, T)
+    own, rest = score_neighbours(given.policy, sequences)
+    chosen = own.gather(2, sequences.unsqueeze(2)).squeeze(2)
+    before = chosen.cumsum(dim=1) - chosen
+    found = before.unsqueeze(2) + own.gather(2, others(sequences, V)) + rest
+    torch.testing.assert_close(found, log_p(given, neighbours(sequences, V)))
+
+
 def test_the_stein_operator_has_mean_zero_for_any_function() -> None:
     """Of a number h and of the vector h grad log p, by enumeration of all sequences."""
     given = tiny()
@@ -37,13 +55,17 @@ def test_the_stein_operator_has_mean_zero_for_any_function() -> None:
     all_ = torch.cat([sequences.unsqueeze(1), neighbours(sequences, V).flatten(1, 2)], dim=1)
     h = torch.randn(len(sequences), generator=rng(3), dtype=torch.float64)
     index = (all_ * torch.tensor([V**2, V, 1])).sum(dim=2)
-    scored = log_p(given, all_)
-    weights = _kernel(scored.detach(), T, V) * h[index]
-    p = scored[:, 0].detach().exp()
+    own, rest = score_neighbours(given.policy, sequences)
+    weights = _kernel(own.detach(), rest.detach(), sequences) * h[index]
+    p = log_p(given, sequences).detach().exp()
     assert float(p.sum()) == pytest.approx(1)
     assert abs(float(p @ weights.sum(dim=1))) < 1e-14
-    total = (p @ (scored * weights)).sum()
-    gradient = torch.autograd.grad(total, list(given.policy.parameters()))
+    scored = torch.cat([own.flatten(1), rest.flatten(1)], dim=1)
+    spread = _spread(weights.unsqueeze(1), sequences.unsqueeze(1), V)
+    # The same number, of which the one is written as log p of whole sequences.
+    for_one = (scored * spread).sum(dim=1)
+    torch.testing.assert_close(for_one, (log_p(given, all_) * weights).sum(dim=1))
+    gradient = torch.autograd.grad((p * for_one).sum(), list(given.policy.parameters()))
     assert max(float(g.abs().max()) for g in gradient) < 1e-14
     # A function and a kernel that were always 0 would pass as well.
     assert float(weights.abs().mean()) > 0.1
