@@ -243,6 +243,9 @@ def test_the_environment_names_versions_and_machine(capsys: pytest.CaptureFixtur
     assert found["cpu"]["cores"] >= 1
     assert found["cpu"]["cores"] <= (os.cpu_count() or 1)
     assert found["devices"][0] == "cpu"
+    if (Path(__file__).parents[1] / ".git").exists():
+        assert len(found["git"]["commit"]) == 40
+        assert isinstance(found["git"]["changed"], bool)
     assert main(["env"]) == 0
     assert found["packages"]["torch"] in capsys.readouterr().out
 

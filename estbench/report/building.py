@@ -61,4 +61,4 @@ def _write_captions(folder: Path, captions: dict[str, dict[str, str]]) -> None:
             for ending in ("svg", "png", "csv"):
                 (folder / f"{Path(name).name}.{ending}").unlink(missing_ok=True)
     text = json.dumps(captions, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_bytes(path, f"{text}\n".encode())

@@ -29,6 +29,7 @@ def main() -> int:
     from estbench import plugins, report
     from estbench.errors import UserError
     from estbench.report.progress import Progress, unfinished
+    from estbench.store import StorageError
 
     told = order["progress"]
     trained, measured = (
@@ -40,7 +41,7 @@ def main() -> int:
         plugins.ensure(order["plugins"])
         with unfinished(Progress(trained, measured, told["failed"], now, order["reload_s"])):
             report.build(Path(sys.argv[1]))
-    except UserError as error:
+    except (UserError, StorageError) as error:
         print(error, file=sys.stderr)
         return 1
     print(time.process_time())

@@ -26,6 +26,7 @@ from estbench.report.figures.base import bands
 from estbench.report.findings import task_findings
 from estbench.report.formatting import clean, seconds
 from estbench.report.labels import EstimatorFacts, estimator_facts
+from estbench.report.progress import current
 from estbench.report.provenance import command_text, digests, flat, settings_key
 from estbench.report.records import Results
 from estbench.report.statistics import ENOUGH_SEEDS
@@ -112,6 +113,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         title=clean(experiment.get("name") or results.directory.resolve().name, 80),
         description=clean(experiment.get("description") or ""),
+        progress=current(),
         tasks=results.tasks,
         estimators=[
             Shown(

@@ -12,6 +12,7 @@ from estbench.report.improvement import improvement_table
 from estbench.report.learning import learning_table
 from estbench.report.records import CURVE_COLUMNS, Results
 from estbench.report.scores import score_table
+from estbench.store.atomic import replacing
 
 __all__ = ["curve_table", "run_table", "timing_table", "variance_table", "write_tables"]
 
@@ -36,7 +37,8 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
         table = make()
         paths.append(write_csv(table, folder / f"{name}.csv"))
         paths.append(folder / f"{name}.parquet")
-        table.to_parquet(paths[-1], index=False)
+        with replacing(paths[-1]) as new:
+            table.to_parquet(new, index=False)
     paths.append(write_csv(summary, folder / "summary.csv"))
     for name, table in (
         ("comparisons", comparisons.all_pairs),
@@ -50,7 +52,8 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
     """Write a table with the shortest digits that read back as the same number."""
-    table.to_csv(path, index=False, lineterminator="\n")
+    with replacing(path) as new:
+        table.to_csv(new, index=False, lineterminator="\n")
     return path
 
 

@@ -18,6 +18,7 @@ from estbench import report
 from estbench.report.progress import Progress as Shown
 from estbench.runner import live
 from estbench.runner.live import Progress, Refresher, refreshed
+from estbench.store.atomic import replacing
 
 from . import fakes
 from .conftest import Grid
@@ -272,6 +273,26 @@ def test_without_it_nothing_is_started(grid: Grid, recorded: list[Recorded]) -> 
     assert recorded == []
     with refreshed(grid.directory, print, live=False) as tell:
         tell(progress())
+
+
+def test_a_file_of_the_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def interrupted() -> None:
+        with replacing(path) as new:
+            new.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with replacing(path) as new:
+        new.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # What is shown -----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from estbench.report.formatting import clean
 from estbench.report.labels import estimator_facts, unproven_text
 from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.style import MUTED, RC, estimator_order
+from estbench.store.atomic import replacing
 
 __all__ = [
     "PNG_DPI",
@@ -165,12 +166,13 @@ def write(drawn: Drawn, folder: Path) -> str:
         # A name from elsewhere may hold a letter that the font lacks; a box is drawn for it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        drawn.figure.savefig(
-            folder / f"{drawn.name}.png", format="png", dpi=PNG_DPI, metadata={"Software": None}
-        )
+        with replacing(folder / f"{drawn.name}.png") as new:
+            drawn.figure.savefig(new, format="png", dpi=PNG_DPI, metadata={"Software": None})
     svg = buffer.getvalue()
-    (folder / f"{drawn.name}.svg").write_text(svg, encoding="utf-8")
-    drawn.data.to_csv(folder / f"{drawn.name}.csv", index=False, lineterminator="\n")
+    with replacing(folder / f"{drawn.name}.svg") as new:
+        new.write_text(svg, encoding="utf-8")
+    with replacing(folder / f"{drawn.name}.csv") as new:
+        drawn.data.to_csv(new, index=False, lineterminator="\n")
     return svg
 
 
