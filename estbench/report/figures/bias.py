@@ -31,6 +31,8 @@ from estbench.report.style import INK, MUTED, REFERENCE_LINE, look
 
 __all__ = ["draw"]
 
+ROUNDING = 1e-5  # of the gradient: less is how single precision rounds it
+
 ROW_INCHES = 0.3
 FAR = 10.0  # per cent; beyond it the axis becomes logarithmic outside +- 1 %
 
@@ -166,6 +168,8 @@ def _percent(estimate: Estimate) -> str:
     """Return "0.12 [−0.05, 0.29]", in per cent."""
     if not estimate.known:
         return "–"
+    if (estimate.high if estimate.has_interval else estimate.value) < ROUNDING:
+        return "0"
     head = quantity(100.0 * estimate.value)
     if not estimate.has_interval:
         return head

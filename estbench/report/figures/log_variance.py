@@ -27,7 +27,7 @@ from estbench.report.figures.curves import (
 )
 from estbench.report.figures.direct import label_tall
 from estbench.report.figures.emphasis import focus_text
-from estbench.report.figures.notes import lost_note
+from estbench.report.figures.notes import lost_note, no_variance_text
 from estbench.report.figures.scales import round_numbers, tick_text
 from estbench.report.formatting import number, with_interval
 from estbench.report.statistics import Estimate, interval_frame
@@ -118,6 +118,7 @@ def _draw(
         f"{what}. Line: mean over seeds, {n_text(last)}; band: 95 % t interval over seeds, point "
         f"by point; {seeds_text(data)}. {smoothing_text(data)} Lower is better.{below} {remark}"
         f"{few_text(last['n'])}{lost_note(comparisons, TRAINING, panels, names)}"
+        f"{no_variance_text(comparisons, panels)}"
         f"{focus_text(last['estimator'])}{biased_text(last['estimator'])}"
     )
     ends = "; ".join(

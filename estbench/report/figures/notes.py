@@ -10,7 +10,7 @@ from estbench.report.formatting import clean
 from estbench.report.marks import lost_text
 from estbench.report.tails import tails
 
-__all__ = ["heavy_text", "lost_note"]
+__all__ = ["heavy_text", "lost_note", "no_variance_text"]
 
 NAMED = 6
 
@@ -50,6 +50,18 @@ def heavy_text(comparisons: Comparisons, tasks: Iterable[str]) -> str:
         " Heavy tails (few draws make most of the variance, so that it rather reads low; see the "
         f"caveats): {_some(said)}."
     )
+
+
+def no_variance_text(comparisons: Comparisons, tasks: Iterable[str]) -> str:
+    """Return which estimators have no variance, and so no logarithm of it, or nothing."""
+    chosen = set(tasks)
+    measured = comparisons.results.measured
+    still = measured[(measured["total_variance"] == 0) & measured["task"].isin(chosen)]
+    pairs = dict.fromkeys(still[["task", "estimator"]].itertuples(index=False, name=None))
+    said = [f"{clean(name, 40)} on {clean(task, 40)}" for task, name in pairs]
+    if not said:
+        return ""
+    return f" Variance 0, which has no logarithm and is not drawn: {_some(said)}."
 
 
 def _some(said: list[str]) -> str:

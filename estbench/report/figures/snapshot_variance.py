@@ -24,7 +24,7 @@ from estbench.report.figures.base import (
 )
 from estbench.report.figures.direct import End, label_ends, label_tall
 from estbench.report.figures.emphasis import focus_text, in_focus, shown
-from estbench.report.figures.notes import heavy_text, lost_note
+from estbench.report.figures.notes import heavy_text, lost_note, no_variance_text
 from estbench.report.figures.scales import CUT, log_view, plain_log_ticks
 from estbench.report.formatting import ratio, with_interval
 from estbench.report.labels import without_baseline
@@ -78,7 +78,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "to the others is what any constant baseline gives. The headline ratio averages the log "
         "ratio over the five snapshots within a seed, each alike, before its interval over seeds. "
         f"{CUT}{few_text(counts['n'])}{lost_note(comparisons, SNAPSHOTS, tasks, names)}"
-        f"{heavy_text(comparisons, tasks)}{focus_text(names)}{biased_text(names)}"
+        f"{no_variance_text(comparisons, tasks)}{heavy_text(comparisons, tasks)}"
+        f"{focus_text(names)}{biased_text(names)}"
     )
     title = "Gradient variance at shared snapshots (equal parameters)"
     alt = f"{title}. Mean ratio to {BASELINED}: {headline}."

@@ -15,7 +15,7 @@ from estbench.report.figures.base import (
     panel_title,
 )
 from estbench.report.figures.forest import Mark, forest_figure, forest_panel
-from estbench.report.figures.notes import heavy_text, lost_note
+from estbench.report.figures.notes import heavy_text, lost_note, no_variance_text
 from estbench.report.figures.scales import CUT
 from estbench.report.formatting import with_interval
 from estbench.report.labels import without_baseline
@@ -37,7 +37,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
                 continue
             for place, (quantity, cost) in enumerate(COSTS.items()):
                 estimate = comparisons.compare(task, quantity, estimator, BASELINED)
-                timed = estimate.known or quantity != "variance_per_second"
+                timed = quantity != "variance_per_second" or estimator in comparisons.timed(task)
                 text = with_interval(estimate) if timed else "not timed"
                 texts = (text, cost)
                 marks.append(Mark(estimator, estimate, texts, place == 1, place == 0))
@@ -75,7 +75,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         f"tables/variance.csv). {_bare(data)} no baseline; an arrow stands for a mark off the "
         f"scale, whose number is printed. {CUT}{few_text(measured['n'])}"
         f"{lost_note(comparisons, SNAPSHOTS, panels, data['estimator'])}"
-        f"{heavy_text(comparisons, panels)}{biased_text(data['estimator'])}"
+        f"{no_variance_text(comparisons, panels)}{heavy_text(comparisons, panels)}"
+        f"{biased_text(data['estimator'])}"
     )
     said = "; ".join(
         f"{mark.estimator} on {task} per {'second' if mark.hollow else 'evaluation'} "
