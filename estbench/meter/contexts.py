@@ -24,6 +24,9 @@ from estbench.models.policy import Policy
 __all__ = ["ContextMoments", "context_count", "moments_for", "portions", "within_contexts"]
 
 ROWS = 256  # whole gradients held at once
+NUMBERS = 1 << 24
+"""Of relaxed sequences, T for each draw: estimators compute more than that in parts, and parts of a
+call do not hold rows of all contexts."""
 
 
 def context_count(policy: Policy) -> int:
@@ -38,6 +41,8 @@ def portions(policy: Policy, draws: int, at_once: int) -> Iterator[int]:
     """
     M = context_count(policy)
     left = draws if M == 1 else max(2, draws // M)
+    if M > 1:
+        at_once = min(at_once, NUMBERS // (policy.length**2 * policy.vocabulary))
     size = at_once if M == 1 else max(2, at_once // M)
     while left:
         # A single draw of each context would have no variance: it joins the pass before.

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from estbench.models.contexts import Contexts
 from estbench.models.factorised import FactorisedPolicy
 
 __all__ = ["Decoder", "Encoder", "EvidenceBound"]
@@ -26,6 +27,8 @@ class Encoder(FactorisedPolicy):
 
     Its contexts are images of zeros and ones; the layer sees them as -1 and 1.
     """
+
+    contexts: Contexts
 
     def inputs(self, n: int) -> Tensor:
         """See ``FactorisedPolicy.inputs``."""

@@ -22,17 +22,15 @@ class FactorisedPolicy(Policy):
       vocabulary: Number of tokens V.
       length: Number of positions T.
       width: Width D of a context.
-      contexts: What rows are given, ``[M, D]``; None for a single context of ones, a policy that is
-        conditioned on nothing.
+      contexts: What rows are given, ``[M, D]``; None for a policy that is conditioned on nothing,
+        whose layer sees a one.
       bias: Whether logits have a bias.
       dtype: float32 or float64.
 
     Attributes:
-      contexts: What rows are given.
+      contexts: What rows are given, or None.
       logits: The layer.
     """
-
-    contexts: Contexts
 
     def __init__(
         self,
@@ -46,7 +44,7 @@ class FactorisedPolicy(Policy):
         super().__init__()
         self.vocabulary = vocabulary
         self.length = length
-        self.contexts = Contexts(torch.ones(1, width) if contexts is None else contexts)
+        self.contexts = None if contexts is None else Contexts(contexts)
         outputs = length * (1 if vocabulary == 2 else vocabulary)
         self.logits = nn.Linear(width, outputs, bias=bias, dtype=dtype)
 
@@ -60,6 +58,8 @@ class FactorisedPolicy(Policy):
 
     def inputs(self, n: int) -> Tensor:
         """Return what the layer sees of the contexts of n rows, ``[n, D]``."""
+        if self.contexts is None:
+            return self.logits.weight.new_ones(n, self.logits.in_features)
         rows: Tensor = self.contexts.rows(n).to(self.logits.weight)
         return rows
 

@@ -127,16 +127,16 @@ _TEXT_METRICS = {
     "entropy": _ENTROPY,
 }
 _BERNOULLI_METRICS = {
-    "loss": MetricInfo("expected loss E (b - t)²", "", "lower"),
-    "excess_loss": MetricInfo("loss above the least there is", "", "lower"),
-    "theta": MetricInfo("θ, the probability of the worse outcome", "", "lower"),
+    "loss": MetricInfo("loss E (b - t)²", "", "lower"),
+    "excess_loss": MetricInfo("loss above the least", "", "lower"),
+    "theta": MetricInfo("θ of the worse outcome", "", "lower"),
     "entropy": _ENTROPY,
 }
 _AUTOENCODER_METRICS = {
-    "elbo_train": MetricInfo("evidence lower bound, training images", "nats", "higher"),
-    "elbo_test": MetricInfo("evidence lower bound, test images", "nats", "higher"),
-    "reconstruction": MetricInfo("log p(x | b), training images", "nats", "higher"),
-    "rate": MetricInfo("KL(q(b | x) || p(b)), training images", "nats", "neither"),
+    "elbo_train": MetricInfo("training ELBO", "nats", "higher"),
+    "elbo_test": MetricInfo("test ELBO", "nats", "higher"),
+    "reconstruction": MetricInfo("training log p(x | b)", "nats", "higher"),
+    "rate": MetricInfo("training KL(q(b | x) || p(b))", "nats", "neither"),
 }
 _SCIKIT_LEARN = ("sklearn", "scikit-learn", "digits")
 

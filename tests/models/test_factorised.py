@@ -97,3 +97,8 @@ class TestContexts:
     def test_states_have_a_row_for_each_row(self) -> None:
         policy = made(2)
         assert all(leaf.shape[0] == 4 for leaf in leaves(policy.initial_state(4)))
+
+    def test_a_policy_may_be_conditioned_on_nothing(self) -> None:
+        policy = FactorisedPolicy(2, 4).initialise(1.0, rng())
+        assert policy.contexts is None
+        assert policy.log_probs(torch.zeros(3, 4, dtype=torch.int64)).shape == (3, 4, 2)
