@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from estbench.report.comparisons import ALPHA, BASELINED, PLAIN, Comparisons
+from estbench.report.comparisons import (
+    ALPHA,
+    BASELINED,
+    PLAIN,
+    SNAPSHOTS,
+    TRAINING,
+    Comparisons,
+)
+from estbench.report.figures.notes import lost_note
 from estbench.report.formatting import number, quantity
 from estbench.report.labels import Metric, estimator_facts, unproven_text
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate
@@ -52,8 +60,8 @@ _SPECIAL = {
     "“": "``",
     "”": "''",
     "…": r"\dots{}",
-    "†": r"\textsuperscript{\dag}",
-    "‡": r"\textsuperscript{\ddag}",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
 }
 
 
@@ -184,7 +192,8 @@ def _variance(comparisons: Comparisons) -> Layout:
     )
     notes = [
         f"{escape(PLAIN)} has no baseline: most of any ratio to it is what a constant baseline "
-        "gives. Per second: the interval adds that of the time (Welch and Satterthwaite)."
+        "gives. Per second: the interval adds that of the time (Welch and Satterthwaite).",
+        *_lost(comparisons, SNAPSHOTS, rows),
     ]
     columns = [
         column("per evaluation", "variance_per_evaluation"),
@@ -222,8 +231,18 @@ def _quality(comparisons: Comparisons) -> Layout:
         "Quality of the generated sequences after the last batch: means over seeds with 95\\,\\% "
         "$t$ intervals."
     )
-    notes = ["Goodness and NLL under the oracle ignore diversity."]
+    notes = [
+        "Goodness and NLL under the oracle ignore diversity.",
+        *_lost(comparisons, TRAINING, rows),
+    ]
     return Layout(NAMES[1], caption, [column], rows, headings, "seeds", notes)
+
+
+def _lost(comparisons: Comparisons, kind: str, rows: dict[str, list[str]]) -> list[str]:
+    """Return a note on what failed or is missing; none where nothing is."""
+    names = [name for own in rows.values() for name in own]
+    note = lost_note(comparisons, kind, rows, names).strip()
+    return [escape(note)] if note else []
 
 
 def _time(comparisons: Comparisons) -> Layout:
@@ -303,6 +322,7 @@ def _table(comparisons: Comparisons, layout: Layout, tasks: list[str], parted: b
             r"\small",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:{label}}}",
+            r"\smallskip",
             rf"\begin{{tabular}}{{@{{}}l{'r@{ }l' * len(layout.columns)}r@{{}}}}",
             r"\toprule",
             " & ".join(["estimator", *heads, f"{layout.counted}"]) + r" \\",

@@ -58,12 +58,13 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     sizes = {task: min(CELL_INCHES, room / len(own)) for task, own in names.items()}
     heights = [sizes[task] * len(names[task]) for task in panels]
     slants = 0.12 + 0.045 * max(len(label(n)) for own in names.values() for n in own)
+    wide = WIDTH + _overhang(names, sizes)
     figure, axes = stacked(
         len(panels),
-        width=WIDTH,
+        width=wide,
         height=heights,
         left=LABEL_INCHES,
-        right=0.15,
+        right=wide - WIDTH + 0.15,
         top=0.3 + slants,
         bottom=0.12,
         gap=0.5 + slants,
@@ -71,7 +72,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     for ax, task in zip(axes, panels, strict=True):
         size, own = sizes[task], names[task]
         box = ax.get_position()
-        ax.set_position((box.x0, box.y0, size * len(own) / WIDTH, box.height))
+        ax.set_position((box.x0, box.y0, size * len(own) / wide, box.height))
         _panel(ax, data[data["task"] == task], own, size)
         metric = comparisons.primary(task)
         head = f"{clean(task, 40)}: {metric.label}" if metric else clean(task, 40)
@@ -86,6 +87,17 @@ def draw(comparisons: Comparisons) -> Drawn | None:
             size=9.5,
         )
     return _drawn(comparisons, panels, names, data, figure)
+
+
+def _overhang(names: dict[str, list[str]], sizes: dict[str, float]) -> float:
+    """Return the inches by which slanting heads reach beyond the last column."""
+    reach = [
+        0.045 * len(label(name)) - sizes[task] * (len(own) - 0.5 - place)
+        for task, own in names.items()
+        for place, name in enumerate(own)
+        if sizes[task] < CELL_INCHES  # else the panel does not fill its width
+    ]
+    return max([0.0, *reach])
 
 
 def _drawn(

@@ -28,7 +28,7 @@ from estbench.report.figures.notes import heavy_text, lost_note, no_variance_tex
 from estbench.report.figures.scales import CUT, log_view, plain_log_ticks
 from estbench.report.formatting import ratio, with_interval
 from estbench.report.labels import without_baseline
-from estbench.report.style import MUTED, REFERENCE_LINE, look
+from estbench.report.style import MUTED, PAPER, REFERENCE_LINE, look
 
 __all__ = ["draw"]
 
@@ -163,6 +163,8 @@ def _panel(
             va="top",
             size=7,
             color=look(name).colour,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
+            zorder=5,
         )
         belongs(note, name)
         bottom, top = axes.get_ylim()
