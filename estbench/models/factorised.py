@@ -59,7 +59,7 @@ class FactorisedPolicy(Policy):
     def inputs(self, n: int) -> Tensor:
         """Return what the layer sees of the contexts of n rows, ``[n, D]``."""
         if self.contexts is None:
-            return self.logits.weight.new_ones(n, self.logits.in_features)
+            return torch.ones(n, self.logits.in_features, dtype=self.dtype, device=self.device)
         rows: Tensor = self.contexts.rows(n).to(self.logits.weight)
         return rows
 
