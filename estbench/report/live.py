@@ -17,8 +17,9 @@ from pathlib import Path
 
 __all__ = ["main"]
 
-# On a busy machine a tenth of a core; lower still, and a report would take minutes to appear.
-NICENESS = 10
+# Beside a worker that is busy it gets a quarter of a core. How much it takes in all is bounded by
+# the driver; at a lower priority it would take the same, and a report minutes to appear.
+NICENESS = 5
 
 
 def main() -> int:

@@ -38,7 +38,7 @@ class Progress:
             if total
         ]
         failed = f" ({self.failed} failed)" if self.failed else ""
-        return f"{', '.join(parts)} finished{failed} at {self.at}"
+        return f"{' and '.join(parts)} done{failed} at {self.at}"
 
 
 _current: ContextVar[Progress | None] = ContextVar("progress", default=None)
