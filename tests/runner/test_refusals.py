@@ -1,0 +1,65 @@
+"""Estimators that a task is too large for: rows that say so, no work, and no failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from estbench.cli import main
+from estbench.errors import UserError
+from estbench.fit import REFUSED, check_fit, refusals
+from estbench.proof.gate import configurations
+from estbench.report.records import load
+
+from . import fakes
+from .conftest import SMALL, Grid
+
+WHY = "exact lists V^T = 50^8 sequences, more than 50,000"
+
+
+def test_what_does_not_fit_is_not_run_and_is_a_row_that_says_so(grid: Grid) -> None:
+    summary = grid.run(estimators=("rloo", "exact"), also_measured=())
+    assert summary.failures == []
+    assert not [call for call in fakes.calls() if "oracle-small exact" in call]
+    assert [call for call in fakes.calls() if "expressions-3 exact" in call]
+    manifest = grid.results.manifest()
+    assert manifest is not None
+    assert manifest["refused"] == {"oracle-small": {"exact": WHY}}
+
+    fakes.forget()
+    again = grid.run(estimators=("rloo", "exact"), also_measured=(), retry_failed=True)
+    assert again.made == 0
+    assert fakes.calls() == []
+
+    report = load(grid.directory)
+    own = report.runs[report.runs["estimator"] == "exact"].set_index("task")
+    assert set(own.loc["oracle-small", "status"]) == {REFUSED}
+    assert set(own.loc["oracle-small", "error"]) == {WHY}
+    assert set(own.loc["expressions-3", "status"]) == {"ok"}
+    at_snapshots = report.variance[report.variance["status"] == REFUSED]
+    assert len(at_snapshots) == 2
+    assert report.failures == ()
+
+
+def test_an_estimator_that_is_measured_alone_is_a_row_as_well(grid: Grid) -> None:
+    grid.run(estimators=("rloo",), also_measured=("exact",))
+    variance = load(grid.directory).variance
+    refused = variance[variance["status"] == REFUSED]
+    assert set(refused["task"]) == {"oracle-small"}
+    assert refused["snapshot"].isna().all()
+
+
+def test_nothing_is_proven_for_tasks_that_are_refused() -> None:
+    alone = replace(SMALL, tasks=("oracle-small",), estimators=("rloo", "exact"), also_measured=())
+    assert [c.estimator for c in configurations(alone)] == ["rloo"]
+    assert refusals(alone) == {"oracle-small": {"exact": WHY}}
+
+
+def test_nothing_to_do_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"exact does not fit oracle-small: .*50\^8"):
+        check_fit(replace(SMALL, tasks=("oracle-small",), estimators=("exact",), also_measured=()))
+    assert main(["run", "--tasks", "oracle-small", "--estimators", "exact"]) == 2
+    said = capsys.readouterr().err
+    assert "50^8" in said
+    assert "smaller task" in said
