@@ -61,4 +61,5 @@ def gumbel(u: Tensor) -> Tensor:
 def normal(u: Tensor) -> Tensor:
     """Return standard normal numbers from uniforms, finite for every u in [0, 1]."""
     info = torch.finfo(u.dtype)
-    return torch.special.ndtri(u.clamp(info.eps / 2, 1 - info.eps / 2))
+    z: Tensor = torch.special.ndtri(u.clamp(info.eps / 2, 1 - info.eps / 2))
+    return z
