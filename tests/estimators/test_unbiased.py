@@ -30,6 +30,13 @@ ON_EXPRESSIONS = [
     "reinforce-critic",
     "rloo",
     "seqgan-rollouts",
+    "reinforce-step-constants",
+    "vine",
+    "all-actions",
+    "sum-and-sample",
+    "unordered-set-4",
+    "without-replacement-8",
+    "muprop",
     "rebar",
     "rebar-soft",
     "relax",
@@ -92,7 +99,22 @@ def test_the_mean_is_the_exact_gradient(name: str, how: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["reinforce-ema", "rloo", "rebar", "rebar-soft", "relax", "disarm", "arsm", "relax-several"],
+    [
+        "reinforce-ema",
+        "reinforce-greedy",
+        "reinforce-step-constants",
+        "rloo",
+        "vine",
+        "unordered-set-4",
+        "without-replacement-8",
+        "muprop",
+        "rebar",
+        "rebar-soft",
+        "relax",
+        "disarm",
+        "arsm",
+        "relax-several",
+    ],
 )
 def test_the_mean_is_the_exact_gradient_with_rollouts(name: str) -> None:
     result = judge(estimators.make(name, rollouts=2), tiny(), "trained", rollouts=2)
