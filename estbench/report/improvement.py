@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from estbench.report.comparisons import ALPHA, Comparisons
@@ -111,18 +112,27 @@ class Duels:
         """
         if first not in self.scores or second not in self.scores:
             return Duel(0, 0, 0)
-        a, b = self.scores[first].to_numpy(), self.scores[second].to_numpy()
+        a, b = self._columns[first], self._columns[second]
         both = ~(np.isnan(a) | np.isnan(b))
         if self.reached is None:
             below, above = a < b, a > b
         else:
-            came, went = (self.reached[n].to_numpy(np.bool_) for n in (first, second))
+            came, went = self._came[first], self._came[second]
             below = came & np.where(went, a < b, a <= b)
             above = went & np.where(came, b < a, b <= a)
         wins, losses = (above, below) if self.better == "higher" else (below, above)
         ties = (a == b) if self.reached is None else came & went & (a == b)
         won, tied, lost = (int((kind & both).sum()) for kind in (wins, ties, losses))
         return Duel(won, tied, lost, int(both.sum()) - won - tied - lost)
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        return {str(name): own.to_numpy(np.float64) for name, own in self.scores.items()}
+
+    @cached_property
+    def _came(self) -> dict[str, NDArray[np.bool_]]:
+        frame = self.scores.notna() if self.reached is None else self.reached
+        return {str(name): own.to_numpy(np.bool_) for name, own in frame.items()}
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], tuple[Duel, float]]:

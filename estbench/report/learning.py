@@ -130,13 +130,19 @@ def _curves(comparisons: Comparisons, task: str) -> pd.DataFrame:
     rows = curves.loc[curves["task"] == task, ["estimator", "seed", "step", main.name]]
     goal = level(comparisons, task)
     found = []
-    for (estimator, seed), part in rows.groupby(["estimator", "seed"], sort=False):
-        length = int(part["step"].max()) + 1
-        known = part.dropna()
-        if known.empty:
+    # Rows of a run stand together, in the order of its batches.
+    keys = rows[["estimator", "seed"]].ne(rows[["estimator", "seed"]].shift()).any(axis=1)
+    starts = np.flatnonzero(keys.to_numpy())
+    names, seeds = rows["estimator"].to_numpy()[starts], rows["seed"].to_numpy()[starts]
+    parts = [
+        np.split(rows[column].to_numpy(np.float64), starts[1:]) for column in ("step", main.name)
+    ]
+    for estimator, seed, steps, scores in zip(names, seeds, *parts, strict=True):
+        length = int(steps[-1]) + 1
+        known = np.isfinite(scores)
+        if not known.any():
             continue
-        batches = known["step"].to_numpy(np.float64) + 1.0
-        values = known[main.name].to_numpy(np.float64)
+        batches, values = steps[known] + 1.0, scores[known]
         first = _reaches(batches, values, goal) if goal else math.nan
         reached = math.isfinite(first)
         found.append(

@@ -21,6 +21,7 @@ __all__ = [
     "curve_data",
     "curve_labels",
     "curve_panel",
+    "drawable",
     "seeds_text",
     "smoothing_text",
 ]
@@ -67,14 +68,19 @@ def smoothing_text(data: pd.DataFrame) -> str:
     return f"Each point is a mean over {' or '.join(map(str, blocks))} batches, within a seed."
 
 
+def drawable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return curves without those of single seeds, where these are too many to draw."""
+    seeds = rows[rows["seed"].notna()]
+    return rows if _lines(seeds) <= MAX_SEED_LINES else rows[rows["seed"].isna()]
+
+
 def seeds_text(data: pd.DataFrame) -> str:
     """Return what the thin lines are, or why there are none, for a caption."""
-    seeds = data[data["seed"].notna()]
-    lines = seeds[["task", "estimator", "seed"]].drop_duplicates().groupby("task").size()
-    if lines.empty or int(lines.max()) <= MAX_SEED_LINES:
+    tasks = data.loc[data["seed"].notna(), "task"].nunique()
+    if tasks == data["task"].nunique():
         return "thin lines: single seeds"
-    few = " where they are few enough" if int(lines.min()) <= MAX_SEED_LINES else ""
-    return f"single seeds are {'drawn' + few if few else 'too many to draw'}, and in the data"
+    where = "where they are few enough to draw; the others" if tasks else "too many to draw; they"
+    return f"thin lines: single seeds, {where} are in tables/curves.csv"
 
 
 def curve_panel(
@@ -97,7 +103,7 @@ def curve_panel(
     """
     means, seeds = data[data["seed"].isna()], data[data["seed"].notna()]
     names = order_rows(means["estimator"])
-    several = seeds["seed"].nunique() > 1 and _lines(seeds) <= MAX_SEED_LINES
+    several = seeds["seed"].nunique() > 1
     for name in sorted(names, key=lambda name: in_focus(name, names)):
         rows = means[means["estimator"] == name]
         style, focused, place = shown(name, names), in_focus(name, names), names.index(name)

@@ -22,6 +22,7 @@ from estbench.report.figures.curves import (
     curve_data,
     curve_labels,
     curve_panel,
+    drawable,
     seeds_text,
     smoothing_text,
 )
@@ -86,6 +87,7 @@ def _draw(
     if not panels:
         return None
     under = {task: _ratios(rows) if ratios else {} for task, rows in panels.items()}
+    panels = {task: drawable(rows) for task, rows in panels.items()}
     heights, gaps = [], []
     for task, rows in panels.items():
         lines = rows["estimator"].nunique()
@@ -143,7 +145,8 @@ def _ratios(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         means = interval_frame(single, ["estimator", "step"], "estimate")
         same = {name: rows[name].iloc[0] for name in ("task", "block")}
         means = means.assign(**same, seed=pd.array([pd.NA] * len(means), dtype="Int64"))
-        found[against] = pd.concat([means, single], ignore_index=True)[list(rows.columns)]
+        both = pd.concat([means, single], ignore_index=True)[list(rows.columns)]
+        found[against] = drawable(both)
     return found
 
 

@@ -26,6 +26,7 @@ from estbench.report.figures.curves import (
     curve_data,
     curve_labels,
     curve_panel,
+    drawable,
     seeds_text,
     smoothing_text,
 )
@@ -143,7 +144,7 @@ def _panels(comparisons: Comparisons) -> Panels:
         if metric:
             rows = curve_data(comparisons.results.curves, task, metric.name)
             if not rows.empty:
-                panels[task] = (metric, rows.assign(metric=metric.name))
+                panels[task] = (metric, drawable(rows).assign(metric=metric.name))
     return panels
 
 
