@@ -176,7 +176,7 @@ def write(drawn: Drawn, folder: Path) -> str:
     return svg
 
 
-def belongs(artist: Artist | Iterable[Artist], estimator: str) -> None:
+def belongs(artist: Artist | Iterable[Artist | None], estimator: str) -> None:
     """Mark what is drawn as one estimator's, so that a reader of the page may hide it.
 
     Its SVG group gets the id ``estimator:NAME:n``, and in the page ``data-estimator``.
