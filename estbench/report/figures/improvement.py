@@ -36,7 +36,7 @@ PALE, DARK = (0.965, 0.973, 0.984), (0.075, 0.231, 0.435)
 ON_PALE, ON_DARK = "#10151b", "#fdfdfe"
 FRAME = "#c2410c"
 CELLS = 3200  # of the whole figure; more make no figure but a wallpaper
-MOST = 20  # estimators of a panel
+LEAST, MOST = 4, 20  # estimators of a panel
 LABEL_INCHES = 1.4
 WIDTH = 5.2
 CELL_INCHES = 0.38
@@ -48,7 +48,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     panels = {task: duels for task, duels in found.items() if duels and duels.scores.shape[1] > 1}
     if not panels:
         return None
-    most = max(4, min(MOST, math.isqrt(CELLS // len(panels))))
+    most = max(LEAST, min(MOST, math.isqrt(CELLS // len(panels))))
     names = {task: _chosen(comparisons, task, duels, most) for task, duels in panels.items()}
     data = pd.concat(
         [_data(comparisons, task, duels, names[task]) for task, duels in panels.items()],

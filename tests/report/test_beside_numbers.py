@@ -1,0 +1,195 @@
+"""What stands beside a number: few seeds, failures, heavy tails, rank; and the figures of runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from estbench.report.building import load_comparisons
+from estbench.report.comparisons import Comparisons
+from estbench.report.figures import grid, improvement, quality, variance_cost
+from estbench.report.figures.base import drawing
+from estbench.report.findings import task_findings
+from estbench.report.labels import EstimatorFacts
+from estbench.report.summaries import summary_frame
+from estbench.report.tails import kurtosis_limit, tails
+from estbench.report.verdicts import caveats, verdicts
+
+from .synthetic import envelope, write_result_set
+
+TASK = "expressions-3"
+
+
+@pytest.fixture(scope="module")
+def comparisons(bench_set: Path) -> Comparisons:
+    return load_comparisons(bench_set)
+
+
+@pytest.fixture(scope="module")
+def poor(tmp_path_factory: pytest.TempPathFactory) -> Comparisons:
+    """Three seeds; a measurement of `rebar` failed, and draws of `relax` have heavy tails."""
+    directory = write_result_set(
+        tmp_path_factory.mktemp("poor"), tasks=(TASK,), seeds=3, batches=4, rounds=2
+    )
+    failed = directory / "snapshots" / TASK / "rebar" / "seed-001.json"
+    failed.write_text(json.dumps(envelope("snapshots", TASK, "rebar", 1, "no memory")))
+    for path in (directory / "snapshots" / TASK / "relax").iterdir():
+        record = json.loads(path.read_text())
+        record["snapshots"][0]["kurtosis"] = 900.0
+        path.write_text(json.dumps(record))
+    return load_comparisons(directory)
+
+
+# Beside numbers ----------------------------------------------------------------------------------
+
+
+def test_a_verdict_says_how_few_seeds_it_has_and_what_failed(poor: Comparisons) -> None:
+    cells = verdicts(poor)
+    assert cells["rebar"][TASK].text.endswith("(n = 2, 1 failed)")
+    assert cells["rloo"][TASK].text.endswith("(n = 3)")
+
+
+def test_the_summary_counts_what_failed_and_says_who_may_be_ranked(
+    comparisons: Comparisons, poor: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = summary_frame(comparisons)
+    own = table[(table["task"] == "expressions-15") & (table["estimator"] == "relax")]
+    of = own.set_index("metric")["failed"]
+    assert of["goodness"] == 1
+    assert of["log_variance"] == 0
+    assert of["seconds_per_step"] == 0
+    missing = table[
+        (table["task"] == "oracle-small") & (table["metric"] == "nll_oracle_difference")
+    ]
+    assert missing.loc[missing["estimator"] == "rebar", "missing"].eq(2).all()
+    frame = summary_frame(poor)
+    ratios = frame[frame["metric"] == "variance_per_sequence_ratio"]
+    assert ratios.loc[ratios["estimator"] == "rebar", "failed"].eq(1).all()
+    assert table["ranked"].all()
+    facts = EstimatorFacts("none", unbiased=False)
+    monkeypatch.setattr("estbench.report.marks.estimator_facts", lambda name: facts)
+    assert not summary_frame(poor)["ranked"].any()
+
+
+def test_findings_say_what_failed_and_that_seeds_are_few(poor: Comparisons) -> None:
+    said = " ".join(task_findings(poor)[0].sentences)
+    assert "n = 2, too few to rank by, 1 failed" in said
+    assert "too few seeds to rank by" in said
+
+
+def test_heavy_tails_are_a_caveat_and_stand_in_the_captions(
+    poor: Comparisons, comparisons: Comparisons
+) -> None:
+    (found,) = tails(poor)
+    assert (found.estimator, found.heavy, found.measurements) == ("relax", 3, 15)
+    assert found.limit == pytest.approx(float(kurtosis_limit(4096)))
+    text = next(text for text in caveats(poor) if text.startswith("Heavy tails"))
+    assert "relax (3 of 15, kurtosis to 900" in text
+    with drawing():
+        drawn = variance_cost.draw(poor)
+        light = variance_cost.draw(comparisons)
+    assert drawn is not None
+    assert light is not None
+    assert f"relax on {TASK}" in drawn.caption[drawn.caption.index("Heavy tails") :]
+    assert "rebar on expressions-3: 1 failed" in drawn.caption
+    assert "Heavy tails" not in light.caption
+
+
+def test_findings_say_what_a_control_variate_is_worth_at_equal_baseline(
+    comparisons: Comparisons,
+) -> None:
+    said = " ".join(task_findings(comparisons)[0].sentences)
+    assert "At equal reward evaluations relax's variance is 0.5" in said
+    assert "of reinforce-constant's, same baseline (constant), on expressions-3" in said
+    assert "in 10 of 10 seeds" in said
+
+
+def test_an_estimator_that_is_not_ranked_is_never_the_best(
+    comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def facts(name: str) -> EstimatorFacts:
+        return EstimatorFacts("none", unbiased=name != "rloo")
+
+    monkeypatch.setattr("estbench.report.findings.estimator_facts", facts)
+    fresh = replace(comparisons, memory={})
+    said = " ".join(task_findings(fresh)[0].sentences)
+    assert "is best for rloo" not in said
+    assert "Not ranked: rloo† 0.9" in said
+
+
+# Figures -----------------------------------------------------------------------------------------
+
+
+def test_the_matrix_is_complementary_and_frames_what_the_sign_test_finds(
+    comparisons: Comparisons,
+) -> None:
+    with drawing():
+        drawn = improvement.draw(comparisons)
+    assert drawn is not None
+    own = drawn.data[drawn.data["task"] == "expressions-3"].set_index(["estimator", "against"])
+    for first, second in own.index:
+        there, back = own.loc[(first, second)], own.loc[(second, first)]
+        assert there["estimate"] + back["estimate"] == pytest.approx(1.0)
+        assert there["p_holm"] == back["p_holm"]
+    assert own.loc[("rloo", "reinforce"), "p_holm"] < 0.05
+    assert "rloo over reinforce on expressions-3 in 10 of 10" in drawn.alt
+
+
+def test_a_matrix_of_many_estimators_keeps_the_best_and_says_so(
+    comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(improvement, "CELLS", 3)
+    monkeypatch.setattr(improvement, "MOST", 4)
+    monkeypatch.setattr(improvement, "LEAST", 3)
+    with drawing():
+        drawn = improvement.draw(comparisons)
+    assert drawn is not None
+    shown = drawn.data.groupby("task")["estimator"].agg(set)
+    assert all(len(names) == 3 and "reinforce" in names for names in shown)
+    assert "left out are 1 on expressions-3" in drawn.caption
+
+
+def test_where_no_pair_can_be_significant_the_caption_says_so(poor: Comparisons) -> None:
+    with drawing():
+        drawn = improvement.draw(poor)
+    assert drawn is not None
+    assert f"they cannot on {TASK} (6 pairs, 3 seeds" in drawn.caption
+
+
+def test_the_grid_counts_every_run_and_shows_each_while_they_are_few(
+    comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with drawing():
+        marks = grid.draw(comparisons)
+        monkeypatch.setattr(grid, "MOST_ROWS", 5)
+        counts = grid.draw(comparisons)
+    assert marks is not None
+    assert counts is not None
+    assert "117 of 120 runs finished, 1 failed, 2 are missing" in marks.caption
+    pd.testing.assert_frame_equal(marks.data, counts.data)
+    assert marks.data["runs"].sum() == 120
+    texts = [text.get_text() for text in counts.figure.axes[0].texts]
+    assert "9/10 · 12.5 s" in texts
+    assert "8/10 · 12.5 s" in texts
+
+
+def test_wall_clock_is_that_of_the_timing_pass_where_there_is_one(
+    comparisons: Comparisons, tmp_path: Path
+) -> None:
+    with drawing():
+        drawn = quality.draw_seconds(comparisons)
+    assert drawn is not None
+    step = comparisons.seconds("expressions-3", "rebar").value
+    own = drawn.data[(drawn.data["task"] == "expressions-3") & (drawn.data["estimator"] == "rebar")]
+    assert own["seconds"].max() == pytest.approx(60 * step)
+    assert "serial timing pass" in drawn.caption
+    write_result_set(tmp_path, tasks=(TASK,), seeds=2, batches=4, rounds=0)
+    with drawing():
+        untimed = quality.draw_seconds(load_comparisons(tmp_path))
+    assert untimed is not None
+    assert untimed.data["seconds"].max() == pytest.approx(0.2)
+    assert "no timing pass was made" in untimed.caption
