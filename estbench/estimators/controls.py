@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from estbench import noise
 from estbench.errors import UserError
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
 from estbench.estimators.control import GumbelSample
+from estbench.estimators.grouped import GroupRelative
 from estbench.estimators.gumbel import conditional, one_hot
 from estbench.estimators.returns import rollout_noise, token_returns
 from estbench.estimators.score_function import Reinforce
@@ -267,10 +269,8 @@ class Truncated(Reinforce):
             policy.truncation = before
 
 
-class Grpo(Estimator):
-    """GRPO: g = 1/K sum_i (Q^i - mean) / deviation S^i over a group of K (Shao et al. 2024).
-
-    The deviation is the group's own, and depends on the very tokens whose score it divides.
+class Grpo(GroupRelative):
+    """GRPO in groups so small that its bias is large (Shao et al. 2024); see ``GroupRelative``.
 
     Args:
       group: Sequences K a draw, at least 2.
@@ -280,18 +280,15 @@ class Grpo(Estimator):
     """
 
     def __init__(self, group: int, rollouts: int = 0, length: float = 1.0) -> None:
-        self.rollouts = rollouts
-        self.length = length
-        self.info = EstimatorInfo(
-            name=f"biased-grpo-{group}",
+        super().__init__(
+            f"biased-grpo-{group}",
+            group,
+            standardised=True,
+            rollouts=rollouts,
             summary=f"negative control: GRPO in groups of {group}",
             source="Shao et al. 2024, section 4.1.2",
-            unbiased=False,
-            why_biased="rewards are divided by the group's standard deviation",
-            baseline="group mean",
-            group=group,
-            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
+        self.length = length
 
     def surrogate(
         self,
@@ -302,21 +299,8 @@ class Grpo(Estimator):
         state: dict[str, Any],
     ) -> Surrogate:
         """See ``Estimator.surrogate``."""
-        K, T = self.info.group, policy.length
-        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(policy, reward, tokens, u)
-        grouped = returns.reshape(draws, K, T)
-        centred = grouped - grouped.mean(dim=1, keepdim=True)
-        weights = self.length / K * centred / (grouped.std(dim=1, keepdim=True) + 1e-8)
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            weights.reshape(draws, K * T),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-        )
+        found = super().surrogate(policy, reward, draws, rng, state)
+        return replace(found, weights=self.length * found.weights)
 
 
 @contextmanager

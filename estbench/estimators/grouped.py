@@ -46,7 +46,7 @@ class GroupRelative(Estimator):
         self.rollouts = rollouts
         why = f"the mean holds each sequence's own reward: ({group} - 1) / {group} of the gradient"
         if standardised:
-            why = "rewards are divided by their own standard deviation"
+            why = "rewards are divided by the group's standard deviation"
         self.info = EstimatorInfo(
             name=name,
             summary=summary,
