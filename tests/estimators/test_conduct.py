@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
-from estbench.estimators.base import Estimator, Surrogate
+from estbench.errors import UserError
+from estbench.estimators.base import Direct, Draws, Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
@@ -34,16 +35,36 @@ NAMES = [
 V, T = 4, 3
 
 
-def setting(dtype: torch.dtype = torch.float64) -> tuple[Generator, Centred]:
-    policy = Generator(V, T, embedding=5, hidden=5, dtype=dtype).initialise("normal", 0.6, rng(1))
-    return policy, Centred(function_reward(V, T, 2), 0.1)
+def takes_rollouts(name: str) -> bool:
+    try:
+        estimators.make(name, rollouts=2)
+    except UserError:
+        return False
+    return True
+
+
+WITH_ROLLOUTS = [name for name in NAMES if takes_rollouts(name)]
+CASES = [*((name, 0) for name in NAMES), *((name, 2) for name in WITH_ROLLOUTS)]
+# Draws that are all the same, or often 0: test_perturbation looks at their directions.
+ALIKE = ("exact", "evolution-strategies", "spsa")
+
+
+def setting(dtype: torch.dtype = torch.float64, vocabulary: int = V) -> tuple[Generator, Centred]:
+    policy = Generator(vocabulary, T, embedding=5, hidden=5, dtype=dtype)
+    policy.initialise("normal", 0.6, rng(1))
+    return policy, Centred(function_reward(vocabulary, T, 2), 0.1)
+
+
+def fitting(method: Estimator) -> int:
+    """Return the vocabulary that an estimator is tried with: two tokens where it fits no more."""
+    return 2 if method.refusal(V, T) else V
 
 
 def prepared(
     name: str, dtype: torch.dtype = torch.float64, rollouts: int = 0
 ) -> tuple[Estimator, Generator, Centred, dict[str, Any]]:
-    method = estimators.make(name, rollouts=rollouts)
-    policy, reward = setting(dtype)
+    method = estimators.make(name, rollouts=rollouts if name in WITH_ROLLOUTS else 0)
+    policy, reward = setting(dtype, fitting(method))
     state = method.initial_state(policy, rng(2))
     disturb(method, policy, state, rng(3))
     return method, policy, reward, state
@@ -51,7 +72,7 @@ def prepared(
 
 def gradients(
     method: Estimator, policy: Generator, reward: Centred, state: dict[str, Any], draws: int
-) -> tuple[Tensor, Surrogate]:
+) -> tuple[Tensor, Draws]:
     with Tape(policy) as tape:
         surrogate = method.surrogate(policy, reward, draws, rng(4), state)
     found = tape.differentiate(surrogate)
@@ -59,15 +80,15 @@ def gradients(
     return torch.cat(list(found.chunks())), surrogate
 
 
-@pytest.mark.parametrize("rollouts", [0, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "rollouts"), CASES)
 def test_a_draw_is_the_same_when_others_are_added(name: str, rollouts: int) -> None:
     method, policy, reward, state = prepared(name, rollouts=rollouts)
     few, one = gradients(method, policy, reward, state, 3)
     many, all_ = gradients(method, policy, reward, state, 7)
     assert torch.equal(one.tokens, all_.tokens[:3])
     torch.testing.assert_close(few, many[:3], atol=1e-12, rtol=0)
-    assert not torch.allclose(many[3], many[4])
+    if name not in ALIKE:
+        assert not torch.allclose(many[3], many[4])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,8 +171,7 @@ def flat_numbers(state: Any) -> list[float]:
     return [float(state)] if isinstance(state, int | float) else []
 
 
-@pytest.mark.parametrize("rollouts", [0, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "rollouts"), CASES)
 def test_the_declared_cost_is_what_is_counted(name: str, rollouts: int) -> None:
     method, policy, reward, state = prepared(name, rollouts=rollouts)
     method.surrogate(policy, reward, 10, rng(4), state)
@@ -159,8 +179,8 @@ def test_the_declared_cost_is_what_is_counted(name: str, rollouts: int) -> None:
         (method.info.hard_evals, reward.hard_evals),
         (method.info.relaxed_evals, reward.relaxed_evals),
     ):
-        sizes = {"T": T, "V": V, "K": method.info.group, "n": 10}
-        assert counted == 10 * evaluate(formula, sizes), formula
+        sizes = {"T": T, "V": policy.vocabulary, "K": method.info.group, "n": 10}
+        assert counted == pytest.approx(10 * evaluate(formula, sizes)), formula
     assert (reward.relaxed_evals > 0) == method.info.needs_relaxed_reward
 
 
@@ -172,19 +192,25 @@ def test_a_surrogate_says_what_it_drew(name: str) -> None:
     assert surrogate.tokens.shape == (6, K, T)
     assert surrogate.rewards.shape == (6, K)
     expected = reward(surrogate.tokens.reshape(-1, T)).reshape(6, K)
-    torch.testing.assert_close(surrogate.rewards, expected)
+    if method.info.hard_evals != "0":  # else they may be those of relaxed sequences
+        torch.testing.assert_close(surrogate.rewards, expected)
+    assert method.info.name == name
+    if isinstance(surrogate, Direct):
+        whole = surrogate.gradients(0, 6)
+        shapes = [(6, *p.shape) for p in policy.parameters()]
+        assert [tuple(g.shape) for g in whole] == shapes
+        return
     assert surrogate.log_probs.shape == surrogate.weights.shape
     assert surrogate.values.shape == (6,)
     assert surrogate.log_probs.requires_grad
-    assert method.info.name == name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_constant_reward_has_no_gradient_on_average(name: str) -> None:
     """And where the learned parts know the constant, none at all."""
     method = estimators.make(name)
-    policy, _ = setting()
-    ones = Centred(function_reward(V, T, 2), 0.0)
+    policy, _ = setting(vocabulary=fitting(method))
+    ones = Centred(function_reward(policy.vocabulary, T, 2), 0.0)
     ones.reward.function = lambda tokens: torch.full((len(tokens),), 0.7, dtype=torch.float64)
     ones.reward.relaxed_function = lambda weights: 0.7 + 0 * weights.sum(dim=(1, 2))
     state = method.initial_state(policy, rng(2))
