@@ -30,6 +30,12 @@ def arrivals(comparisons: Comparisons, task: str) -> Iterator[str]:
         duels = level_duels(comparisons, task, unit)
         if len(times) < 2 or duels is None:
             continue
+        if unit == "batches" and _at_once(times):
+            yield (
+                f"Every run is at {level_text(goal)}, from its first evaluation on: on "
+                f"{clean(task, 60)} this schedule does not show who learns sooner."
+            )
+            return
         listed = ", ".join(
             f"{_name(name)} {time_text(time, lost_text(comparisons, TRAINING, task, name))}"
             for name, time in times.items()
@@ -37,13 +43,21 @@ def arrivals(comparisons: Comparisons, task: str) -> Iterator[str]:
         counts = [time.median.n for time in times.values()]
         few = "; too few seeds to rank by" if min(counts) < ENOUGH_SEEDS else ""
         where = (
-            f"Median batches to {level_text(goal)}"
+            f"Median batches on {clean(task, 60)} to {level_text(goal)}"
             if unit == "batches"
             else "In seconds (batches times the seconds of a generator step in the timing pass)"
         )
         against = goal.of if goal.of in times else ""
         order = _order(duels, list(times), against) if against else ""
         yield f"{where}: {listed}{few}.{order}"
+
+
+def _at_once(times: dict[str, TimeToLevel]) -> bool:
+    """Whether every run reached the level, all at the same batch."""
+    return (
+        all(time.reached == time.median.n for time in times.values())
+        and len({time.latest for time in times.values()} | {t.first for t in times.values()}) == 1
+    )
 
 
 def level_text(goal: Level) -> str:

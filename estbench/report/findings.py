@@ -252,7 +252,7 @@ def _time(comparisons: Comparisons, task: str) -> Iterator[str]:
     if others:
         yield (
             f"A generator step takes {PLAIN} {seconds(base.value)} and the others a multiple of "
-            f"it: {', '.join(others)} ({base.n} rounds)."
+            f"it: {', '.join(others)} ({base.n} round{'s' * (base.n != 1)})."
         )
 
 

@@ -65,12 +65,16 @@ class TimeToLevel:
     Attributes:
       median: With its interval; infinite where half of the seeds, or the limit, never reach it.
       reached: Seeds that reached it.
+      first: The shortest time of a run, whether it reached it or not; nan without runs.
+      latest: The longest.
       unit: "batches" or "seconds".
     """
 
     median: Estimate
     reached: int
     unit: str
+    first: float = math.nan
+    latest: float = math.nan
 
 
 @once
@@ -186,8 +190,9 @@ def time_to_level(comparisons: Comparisons, task: str, estimator: str, unit: str
     if level(comparisons, task) is None or own.empty or not math.isfinite(scale):
         return TimeToLevel(Estimate(math.nan), 0, unit)
     reached = own["reached"].to_numpy(np.bool_)
-    median = median_time(own["batches"].to_numpy(np.float64) * scale, reached)
-    return TimeToLevel(median, int(reached.sum()), unit)
+    times = own["batches"].to_numpy(np.float64) * scale
+    spread = float(times.min()), float(times.max())
+    return TimeToLevel(median_time(times, reached), int(reached.sum()), unit, *spread)
 
 
 @once

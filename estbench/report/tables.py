@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from estbench.report.comparisons import PLAIN, Comparisons
@@ -64,12 +65,13 @@ def run_table(results: Results) -> pd.DataFrame:
 
 def curve_table(results: Results) -> pd.DataFrame:
     """Return a row a run, batch and metric that has a value there."""
-    wide = results.curves
-    long = wide.reset_index().melt(
-        id_vars=["index", *CURVE_COLUMNS], value_vars=results.metrics, var_name="metric"
-    )
-    long = long.dropna(subset=["value"]).sort_values(["index", "metric"], kind="stable")
-    return long[[*CURVE_COLUMNS, "metric", "value"]].reset_index(drop=True)
+    wide, metrics = results.curves, sorted(results.metrics)
+    # Row by row rather than melted and sorted: a large set has millions of values.
+    values = wide[metrics].to_numpy(np.float64)
+    rows, columns = np.nonzero(~np.isnan(values))
+    long = wide[CURVE_COLUMNS].iloc[rows].reset_index(drop=True)
+    names = np.array(metrics, dtype=object)[columns]
+    return long.assign(metric=names, value=values[rows, columns])
 
 
 def variance_table(results: Results) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,18 @@ def test_methods_of_the_table_are_those_of_the_list(comparisons: Comparisons) ->
 def test_a_time_without_limits_is_said_in_words() -> None:
     never = TimeToLevel(median_time([9.0] * 5, [True] + [False] * 4), 1, "batches")
     assert time_text(never) == "not reached by half [9, no limit] (1 of 5 seeds)"
+
+
+def test_where_every_run_is_there_at_once_nobody_is_called_sooner(
+    drawn: Comparisons, tmp_path: Path
+) -> None:
+    assert len(list(arrivals(drawn, "expressions-15"))) == 2
+    directory = tmp_path / "copy"
+    shutil.copytree(drawn.results.directory, directory)
+    for path in (directory / "runs" / "expressions-15").rglob("*.json"):
+        record = json.loads(path.read_text())
+        record["curves"]["metrics"]["goodness"] = [4.0] * 5
+        record["final"]["goodness"] = 4.0
+        path.write_text(json.dumps(record))
+    (said,) = arrivals(load_comparisons(directory), "expressions-15")
+    assert "does not show who learns sooner" in said
