@@ -139,4 +139,5 @@ class PerStep(Estimator):
 
 def declared_evals(options: int, rollouts: int) -> str:
     """Return the hard evaluations of K options with N completions each, as a formula."""
-    return f"1 + {options * rollouts - 1}T"
+    others = options * rollouts - 1
+    return "1 + T" if others == 1 else f"1 + {others}T"
