@@ -23,6 +23,7 @@ from estbench.report.figures.base import (
     biased_text,
     entries,
     label,
+    name_room,
     order_rows,
     panel_title,
     stacked,
@@ -35,8 +36,7 @@ __all__ = ["draw"]
 MOST_SEEDS = 40
 MOST_ROWS = 80
 ROW_INCHES = 0.19
-WIDTH = 5.2
-LEFT, RIGHT = 1.36, 1.62
+MARKS_INCHES, RIGHT = 2.22, 1.62
 FAILED = "#b3261e"
 # From pale (quick) to dark (slow) within the figure; not among the colours that the page exchanges.
 PALE, DARK = (0.78, 0.84, 0.91), (0.075, 0.231, 0.435)
@@ -106,11 +106,12 @@ def _marks(runs: pd.DataFrame, data: pd.DataFrame, tasks: list[str]) -> Figure:
     """Draw every run."""
     names = {task: order_rows(data.loc[data["task"] == task, "estimator"]) for task in tasks}
     heights = [ROW_INCHES * len(names[task]) + 0.08 for task in tasks]
+    left = name_room(data["estimator"])
     figure, axes = stacked(
         len(tasks),
-        width=WIDTH,
+        width=left + MARKS_INCHES + RIGHT,
         height=heights,
-        left=LEFT,
+        left=left,
         right=RIGHT,
         top=0.62,
         bottom=0.4,
@@ -215,17 +216,18 @@ def _legend(figure: Figure) -> None:
 def _counts(data: pd.DataFrame, tasks: list[str]) -> Figure:
     """Draw a cell a task and estimator; blocks of tasks below each other where they are many."""
     names = order_rows(data["estimator"])
-    room = 6.6 - LEFT - 0.2
+    room, left = 5.04, name_room(names)
+    width = left + room + 0.4  # heads slant beyond the last cell
     block = max(1, min(len(tasks), int(room / 0.92)))
     blocks = [tasks[start : start + block] for start in range(0, len(tasks), block)]
     height = 0.21 * len(names)
     slant = 0.16 + 0.045 * max(len(clean(task, 26)) for task in tasks)
     figure, axes = stacked(
         len(blocks),
-        width=6.6,
+        width=width,
         height=height,
-        left=LEFT,
-        right=0.2,
+        left=left,
+        right=0.4,
         top=0.3 + slant,
         bottom=0.15,
         gap=0.3 + slant,
@@ -234,7 +236,7 @@ def _counts(data: pd.DataFrame, tasks: list[str]) -> Figure:
     for ax, own in zip(axes, blocks, strict=True):
         box = ax.get_position()
         wide = min(1.1, room / len(own))
-        ax.set_position((box.x0, box.y0, wide * len(own) / 6.6, box.height))
+        ax.set_position((box.x0, box.y0, wide * len(own) / width, box.height))
         part = data[data["task"].isin(own)]
         for row in entries(part):
             _cell(ax, own.index(row["task"]), names.index(row["estimator"]), row, (quick, slow))

@@ -20,6 +20,7 @@ from estbench.report.figures.base import (
     few_text,
     label,
     n_text,
+    name_room,
     stacked,
 )
 from estbench.report.figures.notes import lost_note
@@ -37,8 +38,7 @@ ON_PALE, ON_DARK = "#10151b", "#fdfdfe"
 FRAME = "#c2410c"
 CELLS = 2000  # of the whole figure; more make no figure but a wallpaper
 LEAST, MOST = 4, 20  # estimators of a panel
-LABEL_INCHES = 1.4
-WIDTH = 5.2
+ROOM = 3.65  # inches for the cells
 CELL_INCHES = 0.38
 
 
@@ -54,17 +54,18 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         [_data(comparisons, task, duels, names[task]) for task, duels in panels.items()],
         ignore_index=True,
     )
-    room = WIDTH - LABEL_INCHES - 0.15
-    sizes = {task: min(CELL_INCHES, room / len(own)) for task, own in names.items()}
+    left = name_room(name for own in names.values() for name in own)
+    sizes = {task: min(CELL_INCHES, ROOM / len(own)) for task, own in names.items()}
     heights = [sizes[task] * len(names[task]) for task in panels]
     slants = 0.12 + 0.045 * max(len(label(n)) for own in names.values() for n in own)
-    wide = WIDTH + _overhang(names, sizes)
+    beyond = 0.15 + _overhang(names, sizes)
+    wide = left + ROOM + beyond
     figure, axes = stacked(
         len(panels),
         width=wide,
         height=heights,
-        left=LABEL_INCHES,
-        right=wide - WIDTH + 0.15,
+        left=left,
+        right=beyond,
         top=0.3 + slants,
         bottom=0.12,
         gap=0.5 + slants,
@@ -79,7 +80,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         ax.annotate(
             head,
             (0.0, 1.0),
-            (-72.0 * LABEL_INCHES + 6.0, 72.0 * slants + 4.0),
+            (-72.0 * left + 6.0, 72.0 * slants + 4.0),
             "axes fraction",
             "offset points",
             color=INK,
