@@ -15,6 +15,7 @@ from estbench.report.formatting import quantity
 __all__ = ["Cell", "Row", "Table", "number_in", "table_of"]
 
 UNKNOWN = ("", "–")
+ROWS = 250  # a page is for reading, and stays small; what is longer stands in its file
 # "0.63× [0.55, 0.72]", "−0.38", "1.2e−5", "1,024 %": a number, its unit and its interval.
 NUMBER = re.compile(
     r"(?P<mantissa>[−-]?\d[\d,]*(?:\.\d+)?|[−-]?\.\d+)(?:e(?P<exponent>[−-]?\d+))?"
@@ -45,16 +46,31 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page; `lead` is the place of the column that heads each row, or -1."""
+    """A table of the page.
+
+    Attributes:
+      heads: Of the columns.
+      rows: Those that are shown, the first of `total`.
+      total: Rows of the data.
+      lead: The place of the column that heads each row, or -1.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Row]
+    total: int
     lead: int = -1
 
+    @property
+    def cut_text(self) -> str:
+        """What is said of a table that is not shown whole, or nothing."""
+        if len(self.rows) == self.total:
+            return ""
+        return f"the first {len(self.rows)} of {self.total} rows; all are in the CSV"
 
-def table_of(frame: pd.DataFrame) -> Table:
-    """Return a frame as text: few digits, dashes for what is unknown."""
-    columns = [_column(frame[name].tolist()) for name in frame.columns]
+
+def table_of(frame: pd.DataFrame, most: int = ROWS) -> Table:
+    """Return a frame's first rows as text: few digits, dashes for what is unknown."""
+    columns = [_column(frame[name].iloc[:most].tolist()) for name in frame.columns]
     names = [str(name) for name in frame.columns]
     owner = names.index("estimator") if "estimator" in names else -1
     rows = [
@@ -62,7 +78,7 @@ def table_of(frame: pd.DataFrame) -> Table:
         Row(cells, cells[owner].text.rstrip("†‡") if owner >= 0 else "")
         for cells in zip(*columns, strict=True)
     ]
-    return Table([name.replace("_", " ") for name in names], rows, owner)
+    return Table([name.replace("_", " ") for name in names], rows, len(frame), owner)
 
 
 def number_in(text: str) -> float | None:

@@ -63,6 +63,7 @@ class Shown:
 
 SHOWN_SAMPLES = 8
 TEXTS = ("text",)  # numbers of tokens say nothing to a reader
+SUMMARY_ROWS = 500
 LONG = 60  # rows; a longer table of a figure's data stays in its file
 _SAID = ("name", "description", "tasks", "estimators", "seeds")
 
@@ -142,7 +143,7 @@ def render(
             for (task, estimator), texts in results.samples.items()
             if task in TEXTS
         ],
-        summary=table_of(summary),
+        summary=table_of(summary, SUMMARY_ROWS),
         tables=[f"tables/{path.name}" for path in tables],
         command=command_text(manifest),
         environment=list(flat(manifest.get("environment") or {})),

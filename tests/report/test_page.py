@@ -105,6 +105,15 @@ def test_a_column_with_one_word_in_it_is_sorted_as_text() -> None:
     ]
 
 
+def test_a_long_table_is_cut_and_says_so() -> None:
+    frame = pd.DataFrame({"estimator": ["rloo"] * 7, "n": range(7)})
+    table = table_of(frame, 5)
+    assert len(table.rows) == 5
+    assert table.cut_text == "the first 5 of 7 rows; all are in the CSV"
+    assert table.rows[0].estimator == "rloo"
+    assert table_of(frame, 7).cut_text == ""
+
+
 def test_hashes_are_those_of_the_files(page: str, bench_report: Path) -> None:
     environment = section(page, "environment")
     for path in (bench_report / "tables").iterdir():
