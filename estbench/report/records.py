@@ -129,23 +129,60 @@ def load(directory: Path) -> Results:
             f"estbench run --out {directory} computes them"
         )
     manifest = store.manifest() or {}
+    trained = None if runs else _from_tables(directory)
+    if trained is None:
+        trained = (
+            _run_frame(runs, manifest),
+            _curve_frame(runs),
+            _start_frame(runs),
+            _temperature_frame(runs),
+        )
+    run_frame, curve_frame, start_frame, temperature_frame = trained
     every = [("training", runs), ("snapshots", snapshots), ("reference", references)]
     failures = [_failure(kind, r) for kind, records in every for r in records if _failed(r)]
     failures += [_failure("timing", record) for record in timing if _failed(record)]
     return Results(
         directory,
         manifest,
-        _ordered(_run_frame(runs, manifest), "seed"),
-        _ordered(_curve_frame(runs), "seed", "step"),
+        _ordered(run_frame, "seed"),
+        _ordered(curve_frame, "seed", "step"),
         _ordered(_variance_frame(snapshots, manifest), "seed", "snapshot"),
         _ordered(_timing_frame(timing), "round"),
         tuple(sorted(failures, key=_failure_order)),
-        _ordered(_start_frame(runs), "seed", "metric"),
-        _ordered(_temperature_frame(runs), "seed", "temperature", "metric"),
+        _ordered(start_frame, "seed", "metric"),
+        _ordered(temperature_frame, "seed", "temperature", "metric"),
         _samples(runs),
         _ordered(_source_frame(snapshots), "seed", "snapshot", "by", "position"),
         _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
     )
+
+
+def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
+    """Return runs, curves, starts and temperatures from tables/, or None where they are not there.
+
+    A set that was sent or published without its run files has them there, whole; a report of it
+    must not take its runs for missing and overwrite the tables with that.
+    """
+    folder = directory / "tables"
+    if not all((folder / f"{name}.parquet").is_file() for name in ("runs", "curves")):
+        return None
+    try:
+        runs = pd.read_parquet(folder / "runs.parquet")
+        long = pd.read_parquet(folder / "curves.parquet")
+        if not (runs["status"] == "ok").any():
+            return None  # made when there were no runs either
+        curves = long.pivot_table(
+            index=CURVE_COLUMNS, columns="metric", values="value", aggfunc="first", sort=False
+        ).reset_index()
+        curves.columns.name = None
+        rest = []
+        for name, empty in (("starts", _start_frame([])), ("temperatures", _temperature_frame([]))):
+            path = folder / f"{name}.parquet"
+            rest.append(pd.read_parquet(path) if path.is_file() else empty)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"a table in {folder} is damaged: {error}") from None
+    metrics = sorted(name for name in curves.columns if name not in CURVE_COLUMNS)
+    return (runs, curves[[*CURVE_COLUMNS, *metrics]], *rest)
 
 
 def _checked(records: Iterator[Record]) -> list[Record]:
