@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_looks_are_planned_and_few() -> None:
     assert Plan(first=1000, growth=4, looks=2).draws(8) == (128, 512)
     # A pilot says how far the second look has to be; the others stay.
     plan = Plan(first=1024, growth=6, looks=3, pilot=512, margin=0.02)
-    assert plan.draws(1, noise=0.5) == (1024, 9344, 36864)
+    assert plan.draws(1, noise=0.5) == (1024, 9408, 36864)
     assert plan.draws(1, noise=1e-9) == (1024, 1536, 36864)
     assert plan.draws(1, noise=1e9) == (1024, 18432, 36864)
     assert plan.draws(1, noise=math.nan) == plan.draws(1) == (1024, 6144, 36864)
@@ -138,8 +139,6 @@ class Scaled(Reinforce):
     def surrogate(
         self, policy: Policy, reward: Any, draws: int, rng: torch.Generator, state: dict[str, Any]
     ) -> Surrogate:
-        from dataclasses import replace
-
         found = super().surrogate(policy, reward, draws, rng, state)
         return replace(found, weights=self.factor * found.weights)
 
@@ -224,3 +223,32 @@ def test_a_centred_reward_is_shifted_hard_and_relaxed_and_counts() -> None:
     torch.testing.assert_close(reward.relaxed(weights), reward(tokens))
     assert (reward.hard_evals, reward.relaxed_evals) == (4, 2)
     assert (inner.hard_evals, inner.relaxed_evals) == (6, 2)
+
+
+class Drowned(Reinforce):
+    """REINFORCE under noise of mean zero, a thousand times its size."""
+
+    def __init__(self, unbiased: bool) -> None:
+        super().__init__("drowned", "none")
+        self.info = replace(self.info, unbiased=unbiased)
+
+    def surrogate(
+        self, policy: Policy, reward: Any, draws: int, rng: torch.Generator, state: dict[str, Any]
+    ) -> Surrogate:
+        made = super().surrogate(policy, reward, draws, rng, state)
+        noise = torch.randn(made.weights.shape, generator=rng, dtype=made.weights.dtype)
+        return replace(made, weights=made.weights + 1e3 * noise)
+
+
+def test_what_declares_itself_biased_is_not_drawn_from_without_hope() -> None:
+    """What declares itself unbiased is: it has to be decided, if that can be."""
+    given = tiny()
+    plan = Plan(first=2048, growth=3, looks=3, pilot=512)
+    looks = {
+        unbiased: bias_test(
+            Drowned(unbiased), given.policy, given.reward, given.gradient, rng(3), plan=plan
+        ).looks
+        for unbiased in (True, False)
+    }
+    assert [len(found) for found in looks.values()] == [3, 1]
+    assert looks[False][0].draws == 1024
