@@ -1,7 +1,6 @@
 """SVG inside the page: small, no clashing ids, no styles that leak, colours that follow the reader.
 
-What belongs to one estimator carries ``data-estimator``, by which the page hides it, and its name
-as a tooltip.
+What belongs to one estimator carries ``data-estimator``, by which the page names and hides it.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Drawings:
         width = re.search(r'width="([\d.]+)pt"', body)
         wide = float(width[1]) if width else 0.0
         body, panels = _parted(body)
-        body = OWNED.sub(r'\1 data-estimator="\2"\3><title>\2</title>', body)
+        body = OWNED.sub(r'\1 data-estimator="\2"\3>', body)
         body = self._shared_letters(body.replace("xlink:href=", "href="))
         body = _own_ids(body, prefix)
         body = MOVE.sub(_placed, body)

@@ -87,6 +87,8 @@ def test_every_estimator_of_a_figure_leaves_a_mark_in_it(here: Visit) -> None:
     for figure, name, size in marks:
         sizes[figure, name] = max(size, sizes.get((figure, name), 0.0))
     assert len({name for _, name in sizes}) == 8
+    mark = here.page.locator('svg.drawn [data-estimator="rebar"]').first
+    assert mark.locator("title").first.text_content() == "rebar"  # what a pointer is told
     assert [key for key, size in sizes.items() if size < 3.0] == []
 
 

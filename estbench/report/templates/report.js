@@ -10,6 +10,11 @@
     const marks = new Map(boxes.map((box) => [box.value, []]));
     for (const mark of all("[data-estimator]")) {
       marks.get(mark.dataset.estimator)?.push(mark);
+      if (mark instanceof SVGElement) {
+        const title = document.createElementNS("http://www.w3.org/2000/svg", "title"); // a tooltip
+        title.textContent = mark.dataset.estimator;
+        mark.prepend(title);
+      }
     }
     const said = document.getElementById("shown");
     const tell = () => {
