@@ -120,9 +120,7 @@ def draw_seconds(comparisons: Comparisons) -> Drawn | None:
     caption = (
         f"The curves of quality against wall-clock. {_pace_text(sources)} "
         f"{_lines_text(comparisons, data, last)} All have the same number of batches, so a line "
-        "that ends early (dot) is of a faster estimator. Dashed level: the mean with which "
-        f"{'; '.join(_level_texts(comparisons, panels))} ends. Times to it are medians over seeds "
-        "by Kaplan and Meier, with log-log 95 % limits; seeds that never reach it count as longer."
+        f"that ends early (dot) is of a faster estimator.{_level_text(comparisons, panels)}"
         + (f" Not timed, so not drawn: {'; '.join(untimed)}." if untimed else "")
         + _notes(comparisons, panels, last)
     )
@@ -230,12 +228,18 @@ def _level_line(axes: Axes, comparisons: Comparisons, task: str) -> None:
     )
 
 
-def _level_texts(comparisons: Comparisons, panels: Panels) -> list[str]:
+def _level_text(comparisons: Comparisons, panels: Panels) -> str:
     """Return whose final mean is the level, task by task if they differ."""
     of = {task: goal.of for task in panels if (goal := level(comparisons, task))}
-    if len(set(of.values())) == 1:
-        return [clean(next(iter(of.values())), 40)]
-    return [f"{clean(name, 40)} (on {clean(task, 40)})" for task, name in of.items()]
+    if not of:
+        return ""
+    whose = clean(next(iter(of.values())), 40)
+    if len(set(of.values())) > 1:
+        whose = "; ".join(f"{clean(name, 40)} (on {clean(task, 40)})" for task, name in of.items())
+    return (
+        f" Dashed level: the mean with which {whose} ends. Times to it are medians over seeds by "
+        "Kaplan and Meier, with log-log 95 % limits; seeds that never reach it count as longer."
+    )
 
 
 def _times(comparisons: Comparisons, panels: Panels) -> pd.DataFrame:
