@@ -2,7 +2,7 @@
 
 The 1,797 digits of 8 x 8 pixels that scikit-learn carries (Alpaydin and Kaynak 1998, UCI). A pixel
 counts the inked cells of a 4 x 4 square, 0 to 16; it is on where at least half of them are. That is
-static binarisation, as of the MNIST that REBAR and RELAX were published on: an image is the same
+static binarisation, as of the binarised MNIST that is common for such models: an image is the same
 whenever it is drawn, and all noise in a gradient is that of the code.
 """
 
