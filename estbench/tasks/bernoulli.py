@@ -1,7 +1,8 @@
 """The toy on which REBAR and RELAX were introduced: minimise E (b - t)^2 over a Bernoulli's logit.
 
-Tucker et al. (2017) took t = .45, Grathwohl et al. (2018, figure 1) t = .499. For t < 1/2 the best b is 0, and the nearer t is to 1/2 the less is gained by it: the gradient
-is (1 - 2t) theta (1 - theta), while a draw of REINFORCE is of the size of t^2.
+Tucker et al. (2017) took t = .45, Grathwohl et al. (2018, figure 1) t = .499. For t < 1/2 the best
+b is 0, and the nearer t is to 1/2 the less is gained by it: the gradient is
+(1 - 2t) theta (1 - theta), while a draw of REINFORCE is of the size of t^2.
 """
 
 from __future__ import annotations
