@@ -97,6 +97,7 @@ def listening(
     policies = [policy, *(part for part in learned.values() if isinstance(part, Policy))]
     ways = {"sample_by": "sampling", "sample_from": "sampling", "continue_from": "sampling"}
     ways |= {"trace": "forward", "log_probs": "forward"}
+    patches: list[tuple[Any, str, str]]
     patches = [(each, name, phase) for each in policies for name, phase in ways.items()]
     patches += [(method, "surrogate", "control variate"), (method, "adapt", "adaptation")]
     for owner, name, phase in patches:

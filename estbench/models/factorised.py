@@ -69,7 +69,7 @@ class FactorisedPolicy(Policy):
         A row of the layer belongs to one row, also where several have the same context: the meter
         takes no row that serves two draws.
         """
-        logits = self.logits(self.inputs(n)).view(n, self.length, -1)
+        logits: Tensor = self.logits(self.inputs(n)).view(n, self.length, -1)
         if self.vocabulary == 2:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=2)
         return logits.log_softmax(dim=2)

@@ -389,8 +389,8 @@ def _source_frame(records: list[Record]) -> pd.DataFrame:
                 own = {"by": by, "part": clean(part, 60), "position": position, "share": share}
                 rows.append(head | own)
     frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
-    whole = dict.fromkeys(("seed", "snapshot", "position"), "int64")
-    return frame.astype(whole | {"share": "float64"})
+    types = dict.fromkeys(("seed", "snapshot", "position"), "int64")
+    return frame.astype({**types, "share": "float64"})
 
 
 def _phase_frame(records: list[Record]) -> pd.DataFrame:
@@ -398,8 +398,8 @@ def _phase_frame(records: list[Record]) -> pd.DataFrame:
     rows: list[Record] = []
     for record in records:
         for entry in () if _failed(record) else record.get("rows") or ():
-            head = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
-            head |= {"round": _integer(record.get("round"), 0)}
+            head: Record = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
+            head["round"] = _integer(record.get("round"), 0)
             for position, (phase, value) in enumerate((entry.get("phases") or {}).items()):
                 own = {"phase": clean(str(phase), 40), "seconds": _float(value)}
                 rows.append(head | own | {"position": position})

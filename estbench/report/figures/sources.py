@@ -90,7 +90,7 @@ def _data(rows: pd.DataFrame) -> pd.DataFrame:
             part = _in_runs(part)
         names = part.drop_duplicates("position").set_index("position")["part"]
         table = interval_frame(part, ["estimator", "position"], "percent")
-        table = table.assign(task=task, by=by, part=table["position"].map(names))
+        table = table.assign(task=str(task), by=str(by), part=table["position"].map(names))
         rank = {name: i for i, name in enumerate(order_rows(table["estimator"]))}
         table = table.assign(rank=table["estimator"].map(rank))
         found.append(table.sort_values(["rank", "position"], kind="stable"))
@@ -111,7 +111,7 @@ def _in_runs(part: pd.DataFrame) -> pd.DataFrame:
     names = first.astype(str) + "–" + last.astype(str)
     part = part.assign(position=run, part=names.where(part["part"] != "path", "path"))
     keys = ["estimator", "seed", "position", "part"]
-    return part.groupby(keys, sort=False, as_index=False)["percent"].sum(min_count=1)
+    return part.groupby(keys, sort=False)["percent"].sum(min_count=1).reset_index()
 
 
 def _panel(figure: Figure, axes: Axes, part: pd.DataFrame, task: str, by: str) -> None:
@@ -123,7 +123,7 @@ def _panel(figure: Figure, axes: Axes, part: pd.DataFrame, task: str, by: str) -
     most = max(float(np.nanmax(tiles)), 1e-9)
     size = 7.0 if len(positions) <= 12 else 6.0
     for row, column in np.ndindex(*tiles.shape):
-        value = tiles[row, column]
+        value = float(tiles[row, column])
         if not np.isfinite(value):
             continue
         dark = max(value, 0.0) / most
