@@ -229,7 +229,7 @@ COUPLED = [
         PREFIX,
         "stein",
         "    later = moved.sum(dim=-1, keepdim=True) - moved.cumsum(dim=-1)\n",
-        "    later = moved.sum(dim=-1, keepdim=True)\n",
+        "    later = moved.sum(dim=-1, keepdim=True).expand_as(moved)\n",
         ("rodeo",),
     ),
     Mutant(
