@@ -15,6 +15,7 @@ from estbench.models.policy import Policy
 
 __all__ = ["LARGEST", "Exact", "enumerable", "enumerate_sequences", "exact"]
 
+
 def enumerable(policy: Policy) -> bool:
     """Return whether all V^T sequences can be listed."""
     return bool(policy.vocabulary**policy.length <= LARGEST)
