@@ -21,7 +21,7 @@ SECTIONS = (
     ),
     (
         "Control variates that see a relaxed token",
-        "coupled-and-stein.md",
+        "control-variates.md",
         ("rebar", "rebar_per_tensor", "relax", "relax_several"),
     ),
     (
