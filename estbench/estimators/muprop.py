@@ -37,6 +37,10 @@ class MuProp(Estimator):
     of b, which is tuned together with eta on past draws. One relaxed evaluation a call (of a policy
     with contexts, one for each of them).
 
+    Given contexts, f(x) differs from one to the next and no single b can stand for it: there f at
+    the mean field of a draw's own context is subtracted from what the draw earned, as published,
+    and b comes on top. Without contexts nothing of that kind is subtracted.
+
     Args:
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
@@ -53,6 +57,7 @@ class MuProp(Estimator):
             learned=("constant", "eta"),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals="1/n",
+            version=2,  # 1 subtracted b alone, whatever the context
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -72,16 +77,19 @@ class MuProp(Estimator):
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
         tokens = policy.sample_from(u["tokens"])
         returns, terminal = token_returns(policy, reward, tokens, u)
-        x, slope = (
+        x, slope, value = (
             part.repeat_interleave(draws // len(part), 0) for part in tangent(policy, reward)
         )
+        beyond = terminal
+        if policy.contexts is not None:
+            returns, beyond = returns - value.unsqueeze(1), terminal - value
         log_probs = policy.log_probs(tokens)
         scores = one_hot(tokens, policy.vocabulary, log_probs.dtype)
         ahead = (slope * (scores - x)).sum(dim=2, keepdim=True)
         control = slope * log_probs.detach().exp() - ahead * scores
         earned = scores * returns.unsqueeze(2)
         components = (
-            Component("score", earned.flatten(1), scale=None if self.rollouts else -terminal),
+            Component("score", earned.flatten(1), scale=None if self.rollouts else -beyond),
             Component("constant", -scores.flatten(1)),
             Component("eta", control.flatten(1)),
         )
@@ -111,8 +119,8 @@ class MuProp(Estimator):
         return without_control(self.coefficients, surrogate, state["coefficients"])
 
 
-def tangent(policy: Policy, reward: Reward) -> tuple[Tensor, Tensor]:
-    """Return the mean field x ``[1, T, V]`` and df/dx_t ``[1, T, V]``, both without a graph.
+def tangent(policy: Policy, reward: Reward) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean field x ``[1, T, V]``, df/dx_t ``[1, T, V]`` and f(x) ``[1]``, without graph.
 
     A change of x_t moves the x after it too, as it is fed on. Of a policy that is conditioned on M
     contexts, there are M of each.
@@ -127,8 +135,9 @@ def tangent(policy: Policy, reward: Reward) -> tuple[Tensor, Tensor]:
             previous = log_probs.exp() + moved[-1]
             rows.append(previous)
         x = torch.stack(rows, dim=1)
-        slopes = torch.autograd.grad(reward.relaxed(x).sum(), moved)
-    return x.detach(), torch.stack(slopes, dim=1)
+        value = reward.relaxed(x)
+        slopes = torch.autograd.grad(value.sum(), moved)
+    return x.detach(), torch.stack(slopes, dim=1), value.detach()
 
 
 register(MuProp)

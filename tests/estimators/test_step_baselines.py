@@ -147,7 +147,8 @@ def test_grpo_points_elsewhere_and_dr_grpo_does_not() -> None:
 
 def test_the_tangent_is_the_derivative_of_the_reward_along_the_mean_field() -> None:
     given = tiny()
-    x, slope = (part[0] for part in tangent(given.policy, given.reward))
+    x, slope, value = (part[0] for part in tangent(given.policy, given.reward))
+    torch.testing.assert_close(value, given.reward.relaxed(x.unsqueeze(0))[0])
     torch.testing.assert_close(x.sum(dim=1), torch.ones(3, dtype=torch.float64))
     for t in range(3):
         for v in range(3):
