@@ -18,6 +18,7 @@ from estbench.errors import UserError
 __all__ = [
     "EstimatorFacts",
     "Metric",
+    "batch_name",
     "best_value",
     "estimator_facts",
     "metric",
@@ -146,6 +147,20 @@ def primary_metric(task: str, available: tuple[str, ...]) -> Metric | None:
         if candidate and candidate in available:
             return metric(task, candidate)
     return None
+
+
+def batch_name(*tasks: str) -> str:
+    """Return what a batch of these tasks is called: "adversarial batch" if all have an adversary.
+
+    Where a task is not known, or is trained in another way, it is plainly a "batch".
+    """
+    from estbench import tasks as known
+
+    try:
+        kinds = {known.info(task).kind for task in tasks}
+    except _UNKNOWN:
+        return "batch"
+    return "adversarial batch" if kinds == {"adversarial"} else "batch"
 
 
 def peer(estimator: str) -> str:

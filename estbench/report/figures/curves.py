@@ -14,6 +14,7 @@ from estbench.report.figures.base import belonging, order_rows, panel_title
 from estbench.report.figures.direct import End, label_ends
 from estbench.report.figures.emphasis import in_focus, shown
 from estbench.report.figures.scales import view
+from estbench.report.labels import batch_name
 from estbench.report.statistics import interval_frame
 
 __all__ = [
@@ -89,7 +90,7 @@ def curve_panel(
     *,
     title: str,
     quantity: str,
-    xlabel: str = "adversarial batch",
+    xlabel: str = "",
     across: str = "step",
     labels: bool = True,
 ) -> None:
@@ -98,6 +99,7 @@ def curve_panel(
     Args:
       data: Of `curve_data`, one task.
       title: In bold above the panel, and `quantity` (what is up, with its unit) beside it.
+      xlabel: What goes across; the task's batches if not given.
       across: The column of `data` that goes across.
       labels: Whether each line's name stands at its end.
     """
@@ -127,7 +129,7 @@ def curve_panel(
                 zorder=3 if focused else 1.8,
             )
     panel_title(axes, title, quantity)
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(xlabel or batch_name(*data["task"].unique()))
     axes.set_ylabel("")
     _limits(axes, means, seeds, across)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))

@@ -31,6 +31,7 @@ from estbench.report.figures.emphasis import focus_text
 from estbench.report.figures.notes import lost_note, no_variance_text
 from estbench.report.figures.scales import round_numbers, tick_text
 from estbench.report.formatting import number, with_interval
+from estbench.report.labels import batch_name
 from estbench.report.statistics import Estimate, interval_frame
 from estbench.report.style import MUTED, REFERENCE_LINE
 
@@ -46,7 +47,7 @@ def draw_log_variance(comparisons: Comparisons) -> Drawn | None:
         title="Log variance of the gradient on each estimator's own trajectory",
         quantity="log total variance per sequence (nats)",
         what="Natural log of the total variance (trace of the covariance) of the policy gradient, "
-        "per sequence, at every adversarial batch of each estimator's own training",
+        "per sequence, at every {batch} of each estimator's own training",
         remark="Each estimator is at its own parameters here, as in the paper: a lower line may "
         "have a better estimator or merely another policy. The comparison at equal parameters is "
         "the figure of shared snapshots.",
@@ -80,7 +81,11 @@ def _draw(
     remark: str,
     ratios: bool = False,
 ) -> Drawn | None:
-    """Draw a panel a task that recorded the metric; nothing if none did."""
+    """Draw a panel a task that recorded the metric; nothing if none did.
+
+    Args:
+      what: Opens the caption; {batch} in it is what the tasks' batches are called.
+    """
     results = comparisons.results
     every = {task: curve_data(results.curves, task, metric) for task in results.tasks}
     panels = {task: data for task, data in every.items() if not data.empty}
@@ -117,9 +122,9 @@ def _draw(
         else ""
     )
     caption = (
-        f"{what}. Line: mean over seeds, {n_text(last)}; band: 95 % t interval over seeds, point "
-        f"by point; {seeds_text(data)}. {smoothing_text(data)} Lower is better.{below} {remark}"
-        f"{few_text(last['n'])}{lost_note(comparisons, TRAINING, panels, names)}"
+        f"{what.format(batch=batch_name(*panels))}. Line: mean over seeds, {n_text(last)}; band: "
+        f"95 % t interval over seeds, point by point; {seeds_text(data)}. {smoothing_text(data)} "
+        f"Lower is better.{below} {remark}{few_text(last['n'])}{lost_note(comparisons, TRAINING, panels, names)}"
         f"{no_variance_text(comparisons, panels)}"
         f"{focus_text(last['estimator'])}{biased_text(last['estimator'])}"
     )

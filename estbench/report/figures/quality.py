@@ -36,7 +36,7 @@ from estbench.report.figures.log_variance import last_points, last_table
 from estbench.report.figures.notes import lost_note
 from estbench.report.figures.scales import plain_log_ticks
 from estbench.report.formatting import clean, number, with_interval
-from estbench.report.labels import Metric, best_value, estimator_facts
+from estbench.report.labels import Metric, batch_name, best_value, estimator_facts
 from estbench.report.learning import level, time_to_level
 from estbench.report.style import MUTED, REFERENCE_LINE
 
@@ -64,7 +64,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         said.append(f"{metric.label} on {task}: {direction}")
     last = last_points(data)
     caption = (
-        f"Quality of the generated sequences at every adversarial batch ({'; '.join(said)}). "
+        f"Quality of the generated sequences at every {batch_name(*panels)} ({'; '.join(said)}). "
         f"{_lines_text(comparisons, data, last)}"
         + (" Level line: the best value there is." if any(lined) else "")
         + " Goodness and oracle NLL ignore diversity: read them with the figure of diversity."
