@@ -124,8 +124,8 @@ def _draw(
     caption = (
         f"{what.format(batch=batch_name(*panels))}. Line: mean over seeds, {n_text(last)}; band: "
         f"95 % t interval over seeds, point by point; {seeds_text(data)}. {smoothing_text(data)} "
-        f"Lower is better.{below} {remark}{few_text(last['n'])}{lost_note(comparisons, TRAINING, panels, names)}"
-        f"{no_variance_text(comparisons, panels)}"
+        f"Lower is better.{below} {remark}{few_text(last['n'])}"
+        f"{lost_note(comparisons, TRAINING, panels, names)}{no_variance_text(comparisons, panels)}"
         f"{focus_text(last['estimator'])}{biased_text(last['estimator'])}"
     )
     ends = "; ".join(
