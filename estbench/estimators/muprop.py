@@ -37,9 +37,16 @@ class MuProp(Estimator):
     of b, which is tuned together with eta on past draws. One relaxed evaluation a call (of a policy
     with contexts, one for each of them).
 
-    Given contexts, f(x) differs from one to the next and no single b can stand for it: there f at
-    the mean field of a draw's own context is subtracted from what the draw earned, as published,
-    and b comes on top. Without contexts nothing of that kind is subtracted.
+    A policy with contexts is taken as the published one, whose layer of units is one variable:
+
+    g = sum_t [Q_t - f(x) - b - eta sum_s G_s . (b_s - p(. | s_s))] S_t
+        + eta sum_t G_t . grad p(. | s_t).
+
+    f(x) differs from one context to the next and no single b can stand for it, so that of a draw's
+    own context is subtracted. The tangent is of all positions s, or of s <= t where Q_t is a mean
+    over rollouts. Terms with s != t have mean 0: S_t has, given what came before, and so has
+    b_s - p(. | s_s). Where tokens are independent, p(. | s_s) is x_s. Without contexts there is
+    neither.
 
     Args:
       rollouts: Rollouts N a position; 0 for the terminal reward.
@@ -57,7 +64,7 @@ class MuProp(Estimator):
             learned=("constant", "eta"),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals="1/n",
-            version=2,  # 1 subtracted b alone, whatever the context
+            version=2,  # 1 made no difference for contexts
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -80,12 +87,14 @@ class MuProp(Estimator):
         x, slope, value = (
             part.repeat_interleave(draws // len(part), 0) for part in tangent(policy, reward)
         )
-        beyond = terminal
-        if policy.contexts is not None:
-            returns, beyond = returns - value.unsqueeze(1), terminal - value
         log_probs = policy.log_probs(tokens)
         scores = one_hot(tokens, policy.vocabulary, log_probs.dtype)
         ahead = (slope * (scores - x)).sum(dim=2, keepdim=True)
+        beyond = terminal
+        if policy.contexts is not None:
+            returns, beyond = returns - value.unsqueeze(1), terminal - value
+            found = (slope * (scores - log_probs.detach().exp())).sum(dim=2, keepdim=True)
+            ahead = found.cumsum(dim=1) if self.rollouts else found.sum(dim=1, keepdim=True)
         control = slope * log_probs.detach().exp() - ahead * scores
         earned = scores * returns.unsqueeze(2)
         components = (
