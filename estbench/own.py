@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 ROWS = 3
-FASTER = ("trace", "log_probs", "sample_by", "sample", "continue_from")
+FASTER = ("trace", "log_probs", "sample_by", "sample", "continue_from", "relaxed_from")
 """What a policy of one's own may override because it knows a faster way."""
 TOLERANCE = 1e-3  # of a sum of probabilities, and between two ways to the same log-probability
 

@@ -10,7 +10,8 @@ on b_t, or the estimator is biased. The futures that are offered:
 - ``uniform``: 1/V everywhere;
 - ``zeros``: nothing, the padded partial sequence.
 
-Form B feeds the policy its own relaxed tokens from the start and never sees b.
+Form B (``Policy.relaxed_from``) feeds the policy its own relaxed tokens from the start and never
+sees b.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from estbench.estimators.gumbel import one_hot
 from estbench.models.policy import Policy
 from estbench.models.trees import insert_rows, map_rows
 
-__all__ = ["FUTURES", "frozen", "relaxed_trajectory", "with_futures"]
+__all__ = ["FUTURES", "frozen", "with_futures"]
 
 FUTURES = ("soft", "mean-field", "sibling", "uniform", "zeros")
 
@@ -100,15 +101,3 @@ def _fed_on(
             last = ahead.exp()
         columns.append(torch.nn.functional.pad(last, (0, 0, 0, T - s)))
     return torch.stack(columns, dim=2)
-
-
-def relaxed_trajectory(policy: Policy, gumbel: Tensor, temperature: float) -> Tensor:
-    """Return sequences ``[n, T, V]`` relaxed throughout, for Gumbel noise ``[n, T, V]``."""
-    n, T, _ = gumbel.shape
-    state = policy.initial_state(n)
-    previous, rows = None, []
-    for t in range(T):
-        log_probs, state = policy.step(previous, state)
-        previous = ((log_probs + gumbel[:, t]) / temperature).softmax(dim=-1)
-        rows.append(previous)
-    return torch.stack(rows, dim=1)

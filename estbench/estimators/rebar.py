@@ -32,7 +32,7 @@ from estbench.estimators.control import (
     relearned,
     without_control,
 )
-from estbench.estimators.futures import frozen, relaxed_trajectory, with_futures
+from estbench.estimators.futures import frozen, with_futures
 from estbench.estimators.gumbel import conditional, independent_weights
 from estbench.estimators.returns import rollout_noise
 from estbench.models.policy import Policy
@@ -108,7 +108,7 @@ class RelaxedReward:
             z = z.detach().requires_grad_()
             if self.form == "B":
                 gumbel = z - sample.log_probs.detach()
-                value = reward.relaxed(relaxed_trajectory(policy, gumbel, temperature))
+                value = reward.relaxed(policy.relaxed_from(gumbel, temperature))
                 (slope,) = torch.autograd.grad(value.sum(), z)
                 return value.detach().unsqueeze(1).expand(n, T), slope
             sibling = None

@@ -74,6 +74,7 @@ def _count(policy: Policy, count: StepCount) -> Iterator[None]:
         "trace": lambda tokens: tokens.numel(),
         "sample_by": lambda n, choose: n * policy.length,
         "sample_from": lambda uniforms: uniforms.numel(),
+        "relaxed_from": lambda gumbel, temperature: gumbel.shape[0] * gumbel.shape[1],
         "continue_from": lambda tokens, uniforms: rollout_steps(tokens, uniforms.shape[1]),
     }
     for name, size in sizes.items():

@@ -102,6 +102,11 @@ class FactorisedPolicy(Policy):
             return tokens
         return torch.stack([choose(t, table[:, t]) for t in range(self.length)], dim=1)
 
+    def relaxed_from(self, gumbel: Tensor, temperature: float) -> Tensor:
+        """See ``Policy.relaxed_from``; all positions at once."""
+        n, T, _ = gumbel.shape
+        return ((self.table(n)[:, :T] + gumbel) / temperature).softmax(dim=-1)
+
     @torch.no_grad()
     def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
         """See ``Policy.continue_from``; what follows a prefix does not depend on it."""

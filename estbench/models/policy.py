@@ -137,6 +137,26 @@ class Policy(nn.Module):
 
         return grow(self, tokens, uniforms)
 
+    def relaxed_from(self, gumbel: Tensor, temperature: float) -> Tensor:
+        """Return sequences relaxed throughout, each position fed the relaxed tokens before it.
+
+        x_t = softmax((log p(. | x_{<t}) + gumbel_t) / temperature), with its graph.
+
+        Args:
+          gumbel: Noise ``[n, T, V]``.
+          temperature: Above 0; towards 0 tokens become those of the Gumbel-max choice.
+
+        Returns:
+          Weights ``[n, T, V]``.
+        """
+        state = self.initial_state(gumbel.shape[0])
+        previous, rows = None, []
+        for t in range(gumbel.shape[1]):
+            log_probs, state = self.step(previous, state)
+            previous = ((log_probs + gumbel[:, t]) / temperature).softmax(dim=-1)
+            rows.append(previous)
+        return torch.stack(rows, dim=1)
+
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the parameters."""

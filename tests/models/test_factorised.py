@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from estbench.meter.cost import count_steps
 from estbench.models.contexts import Contexts
 from estbench.models.factorised import FactorisedPolicy
 from estbench.models.policy import Policy, choose_by_gumbel, choose_by_uniform
@@ -52,6 +53,29 @@ class TestFastPaths:
         uniforms = torch.rand(6, 2, 3, 4, generator=rng(), dtype=torch.float64)
         fast, slow = policy.continue_from(tokens, uniforms), grow(policy, tokens, uniforms)
         assert torch.equal(fast, slow)
+
+    @pytest.mark.parametrize("temperature", [0.5, 1.5])
+    def test_all_positions_are_relaxed_at_once(self, vocabulary: int, temperature: float) -> None:
+        policy = made(vocabulary)
+        noise = torch.randn(6, 4, vocabulary, generator=rng(), dtype=torch.float64)
+        along = torch.randn(6, 4, vocabulary, generator=rng(3), dtype=torch.float64)
+        found = []
+        for relaxed_from in (Policy.relaxed_from, FactorisedPolicy.relaxed_from):
+            gumbel = noise.clone().requires_grad_()
+            relaxed = relaxed_from(policy, gumbel, temperature)
+            moved = [gumbel, *policy.parameters()]
+            grads = torch.autograd.grad((along * relaxed).sum(), moved)
+            found.append((relaxed, *grads))
+            assert all(g.abs().max() > 0 for g in grads)
+        for slow, fast in zip(*found, strict=True):
+            torch.testing.assert_close(fast, slow, atol=1e-14, rtol=1e-12)
+        torch.testing.assert_close(relaxed.sum(dim=2), torch.ones(6, 4, dtype=torch.float64))
+
+    def test_relaxing_is_counted_as_steps(self, vocabulary: int) -> None:
+        policy = made(vocabulary)
+        with count_steps(policy) as counted:
+            policy.relaxed_from(torch.zeros(6, 4, vocabulary, dtype=torch.float64), 1.0)
+        assert counted.steps == 6 * 4
 
 
 class TestContexts:

@@ -770,10 +770,11 @@ MUTANTS = [
     Mutant(
         "form B is fed hard tokens",
         OTHER,
-        "futures",
-        "        rows.append(previous)\n",
-        "        rows.append(previous)\n"
-        "        previous = one_hot(previous.argmax(dim=-1), previous.shape[-1], previous.dtype)\n",
+        "rebar",
+        "policy.relaxed_from(gumbel, temperature)",
+        "(\n"
+        "                    (policy.log_probs(sample.tokens) + gumbel) / temperature\n"
+        "                ).softmax(dim=-1)",
         ("rebar",),
     ),
     Mutant(
