@@ -28,25 +28,20 @@ __all__ = ["MuProp", "tangent"]
 
 
 class MuProp(Estimator):
-    """g = sum_t [Q_t - b - eta G_t . (b_t - x_t)] S_t + eta sum_t G_t . grad p(. | s_t).
+    """g = sum_t [Q_t - b - eta sum_s G_s . (b_s - p_s)] S_t + eta sum_t G_t . grad p_t.
 
     Gu et al. 2016, equation 4, on sequences: x is the mean field, each x_t the policy's
     probabilities after it was fed x_{<t}, and G_t the derivative of f(x) in x_t, through all that
-    follows it as well. p(. | s_t) is at the sample's own hard prefix. x, f(x) and G depend on no
-    sample and serve all draws of a call, so that the paper's f(x) - G . x is a constant: it is part
-    of b, which is tuned together with eta on past draws. One relaxed evaluation a call (of a policy
-    with contexts, one for each of them).
+    follows it as well. p_t = p(. | s_t) is at the sample's own hard prefix. The tangent is of all
+    positions s, as the published one's layer of units is one variable, or of s <= t where Q_t is a
+    mean over rollouts. Terms with s != t have mean 0: S_t has, given what came before, and so has
+    b_s - p_s. Where tokens are independent, p_s is x_s.
 
-    A policy with contexts is taken as the published one, whose layer of units is one variable:
-
-    g = sum_t [Q_t - f(x) - b - eta sum_s G_s . (b_s - p(. | s_s))] S_t
-        + eta sum_t G_t . grad p(. | s_t).
-
-    f(x) differs from one context to the next and no single b can stand for it, so that of a draw's
-    own context is subtracted. The tangent is of all positions s, or of s <= t where Q_t is a mean
-    over rollouts. Terms with s != t have mean 0: S_t has, given what came before, and so has
-    b_s - p(. | s_s). Where tokens are independent, p(. | s_s) is x_s. Without contexts there is
-    neither.
+    x, f(x) and G depend on no sample and serve all draws of a call, so that the paper's f(x) is a
+    constant: it is part of b, which is tuned together with eta on past draws. One relaxed
+    evaluation a call. Of a policy with contexts there is one for each of them; f(x) differs from
+    one context to the next and no single b can stand for it, so that of a draw's own context is
+    subtracted.
 
     Args:
       rollouts: Rollouts N a position; 0 for the terminal reward.
@@ -64,7 +59,7 @@ class MuProp(Estimator):
             learned=("constant", "eta"),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals="1/n",
-            version=2,  # 1 made no difference for contexts
+            version=2,  # 1 had the tangent of one position at a time
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -84,18 +79,18 @@ class MuProp(Estimator):
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
         tokens = policy.sample_from(u["tokens"])
         returns, terminal = token_returns(policy, reward, tokens, u)
-        x, slope, value = (
-            part.repeat_interleave(draws // len(part), 0) for part in tangent(policy, reward)
+        slope, value = (
+            part.repeat_interleave(draws // len(part), 0) for part in tangent(policy, reward)[1:]
         )
         log_probs = policy.log_probs(tokens)
         scores = one_hot(tokens, policy.vocabulary, log_probs.dtype)
-        ahead = (slope * (scores - x)).sum(dim=2, keepdim=True)
+        probs = log_probs.detach().exp()
         beyond = terminal
         if policy.contexts is not None:
             returns, beyond = returns - value.unsqueeze(1), terminal - value
-            found = (slope * (scores - log_probs.detach().exp())).sum(dim=2, keepdim=True)
-            ahead = found.cumsum(dim=1) if self.rollouts else found.sum(dim=1, keepdim=True)
-        control = slope * log_probs.detach().exp() - ahead * scores
+        found = (slope * (scores - probs)).sum(dim=2, keepdim=True)
+        ahead = found.cumsum(dim=1) if self.rollouts else found.sum(dim=1, keepdim=True)
+        control = slope * probs - ahead * scores
         earned = scores * returns.unsqueeze(2)
         components = (
             Component("score", earned.flatten(1), scale=None if self.rollouts else -beyond),
