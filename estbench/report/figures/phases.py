@@ -17,6 +17,7 @@ from estbench.report.figures.base import (
     fewest,
     label,
     n_text,
+    name_room,
     order_rows,
     panel_title,
     stacked,
@@ -42,11 +43,12 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     data = _data(rows, phases)
     tasks = [task for task in comparisons.results.tasks if task in set(data["task"])]
     per_task = [data[data["task"] == task] for task in tasks]
+    left = name_room(data["estimator"])
     figure, axes = stacked(
         len(tasks),
-        width=5.2,
+        width=5.2 + left - name_room(()),
         height=[ROW_INCHES * part["estimator"].nunique() + 0.05 for part in per_task],
-        left=1.36,
+        left=left,
         right=0.62,
         top=0.76,
         bottom=0.46,

@@ -18,6 +18,7 @@ from estbench.report.figures.base import (
     fewest,
     label,
     n_text,
+    name_room,
     order_rows,
     panel_title,
     stacked,
@@ -52,11 +53,12 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         if len(data[(data["task"] == task) & (data["by"] == by)])
     ]
     parts = [data[(data["task"] == task) & (data["by"] == by)] for task, by in panels]
+    left = name_room(data["estimator"])
     figure, axes = stacked(
         len(panels),
-        width=5.2,
+        width=5.2 + left - name_room(()),
         height=[ROW_INCHES * part["estimator"].nunique() for part in parts],
-        left=1.36,
+        left=left,
         right=0.14,
         top=0.34,
         bottom=0.66,
