@@ -26,7 +26,7 @@ from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
 
-ENOUGH = 7.5  # with as many draws for each unit of noise / margin^2, most unbiased ones pass
+ENOUGH = 11.0  # draws a unit of noise / margin^2: a miss costs the whole third look
 HOPELESS = 2.5  # margins that the noise of the last look's mean may have
 BRIEF = 16  # draws a block where the noise of the first look's mean is larger than the gradient
 
