@@ -22,6 +22,7 @@ from estbench.report.memory import once
 __all__ = ["Tail", "heavy", "kurtosis_limit", "tails", "tails_text"]
 
 FACTOR = 0.5
+IN_FULL = 2  # estimators whose numbers a sentence gives; all are named
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,15 @@ def tails_text(comparisons: Comparisons, task: str) -> str:
     listed = "; ".join(
         f"{clean(tail.estimator, 60)} ({tail.heavy} of {tail.measurements}, kurtosis to "
         f"{quantity(tail.kurtosis)}{_lean(tail.lean)})"
-        for tail in own
+        for tail in own[:IN_FULL]
     )
+    rest = [clean(tail.estimator, 60) for tail in own[IN_FULL:]]
+    also = f"; fewer or lighter ones: {', '.join(rest)}" if rest else ""
     limits = sorted({quantity(tail.limit) for tail in own}, key=float)
     return (
         f"Heavy tails on {clean(task, 60)}: in these measurements the kurtosis is above "
         f"{' or '.join(limits)} (half the root of the draws), where a measurement's own interval "
-        f"may cover less than 90 %: {listed}."
+        f"may cover less than 90 %: {listed}{also}."
     )
 
 
