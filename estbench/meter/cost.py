@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 from estbench.models.trees import leaves
 
@@ -50,8 +51,7 @@ def count_steps(policy: Policy, *others: Policy) -> Iterator[StepCount]:
         yield count
 
 
-@contextmanager
-def _count(policy: Policy, count: StepCount) -> Iterator[None]:
+def _count(policy: Policy, count: StepCount) -> AbstractContextManager[None]:
     nested = False
 
     def counted(method: Callable[..., Any], size: Callable[..., int]) -> Callable[..., Any]:
@@ -77,10 +77,5 @@ def _count(policy: Policy, count: StepCount) -> Iterator[None]:
         "relaxed_from": lambda gumbel, temperature: gumbel.shape[0] * gumbel.shape[1],
         "continue_from": lambda tokens, uniforms: rollout_steps(tokens, uniforms.shape[1]),
     }
-    for name, size in sizes.items():
-        object.__setattr__(policy, name, counted(getattr(policy, name), size))
-    try:
-        yield
-    finally:
-        for name in sizes:
-            object.__delattr__(policy, name)
+    own = {name: counted(getattr(policy, name), size) for name, size in sizes.items()}
+    return replaced(policy, own)

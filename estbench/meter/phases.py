@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from estbench.estimators.base import Estimator, Reward
+from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 
 __all__ = ["PHASES", "Clock", "listening"]
@@ -97,16 +98,13 @@ def listening(
     policies = [policy, *(part for part in learned.values() if isinstance(part, Policy))]
     ways = {"sample_by": "sampling", "sample_from": "sampling", "continue_from": "sampling"}
     ways |= {"trace": "forward", "log_probs": "forward"}
-    patches: list[tuple[Any, str, str]]
-    patches = [(each, name, phase) for each in policies for name, phase in ways.items()]
-    patches += [(method, "surrogate", "control variate"), (method, "adapt", "adaptation")]
-    for owner, name, phase in patches:
-        object.__setattr__(owner, name, _told(clock, getattr(owner, name), phase))
-    try:
+    heard: list[tuple[Any, dict[str, str]]] = [(each, ways) for each in policies]
+    heard.append((method, {"surrogate": "control variate", "adapt": "adaptation"}))
+    with ExitStack() as stack:
+        for owner, phases in heard:
+            own = {name: _told(clock, getattr(owner, name), phases[name]) for name in phases}
+            stack.enter_context(replaced(owner, own))
         yield cast(Reward, _HeardReward(reward, clock))
-    finally:
-        for owner, name, _ in patches:
-            object.__delattr__(owner, name)
 
 
 def _told(clock: Clock, own: Callable[..., Any], phase: str) -> Callable[..., Any]:

@@ -6,8 +6,8 @@ sum over all sequences. Leave-one-out has a closed form. Others have no exact va
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference
+from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem, named, rng
 from estbench.proof.states import learned
@@ -110,8 +111,7 @@ def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]
     return float(p @ rows[0].square().sum(dim=1) - mean.square().sum())
 
 
-@contextmanager
-def _drawing(policy: Policy, sequences: Tensor) -> Iterator[None]:
+def _drawing(policy: Policy, sequences: Tensor) -> AbstractContextManager[None]:
     """Make the policy "draw" the given sequences, whatever it is asked to draw by.
 
     As many as they are: what is drawn beside a sequence, such as rollouts, is drawn as ever.
@@ -121,10 +121,4 @@ def _drawing(policy: Policy, sequences: Tensor) -> Iterator[None]:
         own = getattr(policy, kind)
         return lambda n, by: sequences if n == len(sequences) else own(n, by)
 
-    for kind in ("sample_by", "sample"):
-        object.__setattr__(policy, kind, given(kind))
-    try:
-        yield
-    finally:
-        for kind in ("sample_by", "sample"):
-            object.__delattr__(policy, kind)
+    return replaced(policy, {kind: given(kind) for kind in ("sample_by", "sample")})
