@@ -8,19 +8,16 @@ deviation its direction is wrong too.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-import torch
+from torch import Tensor
 
-from estbench import noise
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
-from estbench.estimators.returns import rollout_noise, token_returns
-from estbench.models.policy import Policy
+from estbench.estimators.base import EstimatorInfo, register
+from estbench.estimators.score_function import Grouped
 
 __all__ = ["GroupRelative"]
 
 
-class GroupRelative(Estimator):
+class GroupRelative(Grouped):
     """g = 1/K sum_i (Q^i - mean) / scale S^i over a group of K.
 
     Args:
@@ -58,33 +55,13 @@ class GroupRelative(Estimator):
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
 
-    def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
-    ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group."""
-        K, T = self.info.group, policy.length
-        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(policy, reward, tokens, u)
-        grouped = returns.reshape(draws, K, T)
-        weights = (grouped - grouped.mean(dim=1, keepdim=True)) / K
+    def weights(self, grouped: Tensor) -> Tensor:
+        """See ``Grouped.weights``."""
+        weights = (grouped - grouped.mean(dim=1, keepdim=True)) / grouped.shape[1]
         if self.standardised:
             # Where all rewards are equal there is nothing to divide, and nothing to learn.
             weights = weights / (grouped.std(dim=1, keepdim=True) + 1e-8)
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            weights.reshape(draws, K * T),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-            info={"baseline": float(terminal.mean())},
-        )
+        return weights
 
 
 def _group(name: str, group: int, standardised: bool, summary: str, source: str) -> None:

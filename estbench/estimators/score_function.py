@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from estbench import noise
 from estbench.estimators.base import (
@@ -28,7 +29,7 @@ from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.returns import rollout_noise, token_returns
 from estbench.models.policy import Policy
 
-__all__ = ["LeaveOneOut", "Reinforce"]
+__all__ = ["Grouped", "LeaveOneOut", "Reinforce"]
 
 
 class Reinforce(Estimator):
@@ -140,7 +141,44 @@ def _follow(lagged: Policy, policy: Policy, rate: float) -> None:
         mine.lerp_(theirs, 1.0 if name.startswith("embedding") else rate)
 
 
-class LeaveOneOut(Estimator):
+class Grouped(Estimator):
+    """K independent sequences a draw, each weighed by what the others and itself earned.
+
+    A subclass sets ``info``, with K as its group, and ``rollouts``, and says what the weights are.
+    """
+
+    rollouts: int
+
+    def weights(self, grouped: Tensor) -> Tensor:
+        """Return what multiplies the scores, for returns ``[n, K, T]``."""
+        raise NotImplementedError
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is a group."""
+        K, T = self.info.group, policy.length
+        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
+        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
+        tokens = policy.sample_from(u["tokens"])
+        returns, terminal = token_returns(policy, reward, tokens, u)
+        weights = self.weights(returns.reshape(draws, K, T))
+        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
+        return Surrogate(
+            chosen.reshape(draws, K * T),
+            weights.reshape(draws, K * T),
+            tokens.reshape(draws, K, T),
+            terminal.reshape(draws, K),
+            info={"baseline": float(terminal.mean())},
+        )
+
+
+class LeaveOneOut(Grouped):
     """RLOO: g = 1/(K-1) sum_i (Q^i - mean_j Q^j) S^i; a draw is a group of K sequences.
 
     The baseline of a sequence is the mean of the other K - 1 at the same position, which is
@@ -152,7 +190,6 @@ class LeaveOneOut(Estimator):
     """
 
     def __init__(self, group: int = 8, rollouts: int = 0, name: str = "rloo") -> None:
-        self.group = group
         self.rollouts = rollouts
         self.info = EstimatorInfo(
             name=name,
@@ -163,30 +200,10 @@ class LeaveOneOut(Estimator):
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
 
-    def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
-    ) -> Surrogate:
-        """See ``Estimator.surrogate``."""
-        K, T = self.group, policy.length
-        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(policy, reward, tokens, u)
-        grouped = returns.reshape(draws, K, T)
-        weights = (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            weights.reshape(draws, K * T),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-            info={"baseline": float(terminal.mean())},
-        )
+    def weights(self, grouped: Tensor) -> Tensor:
+        """See ``Grouped.weights``."""
+        K = grouped.shape[1]
+        return (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
 
 
 def _reinforce(

@@ -265,8 +265,8 @@ MUTANTS = [
         "flipped sign of the leave-one-out weights",
         SIGN,
         "score_function",
-        "weights = (grouped - grouped.mean(dim=1, keepdim=True))",
-        "weights = (grouped.mean(dim=1, keepdim=True) - grouped)",
+        "return (grouped - grouped.mean(dim=1, keepdim=True))",
+        "return (grouped.mean(dim=1, keepdim=True) - grouped)",
         ("rloo",),
     ),
     Mutant(
