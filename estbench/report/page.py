@@ -27,7 +27,7 @@ from estbench.report.findings import task_findings
 from estbench.report.formatting import clean, seconds
 from estbench.report.labels import EstimatorFacts, estimator_facts
 from estbench.report.progress import current
-from estbench.report.provenance import command_text, digests, flat, settings_key
+from estbench.report.provenance import command_text, digests, flat_texts, settings_key
 from estbench.report.records import Results
 from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.style import dark_variables, light_variables, look
@@ -146,8 +146,8 @@ def render(
         summary=table_of(summary, SUMMARY_ROWS),
         tables=[f"tables/{path.name}" for path in tables],
         command=command_text(manifest),
-        environment=list(flat(manifest.get("environment") or {})),
-        settings=list(flat({k: v for k, v in experiment.items() if k not in _SAID})),
+        environment=flat_texts(manifest.get("environment") or {}),
+        settings=flat_texts({k: v for k, v in experiment.items() if k not in _SAID}),
         settings_key=settings_key(experiment) if experiment else "",
         digests=digests(results.directory, tables),
         citations=citations(names, manifest.get("environment") or {}),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Digest", "command_text", "digests", "flat", "settings_key"]
+__all__ = ["Digest", "command_text", "digests", "flat", "flat_texts", "settings_key"]
 
 KINDS = ("runs", "reference", "snapshots", "timing")
 # What a result set may have more or less of under the same settings.
@@ -64,17 +64,27 @@ def command_text(manifest: Mapping[str, Any]) -> str:
     return str(command)
 
 
-def flat(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
-    """Yield nested settings as (dotted name, text)."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from flat(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, (list, tuple)):
-        yield path, ", ".join(str(item) for item in value)
-    elif isinstance(value, str):
-        yield path, value
-    else:
-        yield path, json.dumps(value, default=str)
+def flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested tables as one, by dotted name."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        dotted = f"{path}{name}"
+        if isinstance(inner, Mapping):
+            found |= flat(inner, f"{dotted}.")
+        else:
+            found[dotted] = list(inner) if isinstance(inner, tuple) else inner
+    return found
+
+
+def flat_texts(value: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return nested settings as (dotted name, text)."""
+    return [(name, _text(inner)) for name, inner in flat(value).items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _sha256(path: Path) -> str:

@@ -75,6 +75,7 @@ class Results:
       sources: One row a measurement and part of the policy (`by` "tensor" or "step", `part` its
         name, `position` its place): the `share` of the total variance that comes from it.
       phases: One row a task, estimator, round and phase of a generator step, with its seconds.
+      from_tables: Whether there were no records of training runs, and tables/ was read for them.
     """
 
     directory: Path
@@ -89,6 +90,7 @@ class Results:
     samples: Mapping[tuple[str, str], tuple[str, ...]]
     sources: pd.DataFrame
     phases: pd.DataFrame
+    from_tables: bool = False
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -129,15 +131,13 @@ def load(directory: Path) -> Results:
             f"estbench run --out {directory} computes them"
         )
     manifest = store.manifest() or {}
-    trained = None if runs else _from_tables(directory)
-    if trained is None:
-        trained = (
-            _run_frame(runs, manifest),
-            _curve_frame(runs),
-            _start_frame(runs),
-            _temperature_frame(runs),
-        )
-    run_frame, curve_frame, start_frame, temperature_frame = trained
+    stored = None if runs else _from_tables(directory)
+    run_frame, curve_frame, start_frame, temperature_frame = stored or (
+        _run_frame(runs, manifest),
+        _curve_frame(runs),
+        _start_frame(runs),
+        _temperature_frame(runs),
+    )
     every = [("training", runs), ("snapshots", snapshots), ("reference", references)]
     failures = [_failure(kind, r) for kind, records in every for r in records if _failed(r)]
     failures += [_failure("timing", record) for record in timing if _failed(record)]
@@ -154,6 +154,7 @@ def load(directory: Path) -> Results:
         _samples(runs),
         _ordered(_source_frame(snapshots), "seed", "snapshot", "by", "position"),
         _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
+        from_tables=stored is not None,
     )
 
 
@@ -164,25 +165,37 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
     must not take its runs for missing and overwrite the tables with that.
     """
     folder = directory / "tables"
-    if not all((folder / f"{name}.parquet").is_file() for name in ("runs", "curves")):
+    if not (folder / "runs.parquet").is_file():
         return None
+
+    def stored(name: str) -> pd.DataFrame | None:
+        path = folder / f"{name}.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
     try:
         runs = pd.read_parquet(folder / "runs.parquet")
-        long = pd.read_parquet(folder / "curves.parquet")
-        if not (runs["status"] == "ok").any():
+        runs = runs.astype({"task": "object", "estimator": "object", "seed": "int64"})
+        if not runs["status"].isin(["ok", "failed"]).any():
             return None  # made when there were no runs either
-        curves = long.pivot_table(
-            index=CURVE_COLUMNS, columns="metric", values="value", aggfunc="first", sort=False
-        ).reset_index()
-        curves.columns.name = None
-        rest = []
-        for name, empty in (("starts", _start_frame([])), ("temperatures", _temperature_frame([]))):
-            path = folder / f"{name}.parquet"
-            rest.append(pd.read_parquet(path) if path.is_file() else empty)
+        long, starts, temperatures = map(stored, ("curves", "starts", "temperatures"))
+        curves = _curve_frame([]) if long is None else _wide(long)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"a table in {folder} is damaged: {error}") from None
-    metrics = sorted(name for name in curves.columns if name not in CURVE_COLUMNS)
-    return (runs, curves[[*CURVE_COLUMNS, *metrics]], *rest)
+    return (
+        runs,
+        curves,
+        _start_frame([]) if starts is None else starts,
+        _temperature_frame([]) if temperatures is None else temperatures,
+    )
+
+
+def _wide(long: pd.DataFrame) -> pd.DataFrame:
+    """Return tables/curves with a column a metric."""
+    wide = long.pivot_table(
+        index=CURVE_COLUMNS, columns="metric", values="value", aggfunc="first", sort=False
+    ).reset_index()
+    metrics = sorted(name for name in wide.columns if name not in CURVE_COLUMNS)
+    return wide[[*CURVE_COLUMNS, *metrics]].rename_axis(columns=None)
 
 
 def _checked(records: Iterator[Record]) -> list[Record]:

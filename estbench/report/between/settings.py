@@ -9,6 +9,7 @@ from typing import Any
 from estbench import tasks
 from estbench.experiment import TrainingSettings
 from estbench.report.between.sides import Side
+from estbench.report.provenance import flat
 
 __all__ = ["Difference", "environments", "not_comparable", "same_machine", "settings"]
 
@@ -151,18 +152,6 @@ def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any,
         for name in dict.fromkeys((*here, *there))
         if here.get(name) != there.get(name)
     ]
-
-
-def flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return nested tables as one, by dotted name."""
-    found: dict[str, Any] = {}
-    for name, inner in value.items():
-        dotted = f"{path}{name}"
-        if isinstance(inner, Mapping):
-            found |= flat(inner, f"{dotted}.")
-        else:
-            found[dotted] = list(inner) if isinstance(inner, tuple) else inner
-    return found
 
 
 def _text(value: Any) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from estbench.errors import UserError
 from estbench.experiment import Experiment
@@ -54,7 +52,6 @@ class Side:
       experiment: Its settings, those added since it was made at their defaults.
       records: Its training runs, references and measurements.
       proofs: What was proven of its estimators: estimator -> (verdict, detail), the worst counts.
-      from_tables: Whether its training runs are those of tables/, for want of their records.
     """
 
     name: str
@@ -63,7 +60,6 @@ class Side:
     experiment: Experiment
     records: Mapping[Identity, Found]
     proofs: Mapping[str, tuple[str, str]]
-    from_tables: bool
 
     @property
     def environment(self) -> Record:
@@ -128,10 +124,7 @@ def read_side(name: str, path: Path) -> Side:
             f"{path}: {error}; it was made by another version of estbench, compare with that one"
         ) from None
     results = load(path)
-    stored = _stored_runs(path, results)
-    if stored is not None:
-        results = replace(results, runs=stored)
-    return Side(name, path, results, experiment, records, _proofs(store), stored is not None)
+    return Side(name, path, results, experiment, records, _proofs(store))
 
 
 def _check_schema(where: Path, schema: Any, manifest: Record) -> None:
@@ -199,18 +192,6 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)
-
-
-def _stored_runs(path: Path, results: Results) -> pd.DataFrame | None:
-    """Return tables/runs where a set has no records of runs any more, such as committed ones."""
-    table = path / "tables" / "runs.parquet"
-    if (path / "runs").exists() or not table.exists():
-        return None
-    frame = pd.read_parquet(table)
-    needed = ["task", "estimator", "seed", "status", "peak_mb"]
-    if not set(needed) <= set(frame.columns):
-        return None
-    return frame.astype({"task": "object", "estimator": "object", "seed": "int64"})
 
 
 def _proofs(store: ResultSet) -> dict[str, tuple[str, str]]:

@@ -93,7 +93,7 @@ def notes(found: Between) -> Iterator[str]:
                 "kind."
             )
     for side in (found.a, found.b):
-        if side.from_tables:
+        if side.results.from_tables:
             yield f"{side.name} has no records of training runs: tables/runs.parquet was read."
     machine = found.frame["family"].isin(["time", "memory"])
     if not found.judged and machine.any():
