@@ -174,7 +174,6 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
 
     try:
         runs = pd.read_parquet(folder / "runs.parquet")
-        runs = runs.astype({"task": "object", "estimator": "object", "seed": "int64"})
         if not runs["status"].isin(["ok", "failed"]).any():
             return None  # made when there were no runs either
         long, starts, temperatures = map(stored, ("curves", "starts", "temperatures"))
