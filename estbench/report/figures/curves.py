@@ -132,7 +132,8 @@ def curve_panel(
     axes.set_xlabel(xlabel or batch_name(*data["task"].unique()))
     axes.set_ylabel("")
     _limits(axes, means, seeds, across)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    whole = across == "step"  # there is no half batch
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=whole, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if labels:
         curve_labels(axes, data)

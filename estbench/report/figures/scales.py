@@ -58,7 +58,7 @@ def plain_log_ticks(axis: Axis, *, ratio: bool = False, most: int = 6) -> None:
 
 def tick_text(value: float) -> str:
     """Return a round number without superfluous zeros; powers of ten where it would be long."""
-    if 0.00099 <= value < 99_999:
+    if 0.00099 <= value < 9_999:
         return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
     mantissa, exponent = f"{value:.1e}".split("e")
     power = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
