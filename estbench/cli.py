@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from estbench import __version__
-from estbench.errors import UserError
+from estbench.errors import UserError, printable
 
 __all__ = ["app", "main"]
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"estbench: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    print(f"estbench: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
     return code
 
 
@@ -71,12 +71,19 @@ def run(
     jobs: int | None = None,
     out: Path | None = None,
     device: str | None = None,
+    backend: Literal["local", "dask", "slurm"] | None = None,
+    scheduler: str | None = None,
+    slurm: str | None = None,
+    threads: int | None = None,
+    memory: int | None = None,
+    deadline: float | None = None,
     data: str | None = None,
     level: Literal["words", "characters"] | None = None,
     oracle_weights: str | None = None,
     vocabulary: int | None = None,
     length: int | None = None,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    renew: Annotated[bool, Parameter(negative="")] = False,
     plugin: Path | None = None,
     gate: bool = True,
     live: bool = True,
@@ -97,11 +104,24 @@ def run(
     seeds
         A count (10: seeds 0 to 9), or seeds and ranges (0-4,7).
     jobs
-        Worker processes, one thread each; by default as many as there are physical cores.
+        Runs at the same time; by default one a physical core, one a worker of a running dask
+        cluster, or 16 on Slurm.
     out
         Folder of the result set; by default results/NAME, NAME being the preset's or the file's.
     device
-        cpu, cuda or cuda:N.
+        cpu, cuda or cuda:N; or several cards, cuda:0,cuda:1, among which the runs are shared out.
+    backend
+        What hands out the runs: local (processes of this machine), dask, or slurm.
+    scheduler
+        A running dask scheduler, tcp://HOST:PORT; without it dask starts its workers here.
+    slurm
+        What sbatch is asked for, such as partition=cpu,account=lab,time=240 (time in minutes).
+    threads
+        Threads of a run; 1 unless given, which is fastest for small models.
+    memory
+        Memory that a run may take, in MiB; a run that needs more fails, the others go on.
+    deadline
+        Seconds that a run may take; a run that takes longer fails, the others go on.
     data
         Text for the task text: a UTF-8 file, one sequence a line; or a ready corpus: pydoc, kjv or
         words.
@@ -115,6 +135,8 @@ def run(
         Sequence length T of an oracle or a text.
     retry_failed
         Run again what failed before.
+    renew
+        Set aside, in OUT/stale, what another version of estbench made, and make it again.
     plugin
         A Python file that registers estimators of your own, for --estimators or the TOML file.
     gate
@@ -149,12 +171,21 @@ def run(
             "vocabulary": vocabulary,
             "length": length,
         },
+        execution={
+            "jobs": jobs,
+            "backend": backend,
+            "scheduler": scheduler,
+            "slurm": slurm,
+            "threads": threads,
+            "memory_mb": memory,
+            "deadline_s": deadline,
+        },
     )
     return commands.run(
         experiment,
         out=out,
-        workers=jobs,
         retry_failed=retry_failed,
+        renew=renew,
         gate=gate,
         live=live,
         tensorboard=tensorboard,
@@ -284,8 +315,22 @@ def list_(
 
 
 @app.command
-def env(*, as_json: JSON = False) -> int:
-    """Show versions and machine: what a result may depend on."""
+def env(
+    *,
+    hash_: Annotated[Path | None, Parameter(name="--hash", negative="")] = None,
+    as_json: JSON = False,
+) -> int:
+    """Show versions and machine, what a result may depend on; or hash the numbers of a result set.
+
+    Parameters
+    ----------
+    hash_
+        A result set, such as results/bench: print one SHA-256 of all its numbers, time and memory
+        left out. Jobs, order, backend and interruptions make no difference to it. With --json also
+        of each kind of record, task and estimator, to see where two sets differ.
+    """
     from estbench import commands
 
+    if hash_ is not None:
+        return commands.show_digest(hash_, as_json=as_json)
     return commands.show_environment(as_json=as_json)

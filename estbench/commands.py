@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.errors import UserError
+from estbench.errors import UserError, printable
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
 from estbench.validation import parse_seeds
@@ -31,6 +31,7 @@ __all__ = [
     "load_plugin",
     "report",
     "run",
+    "show_digest",
     "show_environment",
     "split_names",
 ]
@@ -49,10 +50,12 @@ def experiment(
     seeds: str | None = None,
     device: str | None = None,
     options: Mapping[str, Any] | None = None,
+    execution: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Return the experiment that was asked for; what was typed wins over the file or preset.
 
-    ``options`` are training settings that some tasks take, such as ``data``; None is not given.
+    ``options`` are training settings that some tasks take, such as ``data``; ``execution`` those of
+    the table of that name. None is not given.
 
     Estimators that were typed are all that is measured, but for one: ``reinforce`` without a
     baseline brings ``reinforce-ema``, without which no ratio to it means anything.
@@ -73,6 +76,9 @@ def experiment(
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if given:
         changes["training"] = given
+    bounds = {key: value for key, value in (execution or {}).items() if value is not None}
+    if bounds:
+        changes["execution"] = bounds
     if file is not None and preset is not None:
         raise UserError(
             f'give --preset or {file}, not both; the file may begin with preset = "{preset}"'
@@ -114,8 +120,8 @@ def run(
     wanted: Experiment,
     *,
     out: Path | None,
-    workers: int | None,
     retry_failed: bool = False,
+    renew: bool = False,
     gate: bool = True,
     live: bool = True,
     tensorboard: bool = False,
@@ -127,14 +133,19 @@ def run(
     runs end; with ``tensorboard`` they also write event files.
     """
     from estbench import runner, tasks
+    from estbench.runner.backends import BackendLostError, check_backend
     from estbench.runner.environment import check_device, worker_count
     from estbench.store import StorageError
 
     if out is None and wanted.name == "reference":
         raise UserError("results/reference/ is for committed sets: give --out another folder")
     directory = out or Path("results") / wanted.name
-    check_device(wanted.device)
-    workers = workers or worker_count()
+    if wanted.execution.backend == "local":  # other machines have devices of their own
+        for device in wanted.devices:
+            check_device(device)
+    check_backend(wanted.execution)
+    here = wanted.execution.jobs if wanted.execution.backend != "slurm" else 0
+    workers = here or max(1, worker_count() // wanted.execution.threads)
     for task in wanted.tasks:
         described = tasks.describe(task, wanted.training_for(task))
         if described:
@@ -153,6 +164,7 @@ def run(
                 display=runner.display_for(),
                 summary=summary,
                 retry_failed=retry_failed,
+                renew=renew,
                 prove=partial(_proofs, wanted, workers, gate),
                 live=live,
                 tensorboard=tensorboard,
@@ -170,6 +182,10 @@ def run(
         _say(str(error))
         _say("nothing was run; leave it out, or add --no-gate: then it is run, marked, not ranked")
         return 1
+    except BackendLostError as error:
+        _say(f"estbench: {error}; the {summary.made + summary.found} finished records are kept")
+        _say(f"go on with: {command_line()}")
+        return 1
     except StorageError as error:
         _say(f"estbench: {error}; make room or give --out another folder, then run the same again")
         return 1
@@ -184,7 +200,7 @@ class _NotProvenError(Exception):
 def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]]:
     """Return the verdicts on all that is to be run; raises where one of them forbids it."""
     from estbench.proof.gate import Proof, assumed, configurations, proven
-    from estbench.runner.pool import stop_workers
+    from estbench.runner.backends.local import stop_workers
 
     given = configurations(wanted)
     if not gate:
@@ -254,6 +270,25 @@ def show_environment(*, as_json: bool) -> int:
     return 0
 
 
+def show_digest(directory: Path, *, as_json: bool) -> int:
+    """Print the hash of a result set's numbers; return the exit code.
+
+    Raises:
+      UserError: There is no hash of the whole. With JSON its parts have been printed.
+    """
+    from estbench.store.digest import digest
+
+    found = digest(directory)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+    if found.sha256 is None:
+        more = "" if as_json else "; --json has hashes of the records that are there"
+        raise UserError(found.absent + more)
+    if not as_json:
+        print(found.sha256)
+    return 0
+
+
 def command_line() -> str:
     """Return the command as it could be typed again."""
     module = Path(sys.argv[0]).name == "__main__.py"
@@ -301,7 +336,7 @@ def console() -> Console:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _say_companion(wanted: Experiment) -> None:

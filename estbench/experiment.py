@@ -17,6 +17,7 @@ from estbench.validation import AtLeast, MoreThan, checked, known, names, parse_
 
 __all__ = [
     "FRACTIONS",
+    "ExecutionSettings",
     "Experiment",
     "SnapshotSettings",
     "TimingSettings",
@@ -145,6 +146,29 @@ class TimingSettings(Settings):
 
 
 @dataclass(frozen=True)
+class ExecutionSettings(Settings):
+    """Where and within which bounds runs are made; of these only ``threads`` can touch a number."""
+
+    section: ClassVar[str] = "execution"
+
+    backend: Literal["local", "dask", "slurm"] = "local"
+    """What hands out the runs: processes of this machine, dask, or a Slurm cluster."""
+    jobs: Natural = 0
+    """Runs at the same time; 0 is one a physical core, or one a worker of a running dask cluster,
+    or 16 on Slurm."""
+    threads: Count = 1
+    """Threads of a run. Small models are faster on one; sums may round otherwise on more."""
+    memory_mb: Natural = 0
+    """Memory that a run may take, in MiB; what needs more fails, and is a row. 0 is no bound."""
+    deadline_s: Annotated[float, AtLeast(0)] = 0.0
+    """Seconds that a run may take; what takes longer fails, and is a row. 0 is no bound."""
+    scheduler: str = ""
+    """Address of a running dask scheduler, tcp://HOST:PORT; without it dask starts workers here."""
+    slurm: str = ""
+    """What sbatch is asked for: "partition=cpu,account=lab,time=240" (time in minutes)."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A grid of (task, estimator, seed) and the settings that all of it shares.
 
@@ -155,11 +179,12 @@ class Experiment:
       seeds: The replicates.
       also_measured: Estimators that are measured at the snapshots only.
       description: One line.
-      device: "cpu", "cuda" or "cuda:N".
+      device: "cpu", "cuda" or "cuda:N"; or several cards, "cuda:0,cuda:1".
       training: Settings of every task.
       per_task: What a task has otherwise: {task: {field of TrainingSettings: value}}.
       snapshots: Settings of the measurements.
       timing: Settings of the wall-clock pass.
+      execution: Where runs are made, and what they may take.
 
     Raises:
       UserError: A value is of the wrong type or out of range.
@@ -176,6 +201,7 @@ class Experiment:
     per_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -188,8 +214,10 @@ class Experiment:
         for key in ("tasks", "estimators"):
             if not getattr(self, key):
                 raise UserError(f"{key} is empty: name at least one (see: estbench list {key})")
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise UserError(f"device {self.device!r}: must be cpu, cuda or cuda:N")
+        if not re.fullmatch(r"cpu|cuda|cuda:\d{1,3}(,cuda:\d{1,3})*", self.device):
+            raise UserError(
+                f"device {self.device!r}: must be cpu, cuda, cuda:N or several: cuda:0,cuda:1"
+            )
         for task in dict.fromkeys((*self.tasks, *self.per_task)):
             group = self.training_for(task).batch_size
             if self.snapshots.sequences < 2 * group:
@@ -202,6 +230,15 @@ class Experiment:
     def measured(self) -> tuple[str, ...]:
         """Every estimator measured at the snapshots: those trained, then the others."""
         return self.estimators + tuple(e for e in self.also_measured if e not in self.estimators)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that runs are shared out to; one, mostly."""
+        return tuple(dict.fromkeys(self.device.split(",")))
+
+    def on(self, device: str) -> Experiment:
+        """Return the same experiment for one device."""
+        return self if device == self.device else replace(self, device=device)
 
     def training_for(self, task: str) -> TrainingSettings:
         """Return the training settings of a task: the common ones with its own laid over."""
@@ -263,7 +300,12 @@ class Experiment:
 
 
 TABLES: Mapping[str, type[Settings]] = types.MappingProxyType(
-    {"training": TrainingSettings, "snapshots": SnapshotSettings, "timing": TimingSettings}
+    {
+        "training": TrainingSettings,
+        "snapshots": SnapshotSettings,
+        "timing": TimingSettings,
+        "execution": ExecutionSettings,
+    }
 )
 
 

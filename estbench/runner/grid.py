@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from estbench.experiment import Experiment
+from estbench.runner.backends import Backend, make_backend
 from estbench.runner.estimate import Costs, longest_first
+from estbench.runner.jobs import placed
 from estbench.runner.live import Progress, refreshed
 from estbench.runner.manifest import held, manifest, union
 from estbench.runner.plan import Plan, make_plan
-from estbench.runner.pool import run_jobs, stop_workers
 from estbench.runner.progress import Display
 from estbench.runner.timing import rounds_due, run_timing
 from estbench.runner.worker import Outcome, copy_as_run
@@ -54,6 +55,7 @@ def run_experiment(
     display: Display,
     summary: Summary | None = None,
     retry_failed: bool = False,
+    renew: bool = False,
     prove: Callable[[], list[dict[str, Any]]] | None = None,
     live: bool = False,
     tensorboard: bool = False,
@@ -63,11 +65,13 @@ def run_experiment(
     Args:
       experiment: What is wanted; names have been checked.
       directory: The result set; made where missing.
-      workers: Processes that work at the same time, one thread each.
+      workers: Processes of this machine that work at the same time; ``experiment.execution`` says
+        whether others do, and how.
       command: What the user typed, for the manifest.
       display: Where progress is shown.
       summary: Filled as records are made, so that it is right after an interruption too.
       retry_failed: Whether records of failures are made again.
+      renew: Whether records that another version made are set aside, in DIR/stale, and made again.
       prove: Called when there is something to do, before anything is done or written; returns
         verdicts on the estimators, which are kept with the records, or raises.
       live: Whether the report is made anew now and then until the timing pass begins.
@@ -80,6 +84,7 @@ def run_experiment(
     Raises:
       UserError: The folder cannot be written, or holds records made with other settings.
       StorageError: The disk refused a record; all written before are whole.
+      BackendLostError: Whoever hands out the runs is gone; all written before are whole.
     """
     results = ResultSet(directory)
     summary = Summary() if summary is None else summary
@@ -90,18 +95,23 @@ def run_experiment(
             experiment,
             results,
             retry_failed=retry_failed,
+            renew=renew,
             warn=display.note,
             events=tensorboard,
         )
-        due = rounds_due(experiment, results, retry_failed=retry_failed, warn=display.note)
+        due = rounds_due(
+            experiment, results, retry_failed=retry_failed, renew=renew, warn=display.note
+        )
         summary.found = len(plan.ended)
         for ending in plan.ended:
             _add_failure(summary, results, ending)
         proofs = prove() if prove is not None and not (plan.empty and not due) else []
-        if before != whole or not plan.empty:
+        if _grows(before, whole) or not plan.empty:
             results.write_manifest(manifest(whole, command))
         if proofs:
             results.write_proofs(proofs)
+        for path in plan.stale:
+            results.set_aside(path)
         for job in plan.discard:
             results.record_path(job.kind, job.task, job.estimator, job.seed).unlink()
         for job, record in plan.copies:
@@ -109,24 +119,33 @@ def run_experiment(
         try:
             timing_seconds = experiment.timing.seconds if due else 0.0
             with refreshed(results.path, display.note, live) as tell:
-                _train_and_measure(plan, results, workers, timing_seconds, display, summary, tell)
+                if plan.training or plan.measuring:
+                    engine = make_backend(experiment.execution, workers, results.path, display.note)
+                    _train_and_measure(
+                        plan, results, engine, timing_seconds, display, summary, tell
+                    )
             if due:
-                _time(whole, results, due, retry_failed, display, summary)
+                _time(whole, results, due, retry_failed, renew, display, summary)
         finally:
             display.close()
     return summary
 
 
+def _grows(before: Experiment | None, whole: Experiment) -> bool:
+    """Return whether there is more to hold; where runs were made last is no news."""
+    return before is None or replace(before, execution=whole.execution) != whole
+
+
 def _train_and_measure(
     plan: Plan,
     results: ResultSet,
-    workers: int,
+    engine: Backend,
     timing_seconds: float,
     display: Display,
     summary: Summary,
     tell: Callable[[Progress], None],
 ) -> None:
-    """Work through the plan in a pool; measurements begin when all references are there."""
+    """Work through the plan; measurements begin when all references are there."""
     costs, progress, noted = Costs(), progress_of(plan), False
     for ending in plan.ended:
         if not ending.error:
@@ -138,7 +157,7 @@ def _train_and_measure(
             if not jobs:
                 continue
             display.phase(phase, len(jobs))
-            for ending in run_jobs(jobs, workers, results.path, display.note):
+            for ending in engine.run(placed(jobs)):
                 del waiting[ending.job]
                 if not ending.error:
                     costs.observe(ending.job, ending.seconds)
@@ -149,12 +168,11 @@ def _train_and_measure(
                     noted = True
                 progress.ended(phase, bool(ending.error))
                 tell(progress)
-                left = costs.left(waiting, workers)
+                left = costs.left(waiting, engine.workers)
                 left = None if left is None else left + timing_seconds
                 display.ended(ending.job.label, ending.error, ending.seconds, left)
     finally:
-        if plan.training or plan.measuring:
-            stop_workers()
+        engine.close()
 
 
 def progress_of(plan: Plan) -> Progress:
@@ -173,6 +191,7 @@ def _time(
     results: ResultSet,
     due: list[int],
     retry_failed: bool,
+    renew: bool,
     display: Display,
     summary: Summary,
 ) -> None:
@@ -190,7 +209,7 @@ def _time(
             )
         display.ended(f"round {index}", error, seconds, max(left, 0.0))
 
-    run_timing(whole, results, retry_failed=retry_failed, tell=tell)
+    run_timing(whole, results, retry_failed=retry_failed, renew=renew, tell=tell)
 
 
 def _add_failure(summary: Summary, results: ResultSet, ending: Outcome) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from estbench.experiment import Experiment
 
-__all__ = ["Job", "measure", "reference", "timing_round", "train", "warm_up"]
+__all__ = ["Job", "measure", "placed", "reference", "timing_round", "train", "warm_up"]
 
 Payload = dict[str, Any]
 
@@ -45,6 +45,19 @@ class Job:
         what = "reference (rloo)" if self.kind == "reference" else self.estimator
         where = " at the snapshots" if self.kind == "snapshots" else ""
         return f"{self.task} {what} seed {self.seed}{where}"
+
+
+def placed(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs, each on one of the devices of its experiment: card after card, in turn.
+
+    Which card it is makes no difference to a key.
+    """
+    found = []
+    for index, job in enumerate(jobs):
+        devices = job.experiment.devices
+        here = job.experiment.on(devices[index % len(devices)])
+        found.append(job if here is job.experiment else replace(job, experiment=here))
+    return found
 
 
 # The functions below import what computes only when they are called, in the process that does it:

@@ -54,6 +54,7 @@ def union(old: Experiment | None, new: Experiment, results: ResultSet) -> Experi
         also_measured=tuple(e for e in _merged(old.measured, new.measured) if e not in estimators),
         seeds=_merged(old.seeds, new.seeds),
         per_task={**new.per_task, **old.per_task},
+        execution=new.execution,
     )
 
 
@@ -63,7 +64,7 @@ def manifest(experiment: Experiment, command: str) -> Record:
         "schema": SCHEMA,
         "experiment": experiment.as_dict(),
         "refused": refusals(experiment),
-        "environment": environment(),
+        "environment": environment() | {"threads_per_worker": experiment.execution.threads},
         "command": command,
     }
 
@@ -74,7 +75,12 @@ def _merged(old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _differences(old: Experiment, new: Experiment) -> Iterator[tuple[str, Any, Any]]:
     """Yield (setting, old value, new value) of what every record depends on."""
-    pairs = [("", {"device": old.device}, {"device": new.device})]
+    kinds = [side.device.partition(":")[0] for side in (old, new)]  # not which card
+    threads = [{"threads": side.execution.threads} for side in (old, new)]
+    pairs: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("", {"device": kinds[0]}, {"device": kinds[1]}),
+        ("[execution] ", threads[0], threads[1]),
+    ]
     for section in ("training", "snapshots", "timing"):
         pairs.append(
             (f"[{section}] ", asdict(getattr(old, section)), asdict(getattr(new, section)))

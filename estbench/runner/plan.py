@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from estbench import plugins
@@ -35,6 +36,7 @@ class Plan:
       measuring: Measurements to be made, once the references are there.
       copies: References whose run, rloo's, is not beside the other runs yet.
       discard: Jobs whose old record has to go first: it failed, or its states are lost.
+      stale: Records that another version made, to be set aside first.
       ended: What the result set holds already of what was asked for.
     """
 
@@ -42,6 +44,7 @@ class Plan:
     measuring: list[Job] = field(default_factory=list)
     copies: list[tuple[Job, Record]] = field(default_factory=list)
     discard: list[Job] = field(default_factory=list)
+    stale: list[Path] = field(default_factory=list)
     ended: list[Outcome] = field(default_factory=list)
 
     @property
@@ -58,12 +61,14 @@ class _Planner:
         experiment: Experiment,
         results: ResultSet,
         retry_failed: bool,
+        renew: bool,
         warn: Callable[[str], None],
         events: bool,
     ) -> None:
         self.experiment = experiment
         self.results = results
         self.retry_failed = retry_failed
+        self.renew = renew
         self.warn = warn
         self.events = events
         self.plan = Plan()
@@ -91,9 +96,13 @@ class _Planner:
         if record is None:
             return None
         if record["key"] != job.key:
+            if self.renew:
+                self.plan.stale.append(path)
+                return None
             raise UserError(
                 f"{path} was made with other settings or by another version of {job.estimator}: "
-                f"give --out another folder, or delete {self.results.path}"
+                "give --out another folder, or --renew to set what is stale aside, in "
+                f"{self.results.path / 'stale'}, and make it again"
             )
         if record["status"] == "failed" and self.retry_failed:
             self.plan.discard.append(job)
@@ -139,6 +148,7 @@ def make_plan(
     results: ResultSet,
     *,
     retry_failed: bool = False,
+    renew: bool = False,
     warn: Callable[[str], None] = print,
     events: bool = False,
 ) -> Plan:
@@ -150,13 +160,14 @@ def make_plan(
       experiment: What is wanted.
       results: Where it may be already.
       retry_failed: Whether records of failures count as missing.
+      renew: Whether records that another version made do.
       warn: Is told of damaged files, a line each; they count as missing.
       events: Whether training runs also write event files for TensorBoard.
 
     Raises:
       UserError: A record was made with other settings.
     """
-    planner = _Planner(experiment, results, retry_failed, warn, events)
+    planner = _Planner(experiment, results, retry_failed, renew, warn, events)
     plan, unfit = planner.plan, refusals(experiment)
     for task, seed in planner.pairs():
         fitting = [name for name in experiment.measured if name not in unfit.get(task, {})]
@@ -167,7 +178,7 @@ def make_plan(
                 planner.look_up(planner.job("run", task, estimator, seed), plan.training)
     needed = {(job.task, job.seed) for job in plan.measuring}
     # A timing round that does not exist yet needs the states of one seed a task, whichever.
-    if rounds_due(experiment, results, retry_failed=retry_failed, warn=warn):
+    if rounds_due(experiment, results, retry_failed=retry_failed, renew=renew, warn=warn):
         missing = set(experiment.tasks) - set(state_seeds(experiment, results))
         needed |= {(task, experiment.seeds[0]) for task in missing}
     planner.references(needed)

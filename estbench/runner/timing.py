@@ -12,7 +12,7 @@ from typing import Any
 from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.runner import jobs
-from estbench.runner.worker import one_line, one_thread, recorded
+from estbench.runner.worker import one_line, recorded, use_threads
 from estbench.store import CorruptRecordError, Record, ResultSet, timing_key, write_json
 
 __all__ = ["rounds_due", "run_timing", "state_seeds"]
@@ -24,6 +24,7 @@ def rounds_due(
     *,
     tasks: Iterable[str] | None = None,
     retry_failed: bool = False,
+    renew: bool = False,
     warn: Callable[[str], None] = print,
 ) -> list[int]:
     """Return the rounds to be made: missing, and with time left for them in the budget.
@@ -36,6 +37,7 @@ def rounds_due(
       results: Where the rounds are.
       tasks: The tasks that can be timed; all where None.
       retry_failed: Whether a round that failed is made again.
+      renew: Whether a round made with other settings is made again.
       warn: Is told of damaged files.
 
     Raises:
@@ -51,9 +53,12 @@ def rounds_due(
             warn(f"{error}: it is made again")
             record = None
         if record is not None and record["key"] != timing_key(experiment):
+            if renew:
+                due.append(index)
+                continue
             raise UserError(
                 f"{path} was made with other settings: "
-                f"give --out another folder, or delete {results.path}"
+                f"give --out another folder, or --renew to make again what is stale"
             )
         if record is None or not _whole(record, wanted, set(experiment.measured), retry_failed):
             due.append(index)
@@ -66,7 +71,8 @@ def rounds_due(
 def _whole(record: Record, tasks: set[str], estimators: set[str], retry_failed: bool) -> bool:
     if record["status"] == "failed" and retry_failed:
         return False
-    return tasks <= set(record["tasks"]) and estimators <= set(record["estimators"])
+    held = set(record.get("tasks", ())), set(record.get("estimators", ()))
+    return tasks <= held[0] and estimators <= held[1]
 
 
 def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
@@ -91,6 +97,7 @@ def run_timing(
     results: ResultSet,
     *,
     retry_failed: bool = False,
+    renew: bool = False,
     tell: Callable[[int, str, float], None],
 ) -> None:
     """Make the rounds that are due, each written as it ends; ``tell`` hears of each.
@@ -99,17 +106,19 @@ def run_timing(
       experiment: Everything that the result set holds, so that all is timed side by side.
       results: Where the states are and the rounds go.
       retry_failed: Whether rounds that failed are made again.
+      renew: Whether rounds made with other settings are.
       tell: Called with the round, "" or the error in one line, and its seconds.
 
     Raises:
       StorageError: The disk refused a round.
     """
     seeds = state_seeds(experiment, results)
-    due = rounds_due(experiment, results, tasks=seeds, retry_failed=retry_failed)
+    due = rounds_due(experiment, results, tasks=seeds, retry_failed=retry_failed, renew=renew)
+    experiment = experiment.on(experiment.devices[0])
     if not seeds or not due:
         return
     jobs.warm_up()
-    one_thread()
+    use_threads(experiment.execution.threads)
     states = {task: _load(results, task, seed) for task, seed in seeds.items()}
     for index in due:
         record = recorded(
@@ -125,6 +134,7 @@ def run_timing(
 
 
 def _load(results: ResultSet, task: str, seed: int) -> Any:
-    import torch
-
-    return torch.load(results.state_path(task, seed), weights_only=True)
+    try:
+        return results.states(task, seed)
+    except CorruptRecordError as error:
+        raise UserError(f"{error}: delete it and run again; other runs are kept") from None

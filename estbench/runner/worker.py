@@ -18,12 +18,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from estbench.errors import printable
 from estbench.runner.jobs import Job
+from estbench.runner.limits import limited
 from estbench.store import (
     REFERENCE_ESTIMATOR,
+    CorruptRecordError,
     Record,
     ResultSet,
     StorageError,
+    check_payload,
     encode,
     envelope,
     finite,
@@ -38,11 +42,13 @@ __all__ = [
     "Outcome",
     "copy_as_run",
     "execute",
+    "failed",
+    "found",
     "one_line",
-    "one_thread",
     "outcome",
     "recorded",
     "save",
+    "use_threads",
 ]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -65,19 +71,22 @@ class Outcome:
     note: str = ""
 
 
-def one_thread() -> None:
-    """Let this process compute on one thread: small models are slower on two.
+def use_threads(count: int = 1) -> None:
+    """Let this process compute on so many threads: small models are slower on two than on one.
 
     The variables hold for what is imported later; torch is told if it is there already.
     """
     for variable in THREAD_VARIABLES:
-        os.environ[variable] = "1"
+        os.environ[variable] = str(count)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].set_num_threads(count)
 
 
 def execute(job: Job, directory: Path) -> Outcome:
     """Do a job and write its record, whole, whether it succeeds or fails.
+
+    A record that is there already, because whoever handed the job out did not hear of its end, is
+    left as it is.
 
     Raises:
       StorageError: The disk refused the record.
@@ -85,10 +94,18 @@ def execute(job: Job, directory: Path) -> Outcome:
     if threading.current_thread() is threading.main_thread():
         # Ctrl-C reaches the whole process group; the driver decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    job.prepare()
-    one_thread()
     results = ResultSet(directory)
+    ended = found(results, job)
+    if ended is not None:
+        return ended
+    job.prepare()
+    execution = job.experiment.execution
+    use_threads(execution.threads)
     states: dict[str, Any] = {}
+
+    def bounded() -> Record:
+        with limited(execution, lambda error: save(results, job, failed(job, error), {})):
+            return compute()
 
     def compute() -> Record:
         grid = (job.experiment, job.task)
@@ -98,13 +115,13 @@ def execute(job: Job, directory: Path) -> Outcome:
             return dict(payload)
         if job.kind == "snapshots":
             _require_reference(results, job)
-            state = _load(results.state_path(job.task, job.seed))
+            state = results.states(job.task, job.seed)
             return dict(job.function(*grid, job.estimator, job.seed, state))
         return dict(job.function(*grid, job.estimator, job.seed))
 
     head = (job.kind, job.key, job.task, job.estimator, job.seed)
     with _events(job, directory) as events:
-        record = recorded(compute, *head)
+        record = recorded(bounded, *head)
     save(results, job, record, states)
     note = f"no event files of {job.label}: {events.fault}" if events and events.fault else ""
     return replace(outcome(job, record), note=note)
@@ -138,11 +155,26 @@ def outcome(job: Job, record: Record) -> Outcome:
     return Outcome(job, one_line(record["error"]), float(record["timing"]["wall_s"]))
 
 
+def found(results: ResultSet, job: Job) -> Outcome | None:
+    """Return how a job ended whose record is on disk; None where there is none, or another's."""
+    try:
+        record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))
+    except CorruptRecordError:
+        return None
+    return None if record is None or record["key"] != job.key else outcome(job, record)
+
+
+def failed(job: Job, error: BaseException) -> Record:
+    """Return the failed record of a job that cannot write its own."""
+    about = {"type": type(error).__name__, "message": str(error), "traceback": None}
+    return envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=about)
+
+
 def one_line(error: Mapping[str, Any] | None) -> str:
     """Return a record's error as one line; "" where there is none."""
     if not error:
         return ""
-    text = " ".join(f"{error['type']}: {error['message']}".split())
+    text = printable(" ".join(f"{error['type']}: {error['message']}".split()))
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -159,6 +191,7 @@ def recorded(compute: Callable[[], Record], *head: Any) -> Record:
         bad = _not_finite(payload)
         payload = finite(payload)
         encode(payload)  # what is no JSON is the job's failure, not the disk's
+        check_payload(head[0], payload)  # and so is what no reader would take
         if bad:
             error = {"type": "NotFinite", "message": bad, "traceback": None}
     except StorageError:
@@ -234,12 +267,6 @@ def _not_finite(payload: Record) -> str:
 def _peak_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _load(path: Path) -> Any:
-    import torch
-
-    return torch.load(path, weights_only=True)
 
 
 def _dump(states: Mapping[str, Any]) -> bytes:

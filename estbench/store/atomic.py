@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,8 +47,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
       StorageError: The disk refused it.
     """
-    # The process id keeps two writers apart; the dot keeps readers (*.json) away.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -69,13 +69,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
     For files that others write and that can be made again: nothing is flushed to the disk.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    # The random part keeps writers apart, of several machines too; the dot keeps readers away.
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -34,6 +34,8 @@ def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int)
         "device": experiment.device.partition(":")[0],  # which card makes no difference
         "training": _training(experiment, task),
     }
+    if experiment.execution.threads != 1:  # sums are taken in another order
+        settings["threads"] = experiment.execution.threads
     source = plugins.source_hash(estimator)
     if source:  # an estimator of the user's own is another one when its file changes
         settings["source"] = source
@@ -45,9 +47,11 @@ def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int)
 
 def timing_key(experiment: Experiment) -> str:
     """Return the key of the timing rounds; which estimators a round holds stands in the record."""
+    threads = experiment.execution.threads
     return _digest(
         {
             "kind": "timing",
+            **({} if threads == 1 else {"threads": threads}),
             "schema": SCHEMA,
             "device": experiment.device.partition(":")[0],
             "training": _without_defaults(experiment.training),

@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from estbench.errors import UserError
-from estbench.store.atomic import remove_leftovers, write_json
-from estbench.store.schema import Record, is_record
+from estbench.store.atomic import StorageError, remove_leftovers, write_json
+from estbench.store.links import check_links
+from estbench.store.reading import read_bytes, read_document
+from estbench.store.schema import Record, check_manifest, check_proofs, check_record
 
 __all__ = ["CorruptRecordError", "ResultSet"]
+
+
+MOST_STATE_BYTES = 1 << 34
+"""Of the states of a reference: five policies, rewards and what trains them."""
 
 
 class CorruptRecordError(Exception):
@@ -70,14 +76,27 @@ class ResultSet:
           CorruptRecordError: The file is not a whole record.
         """
         try:
-            document = json.loads(path.read_bytes())
+            document = read_document(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise CorruptRecordError(f"{path} is not readable ({error})") from None
-        if not is_record(document):
-            raise CorruptRecordError(f"{path} is not a whole record")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CorruptRecordError(f"{path} is not readable ({reason})") from None
+        try:
+            check_record(document)
+        except ValueError as error:
+            raise CorruptRecordError(f"{path} is not a whole record: {error}") from None
+        if path != self._path_of(document):
+            raise CorruptRecordError(f"{path} does not lie where the record that it holds belongs")
         return dict(document)
+
+    def _path_of(self, record: Record) -> Path:
+        """Return where a record belongs: no other place may speak for it."""
+        if record["kind"] == "timing":
+            return self.timing_path(record["round"])
+        return self.record_path(
+            record["kind"], record["task"], record["estimator"], record["seed"]
+        )
 
     def runs(self) -> Iterator[Record]:
         """Yield the training runs, by task, estimator and seed."""
@@ -102,14 +121,12 @@ class ResultSet:
           UserError: It is damaged.
         """
         try:
-            document = json.loads(self.manifest_path.read_bytes())
-            document["experiment"]["seeds"]
+            document = read_document(self.manifest_path)
+            check_manifest(document)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.manifest_path} is damaged: delete it and run again; finished runs are kept"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise _damaged(self.manifest_path, error) from None
         return dict(document)
 
     def write_manifest(self, document: Record) -> None:
@@ -132,15 +149,12 @@ class ResultSet:
           UserError: The file is damaged.
         """
         try:
-            found = json.loads(self.proofs_path.read_bytes())
-            for proof in found:
-                proof["configuration"]["estimator"], proof["verdict"], proof["detail"]
+            found = read_document(self.proofs_path)
+            check_proofs(found)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.proofs_path} is damaged: delete it and run again; finished runs are kept"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise _damaged(self.proofs_path, error) from None
         return list(found)
 
     def write_proofs(self, proofs: list[dict[str, Any]]) -> None:
@@ -155,12 +169,45 @@ class ResultSet:
         if list(held.values()) != before:
             write_json(self.proofs_path, list(held.values()))
 
+    def set_aside(self, path: Path) -> None:
+        """Move a record out of the way, into stale/; what lies there already stays.
+
+        Raises:
+          StorageError: The disk refused it.
+        """
+        target = self.path / "stale" / path.relative_to(self.path)
+        number = 1
+        while target.exists():
+            number += 1
+            target = target.with_name(f"{path.stem}.{number}{path.suffix}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+        except OSError as error:
+            raise StorageError(f"cannot move {path} to {target}: {error.strerror}") from None
+
     def state_digest(self, task: str, seed: int) -> str | None:
         """Return the SHA-256 of a reference's states, or None where they are missing."""
         try:
-            return hashlib.sha256(self.state_path(task, seed).read_bytes()).hexdigest()
+            content = read_bytes(self.state_path(task, seed), MOST_STATE_BYTES)
+            return hashlib.sha256(content).hexdigest()
         except OSError:
             return None
+
+    def states(self, task: str, seed: int) -> Any:
+        """Return a reference's states; nothing that the file holds is run.
+
+        Raises:
+          CorruptRecordError: There are none, or the file is not what ``torch.save`` writes.
+        """
+        from estbench.store.states import load_states
+
+        path = self.state_path(task, seed)
+        try:
+            return load_states(read_bytes(path, MOST_STATE_BYTES))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CorruptRecordError(f"{path} is not readable ({reason})") from None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -172,14 +219,16 @@ class ResultSet:
         probe = self.path / f".writable.{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
+            check_links(self.path)
+            probe.touch(exist_ok=False)
             probe.unlink()
+            # A file, not the folder: network file systems lock only what is open to write.
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             reason = "it is a file" if self.path.is_file() else error.strerror
             raise UserError(
                 f"cannot write to {self.path} ({reason}): give --out a folder you may write to"
             ) from None
-        handle = os.open(self.path, os.O_RDONLY)
         try:
             self._lock(handle)
             remove_leftovers(self.path)
@@ -204,3 +253,10 @@ class ResultSet:
             record = self.read(path)
             if record is not None:
                 yield record
+
+
+def _damaged(path: Path, error: OSError | ValueError) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(
+        f"{path} is damaged ({reason}): delete it and run again; finished runs are kept"
+    )

@@ -12,8 +12,8 @@ import pytest
 
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.runner import Summary, jobs, run_experiment
+from estbench.runner.backends.local import stop_workers
 from estbench.runner.jobs import Job
-from estbench.runner.pool import stop_workers
 from estbench.runner.worker import Outcome, execute
 from estbench.store import ResultSet, numbers
 
@@ -110,8 +110,8 @@ def in_this_process(
 @pytest.fixture
 def grid(pool: Grid, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """The small experiment, whose jobs run in this process."""
-    monkeypatch.setattr("estbench.runner.grid.run_jobs", in_this_process)
-    monkeypatch.setattr("estbench.runner.grid.stop_workers", lambda: None)
+    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
+    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
     return pool
 
 

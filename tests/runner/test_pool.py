@@ -27,7 +27,7 @@ def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
     pool.run(workers=2)
     other = Grid(pool.experiment, tmp_path / "other")
     with monkeypatch.context() as patch:
-        patch.setattr("estbench.runner.grid.run_jobs", in_this_process)
+        patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
         other.run(seeds=(1,), estimators=("rloo",))
         other.run(seeds=(0,), tasks=("oracle-small",))
     other.results.run_path("oracle-small", "reinforce", 0).unlink()
@@ -121,8 +121,8 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
                 raise BrokenProcessPool("SIGKILL(-9)")
             yield from in_this_process(beside, width, directory)
 
-    monkeypatch.setattr("estbench.runner.pool._sweep", sweep)
-    monkeypatch.setattr("estbench.runner.grid.stop_workers", lambda: None)
+    monkeypatch.setattr("estbench.runner.backends.local._sweep", sweep)
+    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
     summary = pool.run(workers)
     assert [failure.label for failure in summary.failures] == [poison]
     assert fakes.calls().count(poison) == kills

@@ -27,7 +27,7 @@ def test_real_numbers_are_the_same_to_the_bit_in_any_process_and_order(
     )
     pool, here = Grid(tiny, tmp_path / "pool"), Grid(tiny, tmp_path / "here")
     assert pool.run(2).failures == []
-    monkeypatch.setattr(runner.grid, "run_jobs", in_this_process)
+    monkeypatch.setattr(runner.backends.local, "run_jobs", in_this_process)
     assert here.run(1, seeds=(1,), estimators=("rloo",)).failures == []
     assert here.run(1).failures == []
     assert len(pool.numbers()) == 4 + 2 + 6

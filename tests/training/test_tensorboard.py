@@ -45,8 +45,8 @@ TINY = Experiment(
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process."""
-    monkeypatch.setattr("estbench.runner.grid.run_jobs", in_this_process)
-    monkeypatch.setattr("estbench.runner.grid.stop_workers", lambda: None)
+    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
+    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
 
 
 def make(directory: Path, *, tensorboard: bool, experiment: Experiment = TINY) -> Screen:
@@ -93,8 +93,8 @@ def watched_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result set whose runs wrote events while they trained."""
     directory = tmp_path_factory.mktemp("watched")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("estbench.runner.grid.run_jobs", in_this_process)
-        patch.setattr("estbench.runner.grid.stop_workers", lambda: None)
+        patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
+        patch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
         make(directory, tensorboard=True)
     return directory
 

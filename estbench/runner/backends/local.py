@@ -1,4 +1,4 @@
-"""A pool of worker processes that survives the death of any of them."""
+"""Processes of this machine, by joblib's loky; the pool survives the death of any of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,29 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from estbench.runner.backends.base import WorkerKilled
 from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome, execute, outcome, save
-from estbench.store import CorruptRecordError, ResultSet, envelope
+from estbench.runner.worker import Outcome, execute, failed, found, outcome, save
+from estbench.store import ResultSet
 
-__all__ = ["run_jobs", "stop_workers"]
+__all__ = ["LocalBackend", "run_jobs", "stop_workers"]
+
+
+class LocalBackend:
+    """As many processes as there are to work at the same time."""
+
+    def __init__(self, workers: int, directory: Path, note: Callable[[str], None]) -> None:
+        self.workers = workers
+        self._directory = directory
+        self._note = note
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """See ``Backend``."""
+        return run_jobs(jobs, self.workers, self._directory, self._note)
+
+    def close(self) -> None:
+        """See ``Backend``."""
+        stop_workers()
 
 
 def run_jobs(
@@ -49,11 +67,11 @@ def run_jobs(
                 waiting = waiting[len(sent) :]
                 caught = []
                 for job in begun:
-                    found = _found(results, job)
-                    if found is None:
+                    ended_unheard = found(results, job)
+                    if ended_unheard is None:
                         caught.append(job)
                     else:
-                        yield found
+                        yield ended_unheard
                 if sweep and len(caught) == 1:
                     yield _killed(results, caught[0], error)
                 else:
@@ -95,7 +113,8 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
     # As many jobs are out as there are workers, never one in advance: what is out when the pool
     # dies is what was being worked on. With n_jobs=1 joblib would work in this process, where a
     # job could neither be stopped nor die alone; hence two workers, of which one works.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
+    threads = jobs[0].experiment.execution.threads
+    with parallel_config(backend="loky", inner_max_num_threads=threads):
         parallel = Parallel(
             n_jobs=max(2, width),
             pre_dispatch=width,
@@ -105,23 +124,9 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
         yield from parallel(calls())
 
 
-def _found(results: ResultSet, job: Job) -> Outcome | None:
-    """Return the outcome of a job whose record was written though the driver did not hear of it."""
-    try:
-        record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))
-    except CorruptRecordError:
-        return None
-    return None if record is None or record["key"] != job.key else outcome(job, record)
-
-
 def _killed(results: ResultSet, job: Job, error: Exception) -> Outcome:
     """Write the failed record of a job that cannot write its own."""
     reason = " ".join(str(error).split())
-    failure = {
-        "type": "WorkerKilled",
-        "message": f"its worker process died, twice: no memory left, or killed ({reason})",
-        "traceback": None,
-    }
-    record = envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=failure)
+    record = failed(job, WorkerKilled(reason))
     save(results, job, record, {})
     return outcome(job, record)

@@ -1,0 +1,111 @@
+"""A job in a process of another machine, which may or may not see the result set's folder.
+
+Where it does, the job's files are written as on this machine. Where it does not, what a job reads
+comes with it, what it writes goes into a folder of its own, and its files go back over the wire to
+the driver, who writes them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from estbench import __version__
+from estbench.errors import UserError
+from estbench.runner.jobs import Job
+from estbench.runner.limits import interruptible
+from estbench.runner.worker import Outcome, execute
+from estbench.store import ResultSet, key, write_bytes
+
+__all__ = ["Blind", "Delivery", "Files", "inputs_of", "perform", "receive"]
+
+Files = Mapping[str, bytes]
+"""Contents by path, relative to a result set."""
+
+_one_at_a_time = threading.Lock()  # a worker with more threads shares what a run believes its own
+
+
+class Blind:
+    """What a worker answers that does not see the result set's folder."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How a job ended, and its files where the worker could not write them itself."""
+
+    outcome: Outcome
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def perform(
+    job: Job, directory: str, token: str, version: str, inputs: Files | None
+) -> Delivery | Blind:
+    """Do a job in the process that this is called in.
+
+    Args:
+      job: The job.
+      directory: The result set, as the driver calls it.
+      token: A file there, by which a worker knows that its folder is the driver's.
+      version: The driver's estbench.
+      inputs: What the job reads; None where the worker is to see the folder itself.
+
+    Raises:
+      UserError: This worker has another version than the driver, whose numbers may be others.
+      StorageError: The disk refused a record.
+    """
+    if version != __version__ or _key_here(job) != job.key:
+        raise UserError(
+            f"a worker has another estbench ({__version__}, the driver {version}), or other "
+            f"files to read: install the same one on every machine"
+        )
+    with _one_at_a_time, interruptible():
+        if inputs is None:
+            if not (Path(directory) / token).exists():
+                return Blind()
+            return Delivery(execute(job, Path(directory)))
+        with tempfile.TemporaryDirectory(prefix="estbench-") as name:
+            folder = Path(name)
+            for path, content in inputs.items():
+                write_bytes(folder / path, content)
+            outcome = execute(job, folder)
+            made = {
+                str(path.relative_to(folder)): path.read_bytes()
+                for path in sorted(folder.rglob("*"))
+                if path.is_file() and str(path.relative_to(folder)) not in inputs
+            }
+        return Delivery(outcome, made)
+
+
+def _key_here(job: Job) -> str:
+    job.prepare()  # an estimator of the user's own is known only then
+    return key(job.kind, job.experiment, job.task, job.estimator, job.seed)
+
+
+def inputs_of(results: ResultSet, job: Job) -> dict[str, bytes]:
+    """Return what a job reads of a result set: a measurement, its reference and the states."""
+    if job.kind != "snapshots":
+        return {}
+    record = results.reference_path(job.task, job.seed)
+    wanted = (record, results.state_path(job.task, job.seed))
+    return {
+        str(path.relative_to(results.path)): path.read_bytes() for path in wanted if path.exists()
+    }
+
+
+def receive(results: ResultSet, delivery: Delivery) -> Outcome:
+    """Write what a worker could not write itself; return the outcome.
+
+    Raises:
+      StorageError: The disk refused a file.
+    """
+    job, files = delivery.outcome.job, dict(delivery.files)
+    path = results.record_path(job.kind, job.task, job.estimator, job.seed)
+    record = files.pop(str(path.relative_to(results.path)), None)
+    for name, content in files.items():
+        write_bytes(results.path / name, content)
+    if record is not None:  # last: once it is there, everything is
+        write_bytes(path, record)
+    return replace(delivery.outcome, job=job)

@@ -1,0 +1,299 @@
+"""A Slurm cluster, by submitit: array jobs, each element of which works through a share of runs.
+
+The result set's folder has to be one that the nodes see too, as home folders mostly are. Records
+are written by the nodes; the driver watches for them, and hands out again what a dead element left.
+Whether an element is alive is asked of squeue, which every cluster has, and not of sacct, which
+needs a database.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from estbench import __version__
+from estbench.errors import UserError, unknown_name
+from estbench.experiment import ExecutionSettings
+from estbench.runner.backends.base import BackendLostError, WorkerKilled
+from estbench.runner.jobs import Job
+from estbench.runner.worker import Outcome, execute, failed, found, outcome, save
+from estbench.store import ResultSet, StorageError, key, write_json
+
+__all__ = ["SlurmBackend", "check_slurm", "options"]
+
+WORKERS = 16  # elements at the same time, unless another number is asked for
+SHARES = 4  # elements a worker: so many times it may find that it was dealt the short runs
+MOST = 1000  # elements of an array; clusters allow 1001 unless they say otherwise
+TIME_MIN = 240
+POLL_S = 2.0
+ALIVE_S = 10.0  # seconds between two questions to squeue, which many users share
+SETTLE_S = 5.0  # seconds that a network file system may take to show what a dead node wrote
+SPARE_MB = 1024  # beside a run's own memory: libraries, and files that they map
+NUMBERS = ("time", "nodes", "num_gpus", "gpus_per_node", "gpus_per_task", "cpus_per_gpu")
+TEXTS = (
+    "partition",
+    "account",
+    "qos",
+    "gres",
+    "constraint",
+    "exclude",
+    "nodelist",
+    "comment",
+    "mem_per_gpu",
+    "wckey",
+)
+
+
+def options(text: str) -> dict[str, str | int]:
+    """Return what sbatch is asked for, from ``"partition=cpu,time=240"``.
+
+    Raises:
+      UserError: An option is unknown or malformed.
+    """
+    found: dict[str, str | int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name not in (*NUMBERS, *TEXTS):
+            raise unknown_name("--slurm option", name, [*NUMBERS, *TEXTS])
+        if not equals or not value or (name in NUMBERS and not value.isdigit()):
+            kind = "a whole number" if name in NUMBERS else "a value"
+            raise UserError(f"--slurm {part!r}: give {name}={kind.upper().replace(' ', '_')}")
+        found[name] = int(value) if name in NUMBERS else value
+    return found
+
+
+def check_slurm(settings: ExecutionSettings) -> None:
+    """Check that this machine submits to a cluster that would take such a job.
+
+    Raises:
+      UserError: It does not; gives sbatch's own reason.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError("--backend slurm: no sbatch here: type it on a login node of a cluster")
+    asked = _parameters(settings)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    command = ["sbatch", "--test-only", *words, "--wrap", "true"]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"--backend slurm: sbatch does not answer ({error})") from None
+    if tried.returncode:
+        reason = " ".join(tried.stderr.split())[:200]
+        raise UserError(f"--backend slurm: sbatch refuses such a job: {reason}")
+
+
+def _parameters(settings: ExecutionSettings) -> dict[str, Any]:
+    memory = {"mem": f"{settings.memory_mb + SPARE_MB}MB"} if settings.memory_mb else {}
+    fixed = {"time": TIME_MIN, "cpus_per_task": settings.threads} | memory
+    return fixed | options(settings.slurm)
+
+
+@dataclass
+class Ending:
+    """What an element returns: how its jobs ended, and why it stopped before the last."""
+
+    outcomes: list[Outcome]
+    refused: str = ""
+    disk: bool = False
+
+
+def work(jobs: list[Job], directory: str, version: str) -> Ending:
+    """Do a share of jobs, in a process of a node."""
+    ending = Ending([])
+    for job in jobs:
+        job.prepare()  # an estimator of the user's own is known only then
+        here = key(job.kind, job.experiment, job.task, job.estimator, job.seed)
+        if version != __version__ or here != job.key:
+            ending.refused = (
+                f"a node has another estbench ({__version__}, the driver {version}), or other "
+                "files to read: install the same one on every machine"
+            )
+            break
+        try:
+            ending.outcomes.append(execute(job, Path(directory)))
+        except StorageError as error:
+            ending.refused, ending.disk = str(error), True
+            break
+    return ending
+
+
+@dataclass
+class _Element:
+    """An element of an array: what it was given, and how much of that is known to have ended."""
+
+    handle: Any
+    jobs: list[Job]
+    told: set[Job] = field(default_factory=set)
+
+    @property
+    def left(self) -> list[Job]:
+        return [job for job in self.jobs if job not in self.told]
+
+
+class SlurmBackend:
+    """See ``Backend``.
+
+    Args:
+      settings: What a run may take, and what sbatch is asked for.
+      workers: Elements at the same time; 0 is 16.
+      directory: The result set, in a folder that the nodes see.
+      note: Told what happens to elements, in a line.
+    """
+
+    def __init__(
+        self,
+        settings: ExecutionSettings,
+        workers: int,
+        directory: Path,
+        note: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self.workers = workers or WORKERS
+        self._results = ResultSet(directory.absolute())
+        self._folder = self._results.path / "slurm"
+        self._note = note
+        self._elements: list[_Element] = []
+        self._arrays: list[str] = []
+        self._asked_at = 0.0
+        self._cancel_leftovers()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """See ``Backend``."""
+        waiting, deaths = list(jobs), dict[Job, int]()
+        while waiting or self._elements:
+            if waiting:
+                self._submit(waiting)
+                waiting = []
+            time.sleep(POLL_S)
+            alive = self._alive()
+            for element in list(self._elements):
+                ended = self._has_result(element)
+                gone = not ended and alive is not None and element.handle.job_id not in alive
+                if gone:
+                    time.sleep(SETTLE_S)
+                    ended = self._has_result(element)
+                if ended:
+                    yield from self._finish(element)
+                    waiting += element.left
+                else:
+                    yield from self._news(element)
+                if gone and not ended:
+                    yield from self._bury(element, waiting, deaths)
+                if ended or gone:
+                    self._elements.remove(element)
+
+    def close(self) -> None:
+        """See ``Backend``."""
+        self._cancel(self._arrays)
+        with suppress(OSError):
+            self._ledger.unlink(missing_ok=True)
+
+    @property
+    def _ledger(self) -> Path:
+        """The arrays of a driver that works, for the next one to cancel should it be killed."""
+        return self._folder / "submitted.json"
+
+    def _cancel_leftovers(self) -> None:
+        try:
+            old = [str(number) for number in json.loads(self._ledger.read_bytes())]
+        except (OSError, ValueError, TypeError):
+            return
+        if old:
+            self._note(f"cancelled what an earlier driver left in Slurm's queue: {', '.join(old)}")
+        self._cancel([number for number in old if number.isdigit()])
+
+    @staticmethod
+    def _cancel(arrays: list[str]) -> None:
+        if arrays:
+            with suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(["scancel", *arrays], capture_output=True, timeout=60, check=False)
+
+    def _submit(self, jobs: list[Job]) -> None:
+        """Deal jobs out, the longest first, so that every element gets of all kinds."""
+        import submitit
+
+        count = min(len(jobs), SHARES * self.workers, MOST)
+        shares = [jobs[start::count] for start in range(count)]
+        executor = submitit.SlurmExecutor(folder=self._folder / "%j", max_num_timeout=0)
+        parameters = _parameters(self._settings)
+        executor.update_parameters(
+            **parameters, job_name="estbench", array_parallelism=self.workers
+        )
+        where = str(self._results.path)
+        try:
+            with executor.batch():
+                handles = [executor.submit(work, share, where, __version__) for share in shares]
+        except (OSError, subprocess.SubprocessError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BackendLostError(f"Slurm takes no job: {reason}") from None
+        self._arrays += {handle.job_id.partition("_")[0] for handle in handles}
+        write_json(self._ledger, self._arrays)
+        self._elements += map(_Element, handles, shares)
+        self._asked_at = time.monotonic()
+
+    def _alive(self) -> set[str] | None:
+        """Return the elements that wait or run; None where it is not known now."""
+        if time.monotonic() - self._asked_at < ALIVE_S or not self._elements:
+            return None
+        self._asked_at = time.monotonic()
+        arrays = ",".join({e.handle.job_id.partition("_")[0] for e in self._elements})
+        # Expanded (-r); an array that has left the queue altogether is an error, of no importance.
+        command = ["squeue", "-r", "-h", "-o", "%i", "-j", arrays]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        if told.returncode and "Invalid job id" not in told.stderr:
+            return None  # the controller is busy, or restarts
+        return set(told.stdout.split())
+
+    @staticmethod
+    def _has_result(element: _Element) -> bool:
+        return bool(element.handle.paths.result_pickle.exists())
+
+    def _news(self, element: _Element) -> Iterator[Outcome]:
+        """Yield the outcomes that stand on disk already; an element takes its jobs in order."""
+        for job in element.left:
+            ended = found(self._results, job)
+            if ended is None:
+                return
+            element.told.add(job)
+            yield ended
+
+    def _finish(self, element: _Element) -> Iterator[Outcome]:
+        ending: Ending = element.handle.result()
+        for ended in ending.outcomes:
+            if ended.job not in element.told:
+                element.told.add(ended.job)
+                yield ended
+        if ending.disk:
+            raise StorageError(ending.refused)
+        if ending.refused:
+            raise UserError(ending.refused)
+
+    def _bury(
+        self, element: _Element, waiting: list[Job], deaths: dict[Job, int]
+    ) -> Iterator[Outcome]:
+        """Hand out again what a dead element left; its first job is what it was working on."""
+        left = element.left
+        if not left:
+            return
+        suspect = left[0]
+        deaths[suspect] = deaths.get(suspect, 0) + 1
+        number = element.handle.job_id
+        if deaths[suspect] < 2:
+            self._note(f"Slurm's job {number} ended before its work; run again: {suspect.label}")
+            waiting += left
+            return
+        waiting += left[1:]
+        reason = f"Slurm's job {number}; see {self._folder}"
+        record = failed(suspect, WorkerKilled(reason))
+        save(self._results, suspect, record, {})
+        yield outcome(suspect, record)
