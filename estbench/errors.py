@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "unknown_name"]
+__all__ = ["UserError", "printable", "unknown_name"]
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class UserError(Exception):
@@ -13,6 +18,15 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def printable(text: str) -> str:
+    """Return text as a terminal may show it: what could steer one becomes U+FFFD.
+
+    That is control characters (escape sequences begin with one), half surrogates, which no stream
+    can encode, and the marks that turn the direction of writing, which make a line read as another.
+    """
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:

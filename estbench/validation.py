@@ -11,17 +11,32 @@ from typing import Any, Literal
 
 from estbench.errors import UserError, unknown_name
 
-__all__ = ["AtLeast", "MoreThan", "checked", "known", "names", "parse_seeds", "table"]
+__all__ = [
+    "AtLeast",
+    "MoreThan",
+    "checked",
+    "is_name",
+    "known",
+    "names",
+    "parse_seeds",
+    "shown",
+    "table",
+]
 
 MAX_SEEDS = 10_000
 MAX_SEED = 2**31 - 1
+MOST_WHOLE = 2**31 - 1
+MOST_NUMBER = 1e9
+SHOWN = 60  # letters of a value in an error
+MOST_LETTERS = 200  # of a name
 
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The lowest value that a setting may have."""
+    """The lowest value that a setting may have, and the highest where that is no ordinary one."""
 
     low: int
+    high: int = MOST_WHOLE
 
 
 @dataclass(frozen=True)
@@ -46,16 +61,27 @@ def parse_seeds(given: Any, name: str) -> tuple[int, ...]:
         if re.fullmatch(r"\s*\d{1,9}\s*", given):
             given = int(given)
         else:
-            given = [s for part in given.split(",") for s in _range(part, given, name, remedy)]
+            given = _listed(given, name, remedy)
     if isinstance(given, int) and not isinstance(given, bool):
         if not 1 <= given <= MAX_SEEDS:
-            raise UserError(f"{name} = {given}: must be from 1 to {MAX_SEEDS}; give {remedy}")
+            raise UserError(
+                f"{name} = {shown(given)}: must be from 1 to {MAX_SEEDS}; give {remedy}"
+            )
         return tuple(range(given))
     if not isinstance(given, (list, tuple)) or not all(type(seed) is int for seed in given):
-        raise UserError(f"{name} = {given!r}: give {remedy}")
+        raise UserError(f"{name} = {shown(given)}: give {remedy}")
     if not given or len(given) > MAX_SEEDS or min(given) < 0 or max(given) > MAX_SEED:
         raise UserError(f"{name}: 1 to {MAX_SEEDS} seeds from 0 to {MAX_SEED}; give {remedy}")
     return tuple(sorted(set(given)))
+
+
+def _listed(given: str, name: str, remedy: str) -> list[int]:
+    seeds: list[int] = []
+    for part in given.split(","):
+        seeds += _range(part, given, name, remedy)
+        if len(seeds) > 10 * MAX_SEEDS:  # the same ones over and over are a list that never ends
+            raise UserError(f"{name} {shown(given)} lists too many seeds: give {remedy}")
+    return seeds
 
 
 def _range(part: str, whole: str, name: str, remedy: str) -> range:
@@ -63,7 +89,7 @@ def _range(part: str, whole: str, name: str, remedy: str) -> range:
     first = int(match[1]) if match else 0
     last = int(match[2] or match[1]) if match else 0
     if not match or not 0 <= last - first < MAX_SEEDS:
-        raise UserError(f"{name} {whole!r} is not a list of seeds: give {remedy}")
+        raise UserError(f"{name} {shown(whole)} is not a list of seeds: give {remedy}")
     return range(first, last + 1)
 
 
@@ -84,7 +110,7 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
     Raises:
       UserError: Wrong type or out of range; names section, key, value and what it may be.
     """
-    where = f"[{section}] {key} = {value!r}"
+    where = f"[{section}] {key} = {shown(value)}"
     known({key: value}, [entry.name for entry in fields(settings)], section)
     declared = _types(settings)[key]
     if typing.get_origin(declared) is Literal:
@@ -99,14 +125,31 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
     kind, bound = typing.get_args(declared)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(bound, AtLeast) and kind is float:
-        if not number or not bound.low <= value < float("inf"):
-            raise UserError(f"{where}: must be a number, at least {bound.low}")
+        if not number or not bound.low <= value <= MOST_NUMBER:
+            raise UserError(
+                f"{where}: must be a number, at least {bound.low}{_most(number, value)}"
+            )
     elif isinstance(bound, AtLeast):
-        if not number or not isinstance(value, int) or value < bound.low:
-            raise UserError(f"{where}: must be a whole number, at least {bound.low}")
-    elif not number or not bound.bound < value < float("inf"):
-        raise UserError(f"{where}: must be a number greater than {bound.bound:g}")
+        if not number or not isinstance(value, int) or not bound.low <= value <= bound.high:
+            most = f", at most {bound.high}" if number and value > bound.high else ""
+            raise UserError(f"{where}: must be a whole number, at least {bound.low}{most}")
+    elif not number or not bound.bound < value <= MOST_NUMBER:
+        most = _most(number, value)
+        raise UserError(f"{where}: must be a number greater than {bound.bound:g}{most}")
     return kind(value)
+
+
+def _most(number: bool, value: Any) -> str:
+    return f", at most {MOST_NUMBER:g}" if number and value > MOST_NUMBER else ""
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error names it, in a few letters whatever its size."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or deep lists
+        return f"a {type(value).__name__} too large to print"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def known(given: Mapping[str, Any], existing: Iterable[str], section: str) -> None:
@@ -124,12 +167,28 @@ def known(given: Mapping[str, Any], existing: Iterable[str], section: str) -> No
 def table(key: str, value: Any) -> Mapping[str, Any]:
     """Return a value that has to be a table."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{key} = {value!r}: must be a table, [{key}]")
+        raise UserError(f"{key} = {shown(value)}: must be a table, [{key}]")
     return value
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value can name a thing and its folder: a line that prints, without "/"."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value.strip()) <= len(value) <= MOST_LETTERS
+        and value.isprintable()
+        and "/" not in value
+        and value not in (".", "..")
+    )
 
 
 def names(key: str, value: Any) -> tuple[str, ...]:
     """Return a list of names without repetitions, in its order."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
-        raise UserError(f'{key} = {value!r}: must be a list of names, such as ["rloo", "relax"]')
+        raise UserError(
+            f'{key} = {shown(value)}: must be a list of names, such as ["rloo", "relax"]'
+        )
+    for name in value:
+        if not is_name(name):
+            raise UserError(f"{key}: {shown(name)} is no name; it would name a folder")
     return tuple(dict.fromkeys(value))

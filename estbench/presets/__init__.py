@@ -10,8 +10,12 @@ from typing import Any
 
 from estbench.errors import UserError, unknown_name
 from estbench.experiment import Experiment, check_keys
+from estbench.store.reading import read_bytes
+from estbench.validation import shown
 
 __all__ = ["DEFAULT", "names", "preset", "read"]
+
+MOST_BYTES = 1 << 20  # of an experiment in TOML
 
 DEFAULT = "bench"
 """The preset of a bare ``estbench run``."""
@@ -46,7 +50,7 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Experiment:
       UserError: The file cannot be read, is not TOML, or holds a wrong key or value.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_bytes(path, MOST_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"no such file: {path}; give a TOML file, or one of the presets: "
@@ -54,13 +58,17 @@ def read(path: Path, changes: Mapping[str, Any] | None = None) -> Experiment:
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a TOML file") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply: give a TOML file of settings") from None
     except ValueError as error:  # not UTF-8, or not TOML; says line and column
         text = " ".join(str(error).split())
         raise UserError(f"{path} is not a TOML file: {text}") from None
     try:
         base = document.pop("preset", None)
         if base is not None and not isinstance(base, str):
-            raise UserError(f"preset = {base!r}: must be the name of one: {', '.join(names())}")
+            raise UserError(
+                f"preset = {shown(base)}: must be the name of one: {', '.join(names())}"
+            )
         check_keys(document)
         start = {} if base is None else _document(base)
         named = {"name": path.stem} | document

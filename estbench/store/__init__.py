@@ -3,7 +3,15 @@
 from estbench.store.atomic import StorageError, encode, write_bytes, write_json
 from estbench.store.keys import REFERENCE_ESTIMATOR, key, timing_key
 from estbench.store.results import CorruptRecordError, ResultSet
-from estbench.store.schema import SCHEMA, VOLATILE, Record, envelope, finite, numbers
+from estbench.store.schema import (
+    SCHEMA,
+    VOLATILE,
+    Record,
+    check_payload,
+    envelope,
+    finite,
+    numbers,
+)
 
 __all__ = [
     "REFERENCE_ESTIMATOR",
@@ -13,6 +21,7 @@ __all__ = [
     "Record",
     "ResultSet",
     "StorageError",
+    "check_payload",
     "encode",
     "envelope",
     "finite",

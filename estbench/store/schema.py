@@ -16,11 +16,38 @@ returned. A number that is not finite is stored as null.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SCHEMA", "VOLATILE", "Record", "envelope", "finite", "is_record", "numbers"]
+from estbench.store.shapes import (
+    LARGEST,
+    Shape,
+    anything,
+    column,
+    each,
+    fields,
+    maybe,
+    name,
+    named,
+    number,
+    one_of,
+    text,
+    whole,
+)
+from estbench.validation import MAX_SEED, MAX_SEEDS
+
+__all__ = [
+    "SCHEMA",
+    "VOLATILE",
+    "Record",
+    "check_manifest",
+    "check_payload",
+    "check_proofs",
+    "check_record",
+    "envelope",
+    "finite",
+    "numbers",
+]
 
 SCHEMA = 1
 
@@ -65,19 +92,61 @@ def envelope(
     }
 
 
-def is_record(document: Any) -> bool:
-    """Return whether a JSON document has the envelope of a record."""
-    return (
-        isinstance(document, dict)
-        and document.get("status") in ("ok", "failed")
-        and all(name in document for name in ("kind", "schema", "key", "timing"))
-    )
+def check_record(document: Any) -> None:
+    """Check that a JSON document is a whole record: its envelope, and what is read of its payload.
+
+    Raises:
+      ValueError: It is none; the text names the place.
+    """
+    _ENVELOPE(document, "")
+    kind, failed = document["kind"], document["status"] == "failed"
+    if kind == "timing":
+        _ROUND(document, "")
+    else:
+        _IDENTITY(document, "")
+    (_ERROR if failed else _NOTHING)(document["error"], "error")
+    if not failed:  # what is kept of a failed one's payload is for people
+        check_payload(kind, document)
+
+
+def check_payload(kind: str, payload: Any) -> None:
+    """Check what a job of a kind returned, as far as it is read.
+
+    Raises:
+      ValueError: It could not be read; the text names the place.
+    """
+    _PAYLOADS[kind](payload, "")
+    if payload.get("curves"):
+        _check_lengths(payload["curves"])
+
+
+def check_manifest(document: Any) -> None:
+    """Check what is read of a manifest, whoever's settings it holds.
+
+    Raises:
+      ValueError: It is none; the text names the place.
+    """
+    _MANIFEST(document, "")
+    experiment = document["experiment"]
+    grid = len(experiment["tasks"]) * len(experiment["seeds"])
+    grid *= len(experiment["estimators"]) + len(experiment.get("also_measured") or ())
+    if grid > MOST_RUNS:
+        raise ValueError(f"experiment asks for more than {MOST_RUNS:,} runs")
+
+
+def check_proofs(document: Any) -> None:
+    """Check a list of verdicts on estimators, as ``estbench.proof.gate`` writes them.
+
+    Raises:
+      ValueError: It is none; the text names the place.
+    """
+    _PROOFS(document, "it")
 
 
 def finite(value: Any) -> Any:
-    """Return a payload with every number that is not finite replaced by None."""
+    """Return a payload with None for every number that is not finite or far too large."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if -LARGEST <= value <= LARGEST else None
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -92,3 +161,122 @@ def numbers(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [numbers(entry) for entry in value]
     return value
+
+
+MOST_RUNS = 1_000_000
+"""Runs that a manifest may ask for: each is a row of the report, whether it is there or not."""
+
+_MEASURE = maybe(number)
+_VALUES = named(_MEASURE)
+_SEED = whole(0, MAX_SEED)
+_NAMES = each(name, 10_000)
+
+
+def _NOTHING(value: Any, where: str) -> None:  # noqa: N802  (a shape like the others)
+    if value is not None:
+        raise ValueError(f"{where} is there, though the status is ok")
+
+
+def _rows(value: Any, where: str) -> None:
+    """Take values by name, one of which says at which temperature."""
+    _VALUES(value, where)
+    number(value.get("temperature"), f"{where}.temperature")
+
+
+_ENVELOPE: Shape = fields(
+    {
+        "kind": one_of("run", "reference", "snapshots", "timing"),
+        "schema": whole(),
+        "key": text,
+        "status": one_of("ok", "failed"),
+        "timing": fields({"wall_s": number, "cpu_s": number}, {"peak_mb": _MEASURE}),
+        "error": anything,
+    }
+)
+_IDENTITY: Shape = fields({"task": name, "estimator": name, "seed": _SEED})
+_ROUND: Shape = fields({"round": whole(0, 10**6)}, {"tasks": _NAMES, "estimators": _NAMES})
+_ERROR: Shape = fields({"type": text, "message": text}, {"traceback": maybe(text)})
+
+_CURVES: Shape = fields(
+    {"step": column}, {"reward_evals": column, "seconds": column, "metrics": named(column)}
+)
+_RUN: Shape = fields(
+    {},
+    {
+        "steps": maybe(whole()),
+        "curves": maybe(_CURVES),
+        "start": maybe(_VALUES),
+        "final": maybe(_VALUES),
+        "temperatures": maybe(each(_rows)),
+        "samples": maybe(each(text)),
+        "state_sha256": text,
+    },
+)
+_COUNTS = ("step", "draws", "sequences_per_draw")
+_MEASURES = (
+    *("fraction", "total_variance", "variance_low", "variance_high", "kurtosis"),
+    *("relative_bias", "relative_bias_squared", "bias_low", "bias_high", "snr", "cosine", "mse"),
+    *("hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals", "policy_steps_per_draw"),
+    *("seconds_per_draw", "gradient_norm", "untrained_variance"),
+)
+_SNAPSHOT: Shape = fields(
+    {"snapshot": whole(0, 10**6)},
+    {
+        **dict.fromkeys(_COUNTS, maybe(whole())),
+        **dict.fromkeys(_MEASURES, _MEASURE),
+        "by_tensor": maybe(_VALUES),
+        "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
+    },
+)
+_TIMED: Shape = fields(
+    {"task": name, "estimator": name},
+    {"seconds_per_step": _MEASURE, "phases": maybe(_VALUES)},
+)
+_PAYLOADS: Mapping[str, Shape] = {
+    "run": _RUN,
+    "reference": _RUN,
+    "snapshots": fields({}, {"snapshots": maybe(each(_SNAPSHOT))}),
+    "timing": fields({}, {"rows": maybe(each(_TIMED))}),
+}
+
+_SETTINGS: Shape = fields({}, {"truncation": whole()})
+_MANIFEST: Shape = fields(
+    {
+        "experiment": fields(
+            {"tasks": _NAMES, "estimators": _NAMES, "seeds": each(_SEED, MAX_SEEDS)},
+            {
+                "name": text,
+                "description": text,
+                "also_measured": _NAMES,
+                "training": _SETTINGS,
+                "per_task": named(_SETTINGS, name),
+            },
+        )
+    },
+    {
+        "refused": maybe(named(named(text, name), name)),
+        "environment": maybe(fields({}, {"cpu": maybe(fields({})), "git": maybe(fields({}))})),
+    },
+)
+_PROOFS: Shape = each(
+    fields(
+        {
+            "configuration": fields({"estimator": name}),
+            "verdict": one_of("unbiased", "biased", "undecided", "declared biased", "not proven"),
+            "detail": text,
+        }
+    )
+)
+
+
+def _check_lengths(curves: Mapping[str, Any]) -> None:
+    """Check that curves have a value, known or not, for each of their steps, which rise."""
+    steps = curves["step"]
+    if any(type(step) is not int for step in steps) or sorted(set(steps)) != steps:
+        raise ValueError("curves.step does not rise, by whole numbers")
+    if steps and steps[0] < 0:
+        raise ValueError("curves.step is negative")
+    others = {name: curves[name] for name in ("reward_evals", "seconds") if name in curves}
+    for held, values in {**others, **(curves.get("metrics") or {})}.items():
+        if len(values) != len(steps):
+            raise ValueError(f"curves: {held} has {len(values)} values for {len(steps)} steps")

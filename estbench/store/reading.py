@@ -1,0 +1,106 @@
+"""Reading files that may come from elsewhere: regular files of a bounded size, and strict JSON.
+
+A file may be a pipe that never ends, a device, or far larger than it has any right to be; JSON may
+be nested until a reader's stack overflows, or hold numbers that are none. Whatever it is, what is
+raised here is an ``OSError`` or a ``ValueError`` that says it in a line.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["MOST_BYTES", "MOST_NESTED", "document", "read_bytes", "read_document"]
+
+MOST_BYTES = 1 << 27
+"""Of a JSON file: a training run of a million batches has about as many."""
+
+MOST_NESTED = 64
+"""Levels of a JSON document; a record has six."""
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return what a regular file holds.
+
+    Args:
+      path: The file; a symbolic link is followed.
+      most: Bytes that it may have.
+
+    Raises:
+      OSError: There is none, it is something else, such as a pipe, or it is larger.
+    """
+    try:
+        # Without O_NONBLOCK a pipe that nobody writes to is waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error)) from None
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        content = file.read(most + 1) if found.st_size <= most else b""
+        if len(content) > most or found.st_size > most:
+            raise OSError(errno.EFBIG, f"more than {most / 1e6:,.0f} MB")
+    return content
+
+
+def document(content: bytes) -> Any:
+    """Return a JSON document; half of a surrogate pair, which no file can hold, becomes "?".
+
+    Raises:
+      ValueError: It is no JSON, nested too deeply, or holds NaN, Infinity or a number of thousands
+        of digits.
+    """
+    try:
+        found = json.loads(content, parse_constant=_not_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        # Python's own words for a long number advise to raise a limit.
+        reason = "it holds a number of thousands of digits" if "digits" in str(error) else error
+        raise ValueError(reason) from None
+    if _depth_exceeds(found, MOST_NESTED):
+        raise ValueError("nested too deeply")
+    if b"\\ud" in content.lower():
+        text = json.dumps(found, ensure_ascii=False)
+        found = json.loads(text.encode("utf-8", "replace"))
+    return found
+
+
+def read_document(path: Path) -> Any:
+    """Return the JSON document in a file.
+
+    Raises:
+      OSError: As ``read_bytes``.
+      ValueError: As ``document``.
+    """
+    return document(read_bytes(path))
+
+
+def _not_finite(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _depth_exceeds(found: Any, most: int) -> bool:
+    """Whether lists and tables stand in one another more than ``most`` times."""
+    level = [found]
+    for _ in range(most + 1):
+        # Level by level, not by recursion, which is what deep documents are after.
+        level = [
+            entry
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for entry in (outer.values() if isinstance(outer, dict) else outer)
+            if type(entry) is dict or type(entry) is list
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,155 @@
+"""Shapes of JSON documents: small checks that are put together, and name the place that is wrong.
+
+A shape is a function of a value and of where it stands. It returns nothing, or raises a
+``ValueError`` whose text is a line: "curves.step[3] is no whole number".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from estbench.validation import MOST_LETTERS, is_name
+
+__all__ = [
+    "LARGEST",
+    "LARGEST_WHOLE",
+    "Shape",
+    "anything",
+    "column",
+    "each",
+    "fields",
+    "label",
+    "maybe",
+    "name",
+    "named",
+    "number",
+    "one_of",
+    "text",
+    "whole",
+]
+
+Shape = Callable[[Any, str], None]
+
+LARGEST = 1e150
+"""Magnitude of a number: its square is a number too, which means and variances rely on."""
+
+LARGEST_WHOLE = 2**53
+"""Magnitude of a whole number: up to here a float holds each of them."""
+
+
+def anything(value: Any, where: str) -> None:
+    """Take whatever it is: it is shown at most, as text."""
+
+
+def number(value: Any, where: str) -> None:
+    """Take a number of a size that can be computed with."""
+    if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
+        raise ValueError(f"{where} is no number")
+
+
+def whole(low: int = 0, high: int = LARGEST_WHOLE) -> Shape:
+    """Take a whole number from ``low`` to ``high``."""
+
+    def shape(value: Any, where: str) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{where} is no whole number from {low} to {high}")
+
+    return shape
+
+
+def text(value: Any, where: str) -> None:
+    """Take any text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is no text")
+
+
+def name(value: Any, where: str) -> None:
+    """Take what can name a task or an estimator, and its folder."""
+    if not is_name(value):
+        raise ValueError(f"{where} is no name")
+
+
+def label(value: Any, where: str) -> None:
+    """Take a line of text that names something which is no folder, such as a metric."""
+    if not (isinstance(value, str) and value.strip() and value.isprintable()):
+        raise ValueError(f"{where} is no name")
+    if len(value) > MOST_LETTERS:
+        raise ValueError(f"{where} is a name of more than {MOST_LETTERS} letters")
+
+
+def one_of(*choices: Any) -> Shape:
+    """Take one of a few texts."""
+
+    def shape(value: Any, where: str) -> None:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{where} is none of {', '.join(choices)}")
+
+    return shape
+
+
+def maybe(inner: Shape) -> Shape:
+    """Take null too."""
+
+    def shape(value: Any, where: str) -> None:
+        if value is not None:
+            inner(value, where)
+
+    return shape
+
+
+def each(inner: Shape, most: int = 100_000) -> Shape:
+    """Take a list of such values."""
+
+    def shape(value: Any, where: str) -> None:
+        if not isinstance(value, list) or len(value) > most:
+            raise ValueError(f"{where} is no list of at most {most}")
+        for index, entry in enumerate(value):
+            inner(entry, f"{where}[{index}]")
+
+    return shape
+
+
+def named(inner: Shape, key: Shape = label) -> Shape:
+    """Take a table of such values, by any name."""
+
+    def shape(value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is no table")
+        for entry, held in value.items():
+            key(entry, f"a key of {where}")
+            inner(held, f"{where}.{entry}")
+
+    return shape
+
+
+def fields(needed: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None) -> Shape:
+    """Take a table that has the needed keys; what else is in it is not looked at."""
+    others = optional or {}
+
+    def shape(value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where or 'it'} is no table")
+        inside = f"{where}." if where else ""
+        for key, inner in needed.items():
+            if key not in value:
+                raise ValueError(f"{inside}{key} is missing")
+            inner(value[key], inside + key)
+        for key, inner in others.items():
+            if key in value:
+                inner(value[key], inside + key)
+
+    return shape
+
+
+_INT, _FLOAT, _NONE = int, float, type(None)
+
+
+def column(value: Any, where: str, *, nulls: bool = True) -> None:
+    """Take a list of numbers, or null where one was not finite; fast, for lists are long."""
+    kinds = set(map(type, value)) if isinstance(value, list) else {str}
+    if not kinds <= ({_INT, _FLOAT, _NONE} if nulls else {_INT, _FLOAT}):
+        raise ValueError(f"{where} is no list of numbers")
+    known = [entry for entry in value if entry is not None] if _NONE in kinds else value
+    if known and not (min(known) >= -LARGEST and max(known) <= LARGEST):
+        raise ValueError(f"{where} holds a number that is too large")
