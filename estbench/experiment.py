@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from estbench.errors import UserError, unknown_name
-from estbench.validation import AtLeast, MoreThan, checked, known, names, parse_seeds, table
+from estbench.validation import AtLeast, MoreThan, checked, known, names, parse_seeds, shown, table
 
 __all__ = [
     "FRACTIONS",
@@ -137,7 +137,7 @@ class TimingSettings(Settings):
 
     section: ClassVar[str] = "timing"
 
-    rounds: Natural = 8
+    rounds: Annotated[int, AtLeast(0, 1_000)] = 8
     """Rounds; each times every estimator on every task once. 0 leaves the pass out."""
     seconds: Rate = 30.0
     """Budget of the whole pass; fewer rounds are made where it is spent."""
@@ -204,19 +204,21 @@ class Experiment:
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,199}", self.name):
             raise UserError(
-                f"name = {self.name!r}: use letters, digits, '-', '_' and '.'; it names a folder"
+                f"name = {shown(self.name)}: use letters, digits, '-', '_' and '.' (it names a "
+                "folder)"
             )
         for key in ("tasks", "estimators", "also_measured"):
             object.__setattr__(self, key, names(key, getattr(self, key)))
+        names("per_task", tuple(self.per_task))
         object.__setattr__(self, "seeds", parse_seeds(self.seeds, "seeds"))
         for key in ("tasks", "estimators"):
             if not getattr(self, key):
                 raise UserError(f"{key} is empty: name at least one (see: estbench list {key})")
         if not re.fullmatch(r"cpu|cuda|cuda:\d{1,3}(,cuda:\d{1,3})*", self.device):
             raise UserError(
-                f"device {self.device!r}: must be cpu, cuda, cuda:N or several: cuda:0,cuda:1"
+                f"device {shown(self.device)}: must be cpu, cuda, cuda:N or several: cuda:0,cuda:1"
             )
         for task in dict.fromkeys((*self.tasks, *self.per_task)):
             group = self.training_for(task).batch_size
@@ -318,7 +320,7 @@ def check_keys(document: Mapping[str, Any]) -> None:
     known(document, [entry.name for entry in fields(Experiment)], "")
     for key in ("name", "description", "device"):
         if not isinstance(document.get(key, ""), str):
-            raise UserError(f"{key} = {document[key]!r}: must be text")
+            raise UserError(f"{key} = {shown(document[key])}: must be text")
     sections = {key: (document.get(key, {}), settings) for key, settings in TABLES.items()}
     per_task = table("per_task", document.get("per_task", {}))
     sections |= {f"per_task.{task}": (own, TrainingSettings) for task, own in per_task.items()}

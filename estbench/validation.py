@@ -190,5 +190,7 @@ def names(key: str, value: Any) -> tuple[str, ...]:
         )
     for name in value:
         if not is_name(name):
-            raise UserError(f"{key}: {shown(name)} is no name; it would name a folder")
+            raise UserError(
+                f"{key}: unknown {shown(name)}: it can name no folder, as names of {key} do"
+            )
     return tuple(dict.fromkeys(value))
