@@ -34,9 +34,11 @@ from estbench.store import (
     key,
     write_bytes,
 )
+from estbench.store.checkpoints import checkpoint_path, remove_checkpoint, source_digest
 
 if TYPE_CHECKING:
     from estbench.runner.events import Events
+    from estbench.training.interruptions import Checkpoint
 
 __all__ = [
     "Outcome",
@@ -50,6 +52,9 @@ __all__ = [
     "save",
     "use_threads",
 ]
+
+CHECKPOINT_VARIABLE = "ESTBENCH_CHECKPOINT_S"
+"""In the environment: seconds between checkpoints; 0 for as many as there can be, inf for none."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -101,11 +106,16 @@ def execute(job: Job, directory: Path) -> Outcome:
     job.prepare()
     execution = job.experiment.execution
     use_threads(execution.threads)
+    checkpoint = _checkpoint(job, directory)
     states: dict[str, Any] = {}
 
     def bounded() -> Record:
         with limited(execution, lambda error: save(results, job, failed(job, error), {})):
-            return compute()
+            if checkpoint is None:
+                return compute()
+            from estbench.training.interruptions import continued
+
+            return continued(checkpoint, compute)
 
     def compute() -> Record:
         grid = (job.experiment, job.task)
@@ -122,9 +132,40 @@ def execute(job: Job, directory: Path) -> Outcome:
     head = (job.kind, job.key, job.task, job.estimator, job.seed)
     with _events(job, directory) as events:
         record = recorded(bounded, *head)
+    notes = [f"no event files of {job.label}: {events.fault}"] if events and events.fault else []
+    if checkpoint is not None:
+        notes += [f"{job.label}: {note}" for note in checkpoint.notes]
+        record["timing"]["wall_s"] += checkpoint.wall_s
+        record["timing"]["cpu_s"] += checkpoint.cpu_s
     save(results, job, record, states)
-    note = f"no event files of {job.label}: {events.fault}" if events and events.fault else ""
-    return replace(outcome(job, record), note=note)
+    return replace(outcome(job, record), note="; ".join(notes))
+
+
+def _checkpoint(job: Job, directory: Path) -> Checkpoint | None:
+    """Return where a training run keeps its checkpoint, and goes on from if there is one."""
+    if job.kind not in ("run", "reference") or "torch" not in sys.modules:
+        return None
+    import numpy
+    import torch
+
+    from estbench.training.interruptions import EVERY_S, Checkpoint
+
+    given, notes = os.environ.get(CHECKPOINT_VARIABLE, ""), list[str]()
+    try:
+        every = float(given or EVERY_S)
+    except ValueError:
+        every = math.nan
+    if not every >= 0:
+        notes.append(f"{CHECKPOINT_VARIABLE}={given!r} is no number of seconds: {EVERY_S:g} it is")
+        every = EVERY_S
+    head = {
+        "key": job.key,
+        "version of torch": torch.__version__,
+        "version of numpy": numpy.__version__,
+        "version of estbench": source_digest(),
+    }
+    path = checkpoint_path(directory, job.kind, job.task, job.estimator, job.seed)
+    return Checkpoint(path, head, job.experiment.device, every, notes)
 
 
 @contextmanager
@@ -226,6 +267,10 @@ def save(results: ResultSet, job: Job, record: Record, states: Mapping[str, Any]
             copy_as_run(results, job, record)
     path = results.record_path(job.kind, job.task, job.estimator, job.seed)
     write_bytes(path, encode(record))
+    if job.kind in ("run", "reference"):
+        remove_checkpoint(
+            checkpoint_path(results.path, job.kind, job.task, job.estimator, job.seed)
+        )
 
 
 def copy_as_run(results: ResultSet, job: Job, record: Record) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -19,11 +19,14 @@ from estbench.estimators.base import Draws
 from estbench.experiment import Experiment
 from estbench.meter.contexts import within_contexts
 from estbench.meter.gradients import DrawGradients
+from estbench.meter.measuring import adapt_once
 from estbench.meter.moments import total_variance
 from estbench.meter.step import measured_step
 from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.training import watching
+from estbench.training.interruptions import Live, Stopwatch, returning, steps
+from estbench.training.live import Fields, Unchanged
 from estbench.training.session import Session, prepare
 
 __all__ = ["train"]
@@ -43,6 +46,7 @@ def train(
     estimator: str,
     seed: int,
     at_batch: Callable[[int, Session], None] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> Payload:
     """Train a task's policy with one estimator; return the curves and final metrics of the run.
 
@@ -52,6 +56,7 @@ def train(
       estimator: Name of the estimator.
       seed: The replicate.
       at_batch: Called with the number of batches done, before the first and after each.
+      also: What ``at_batch`` changes, by name: see ``estbench.training.live``.
     """
     session = prepare(experiment, task, seed)
     settings, policy, reward = session.settings, session.policy, session.reward
@@ -64,45 +69,75 @@ def train(
     draws = max(1, settings.batch_size // group)
     data = stream("batches", task, seed)
     aside = stream("variance", task, seed, estimator, device=device)
-    start = session.full_quality(stream("start", task, seed, device=device))
-    curves = Curves()
-    started, faults = time.perf_counter(), ""
-    if at_batch:
-        at_batch(0, session)
-    for batch in range(settings.batches):
-        session.stage.next_batch(draws, data)
-        variance = math.nan
-        if session.stage.conditional and batch % VARIANCE_EVERY == 0:
-            variance = within_contexts(method, policy, reward, draws, aside, state)
-        found, surrogate, fault = measured_step(
-            method,
-            policy,
-            reward,
-            draws,
-            rng,
-            state,
-            session.optimiser,
-            check_rows=batch % CHECK_ROWS_EVERY == 0,
-            clip=settings.gradient_clip,
-        )
-        faults = faults or fault
-        metrics = step_metrics(found, surrogate, group, session.task)
-        if session.stage.conditional:
-            metrics |= variance_metrics(variance * group)
-        metrics |= session.quality(evaluation)
-        last = batch == settings.batches - 1
-        if last or (batch + 1) % settings.evaluate_every == 0:
-            metrics |= session.full_quality(evaluation)
+    curves, watch = Curves(), Stopwatch()
+    start: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    info: dict[str, float] = {}
+    faults: list[str] = []
+    swept: list[dict[str, float]] = []
+
+    def first_step() -> None:
+        session.stage.next_batch(draws, stream("thrown away"))
+        adapt_once(method, policy, reward, draws, stream("thrown away", device=device), state)
+
+    live = Live(
+        {
+            **session.live(),
+            "estimator": Unchanged(method),
+            "learned": state,
+            "streams": {"estimator": rng, "evaluation": evaluation, "data": data, "aside": aside},
+            "watch": Fields(watch, ("seconds",)),
+            "curves": vars(curves),
+            "payload": [start, metrics, info, faults, swept],
+            "also": dict(also or {}),
+        },
+        complete=first_step,
+        restored=lambda: tell_again(curves, watch.seconds),
+    )
+    for _ in steps("start", 1, live):
+        start |= session.full_quality(stream("start", task, seed, device=device))
+        watch.seconds = 0.0
+        if at_batch:
+            at_batch(0, session)
+    for batch in steps("batches", settings.batches, live):
+        surrogate: Draws | None = None
+        if not returning():
+            session.stage.next_batch(draws, data)
+            variance = math.nan
+            if session.stage.conditional and batch % VARIANCE_EVERY == 0:
+                variance = within_contexts(method, policy, reward, draws, aside, state)
+            found, surrogate, fault = measured_step(
+                method,
+                policy,
+                reward,
+                draws,
+                rng,
+                state,
+                session.optimiser,
+                check_rows=batch % CHECK_ROWS_EVERY == 0,
+                clip=settings.gradient_clip,
+            )
+            faults += [fault] if fault else []
+            metrics.clear()
+            metrics |= step_metrics(found, surrogate, group, session.task)
+            if session.stage.conditional:
+                metrics |= variance_metrics(variance * group)
+            metrics |= session.quality(evaluation)
+            last = batch == settings.batches - 1
+            if last or (batch + 1) % settings.evaluate_every == 0:
+                metrics |= session.full_quality(evaluation)
+            info.clear()
+            info |= surrogate.info
         metrics |= session.after_step(surrogate)
-        metrics |= surrogate.info
-        evals = reward.hard_evals + reward.relaxed_evals
-        seconds = time.perf_counter() - started
+        metrics |= info
+        evals, seconds = reward.hard_evals + reward.relaxed_evals, watch.seconds
         curves.add(batch, evals, seconds, metrics)
-        watching.tell(batch, evals, seconds, metrics)
+        watching.tell(batch, evals, seconds, dict(metrics))
         if at_batch:
             at_batch(batch + 1, session)
-    swept = []
-    for index, t in enumerate(sweep(settings.temperatures)):
+    temperatures = sweep(settings.temperatures)
+    for index in steps("temperatures", len(temperatures), live):
+        t = temperatures[index]
         judged = session.quality_at(t, stream("temperature", task, seed, index, device=device))
         if judged:
             swept.append({"temperature": t, **judged})
@@ -119,9 +154,19 @@ def train(
             "relaxed_evals": reward.relaxed_evals,
             "draws_per_batch": draws,
             "sequences_per_draw": group,
-            "meter_fault": faults,
+            "meter_fault": faults[0] if faults else "",
         },
     }
+
+
+def tell_again(curves: Curves, elapsed: float) -> None:
+    """Tell whoever watches of the batches before an interruption, as if it had not been."""
+    began = time.time() - elapsed
+    for index, (batch, evals, seconds) in enumerate(
+        zip(curves.steps, curves.evals, curves.seconds, strict=True)
+    ):
+        metrics = {name: values[index] for name, values in curves.metrics.items()}
+        watching.tell(batch, evals, seconds, metrics, at=began + seconds)
 
 
 def sweep(count: int) -> list[float]:

@@ -8,6 +8,7 @@ estimator, for the law of the codes does not depend on the decoder.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -64,8 +65,13 @@ class AutoencoderSession(Session):
         """The evidence lower bound."""
         return self.stage.reward
 
-    def after_step(self, used: Draws) -> dict[str, float]:
+    def live(self) -> dict[str, Any]:
+        """See ``Session.live``."""
+        return {**super().live(), "decoder_optimiser": self.decoder_optimiser}
+
+    def after_step(self, used: Draws | None) -> dict[str, float]:
         """Train the decoder on the images and codes of the step."""
+        assert used is not None
         decoder_step(self.reward, used.tokens, self.decoder_optimiser)
         return {}
 

@@ -12,7 +12,9 @@ from estbench.models.generator import Generator
 from estbench.models.policy import Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE
 from estbench.training.discriminator import shuffled_rows
+from estbench.training.interruptions import Live, steps
 from estbench.training.likelihood import summed_cross_entropy
+from estbench.training.live import Ungraded
 
 __all__ = ["negative_log_likelihood", "pretrain"]
 
@@ -52,8 +54,9 @@ def pretrain(
     optimiser = torch.optim.Adam(generator.parameters(), lr=learning_rate, fused=True)
     loss_of, data = fastest_loss(generator), data.to(generator.device)
     parameters = list(generator.parameters())
-    means = []
-    for epoch in range(epochs):
+    means: list[float] = []
+    live = {"policy": Ungraded(generator), "optimiser": optimiser, "rng": rng, "means": means}
+    for epoch in steps("likelihood", epochs, Live(live)):
         total = torch.zeros((), dtype=torch.float64, device=data.device)
         for rows in torch.split(shuffled_rows(len(data), len(data), rng), batch_size):
             loss = loss_of(data[rows])

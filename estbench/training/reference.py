@@ -53,5 +53,6 @@ def reference(
                     }
                 )
 
-    payload = train(experiment, task, REFERENCE, seed, at_batch=keep)
+    also = {"taken": taken, "rng": rng}
+    payload = train(experiment, task, REFERENCE, seed, at_batch=keep, also=also)
     return {**payload, "snapshot_steps": steps}, {"snapshots": taken}

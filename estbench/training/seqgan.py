@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -15,6 +17,7 @@ from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.tasks.stage import AdversarialStage
 from estbench.training.discriminator import train_discriminator
+from estbench.training.interruptions import Live, steps
 from estbench.training.pretraining import pretrain
 from estbench.training.session import Session
 
@@ -69,7 +72,15 @@ class AdversarialSession(Session):
         """The discriminator as a reward."""
         return self.stage.reward
 
-    def after_step(self, used: Draws) -> dict[str, float]:
+    def live(self) -> dict[str, Any]:
+        """See ``Session.live``."""
+        return {
+            **super().live(),
+            "discriminator_optimiser": self.discriminator_optimiser,
+            "discriminator_rng": self.discriminator_rng,
+        }
+
+    def after_step(self, used: Draws | None) -> dict[str, float]:
         """Train the discriminator; return its mean loss and accuracy, nan if it is not trained."""
         settings = self.settings
         loss = accuracy = float("nan")
@@ -88,8 +99,9 @@ class AdversarialSession(Session):
             ``discriminator_epochs`` times; the updates are shared out among them.
         """
         settings = self.settings
-        batch, loss, accuracy = settings.discriminator_batch_size, 0.0, 0.0
-        for round_ in range(rounds):
+        batch = settings.discriminator_batch_size
+        means = {"loss": 0.0, "accuracy": 0.0}
+        for round_ in steps("discriminator", rounds, Live({"means": means})):
             share = updates * (round_ + 1) // rounds - updates * round_ // rounds
             if not share:
                 continue
@@ -103,9 +115,9 @@ class AdversarialSession(Session):
                 batch,
                 self.discriminator_rng,
             )
-            loss += found[0] * (share / updates)
-            accuracy += found[1] * (share / updates)
-        return loss, accuracy
+            means["loss"] += found[0] * (share / updates)
+            means["accuracy"] += found[1] * (share / updates)
+        return means["loss"], means["accuracy"]
 
     def quality(self, rng: torch.Generator) -> dict[str, float]:
         """See ``Session.quality``."""
@@ -155,7 +167,8 @@ def prepare(experiment: Experiment, task: str, seed: int) -> AdversarialSession:
         stream("discriminator training", task, seed, device=device),
     )
     if settings.discriminator_pretrain_updates:
-        session.train_discriminator(
-            settings.discriminator_pretrain_updates, settings.discriminator_pretrain_rounds
-        )
+        for _ in steps("discriminator's pre-training", 1, Live(session.live())):
+            session.train_discriminator(
+                settings.discriminator_pretrain_updates, settings.discriminator_pretrain_rounds
+            )
     return session

@@ -7,6 +7,7 @@ and read the same data.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from estbench.experiment import Experiment, TrainingSettings
 from estbench.models.policy import Policy
 from estbench.tasks.base import Task
 from estbench.tasks.stage import Stage
+from estbench.training.live import Fields, Ungraded
 
 __all__ = ["Session", "prepare"]
 
@@ -47,11 +49,21 @@ class Session:
         """The reward."""
         return self.stage.reward
 
-    def after_step(self, used: Draws) -> dict[str, float]:
+    def live(self) -> dict[str, Any]:
+        """Return all of it that changes during a run: see ``estbench.training.interruptions``."""
+        return {
+            "parts": {name: Ungraded(part) for name, part in self.stage.parts.items()},
+            "optimiser": self.optimiser,
+            "reward": Fields(self.reward, ("hard_evals", "relaxed_evals")),
+            "pretraining": self.pretraining,
+        }
+
+    def after_step(self, used: Draws | None) -> dict[str, float]:
         """Train what else there is, after the policy's step and its evaluation; return metrics.
 
         Args:
-          used: The draws of the step.
+          used: The draws of the step; None where the run is taken up again within this call, which
+            only a session meets that has phases in it.
         """
         return {}
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 __all__ = ["Watch", "tell", "watched"]
 
-Watch = Callable[[int, int, float, Mapping[str, float]], None]
-"""Called with the batch (from 0), reward evaluations and seconds so far, and its metrics."""
+
+class Watch(Protocol):
+    """Called with the batch (from 0), reward evaluations and seconds so far, and its metrics.
+
+    A run that goes on after an interruption tells of the batches before it once more, with the time
+    at which they ended, in seconds since the epoch, and None for what was not measured.
+    """
+
+    def __call__(
+        self,
+        batch: int,
+        evals: int,
+        seconds: float,
+        metrics: Mapping[str, float | None],
+        at: float | None = None,
+    ) -> None: ...
+
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
@@ -24,8 +40,16 @@ def watched(watch: Watch | None) -> Iterator[None]:
         _watch.reset(token)
 
 
-def tell(batch: int, evals: int, seconds: float, metrics: Mapping[str, float]) -> None:
-    """Tell whoever watches of a batch that has ended."""
+def tell(
+    batch: int,
+    evals: int,
+    seconds: float,
+    metrics: Mapping[str, float | None],
+    at: float | None = None,
+) -> None:
+    """Tell whoever watches of a batch that has ended, now or at a time in seconds of the epoch."""
     watch = _watch.get()
-    if watch is not None:
+    if watch is not None and at is None:
         watch(batch, evals, seconds, metrics)
+    elif watch is not None:
+        watch(batch, evals, seconds, metrics, at=at)
