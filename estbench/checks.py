@@ -102,11 +102,12 @@ def _write(folder: Path, document: object, frame: object) -> None:
 
     from estbench.report.figures.base import drawing, write
     from estbench.report.figures.proof import draw
+    from estbench.report.spreadsheet import csv_text
     from estbench.store.atomic import write_bytes, write_json
 
     assert isinstance(frame, pd.DataFrame)
     write_json(folder / "check.json", document)
-    write_bytes(folder / "check.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(folder / "check.csv", csv_text(frame).encode())
     with drawing():
         drawn = draw(frame)
     write(drawn, folder)

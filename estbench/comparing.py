@@ -37,12 +37,13 @@ def compare(
     from estbench.report.between import between
     from estbench.report.between.documents import as_document, as_markdown
     from estbench.report.between.terminal import show
+    from estbench.report.spreadsheet import csv_text
     from estbench.store import StorageError, encode, write_bytes
 
     found = between(a, b, margin=margin)
     document = as_document(found)
     if out is not None:
-        table = found.frame.to_csv(index=False, lineterminator="\n")
+        table = csv_text(found.frame)
         try:
             write_bytes(out / "compare.csv", table.encode())
             write_bytes(out / "compare.json", encode(document))

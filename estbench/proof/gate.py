@@ -27,6 +27,8 @@ from estbench.meter.bias import Plan
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, binary, expressions, tiny
 from estbench.store.atomic import StorageError, write_json
+from estbench.store.reading import read_document
+from estbench.store.schema import check_proofs
 
 __all__ = [
     "Configuration",
@@ -177,7 +179,8 @@ def prove(configuration: Configuration) -> Proof:
 def remembered(configuration: Configuration) -> Proof | None:
     """Return the verdict that the cache holds, if it still stands."""
     try:
-        document = json.loads(_path(configuration).read_text())
+        document = read_document(_path(configuration))
+        check_proofs([document])
         found = Proof.from_dict(document)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a damaged file is as good as none: proving again is cheap

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estbench.errors import UserError
 from estbench.report import ReportPaths
@@ -15,21 +17,38 @@ from estbench.report.page import render
 from estbench.report.records import load
 from estbench.report.summaries import summary_frame
 from estbench.report.tables import write_tables
+from estbench.report.terminal import show
 from estbench.store import ResultSet
 from estbench.store.atomic import write_bytes
+from estbench.store.links import check_links
+from estbench.store.reading import read_document
+from estbench.validation import is_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["build_report", "load_comparisons"]
 
 
 def load_comparisons(directory: Path) -> Comparisons:
     """Read a result set."""
-    results = load(directory)
+    # Records are millions of objects, none of them garbage, that are looked through again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        results = load(directory)
+    finally:
+        if collecting:
+            gc.enable()
     report_on(results.manifest.get("experiment") or {}, ResultSet(directory).proofs())
     return Comparisons(results)
 
 
-def build_report(directory: Path, *, latex: bool = False) -> ReportPaths:
+def build_report(
+    directory: Path, *, latex: bool = False, console: Console | None = None
+) -> ReportPaths:
     """Write the whole report of the result set in `directory`; see `estbench.report.build`."""
+    check_links(directory)
     comparisons = load_comparisons(directory)
     try:
         summary = summary_frame(comparisons)
@@ -48,6 +67,8 @@ def build_report(directory: Path, *, latex: bool = False) -> ReportPaths:
         write_bytes(page, render(comparisons, figures, summary, tables).encode())
     except OSError as error:
         raise UserError(f"cannot write the report in {directory}: {error}") from None
+    if console is not None:
+        show(comparisons, console)
     drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for drawn, _ in figures)
     return ReportPaths(page, tuple(tables), drawings, tuple(papers))
 
@@ -56,9 +77,17 @@ def _write_captions(folder: Path, captions: dict[str, dict[str, str]]) -> None:
     """Write captions.json, and remove the figures of an earlier report that are no longer drawn."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "captions.json"
-    if path.exists():
-        for name in set(json.loads(path.read_text(encoding="utf-8"))) - set(captions):
-            for ending in ("svg", "png", "csv"):
-                (folder / f"{Path(name).name}.{ending}").unlink(missing_ok=True)
+    for name in _captioned(path) - set(captions):
+        for ending in ("svg", "png", "csv"):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
     text = json.dumps(captions, indent=1, ensure_ascii=False)
     write_bytes(path, f"{text}\n".encode())
+
+
+def _captioned(path: Path) -> set[str]:
+    """Return the figures of an earlier report; a file that is none names none."""
+    try:
+        found = read_document(path)
+    except (OSError, ValueError):
+        return set()
+    return {name for name in found if is_name(name)} if isinstance(found, dict) else set()

@@ -38,6 +38,7 @@ SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
 SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
 # The squared bias with its sign. Records without it have the root alone, cut off at zero.
 SIGNED_BIAS = "relative_bias_squared"
+MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
 SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "by", "part", "position", "share"]
 PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
@@ -131,6 +132,7 @@ def load(directory: Path) -> Results:
             f"estbench run --out {directory} computes them"
         )
     manifest = store.manifest() or {}
+    _check_count(directory, "metrics", _metrics(runs))
     stored = None if runs else _from_tables(directory)
     run_frame, curve_frame, start_frame, temperature_frame = stored or (
         _run_frame(runs, manifest),
@@ -141,7 +143,7 @@ def load(directory: Path) -> Results:
     every = [("training", runs), ("snapshots", snapshots), ("reference", references)]
     failures = [_failure(kind, r) for kind, records in every for r in records if _failed(r)]
     failures += [_failure("timing", record) for record in timing if _failed(record)]
-    return Results(
+    results = Results(
         directory,
         manifest,
         _ordered(run_frame, "seed"),
@@ -156,6 +158,28 @@ def load(directory: Path) -> Results:
         _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
         from_tables=stored is not None,
     )
+    _check_count(directory, "tasks", set(results.tasks))
+    frames = (results.runs, results.variance, results.timing)
+    named = pd.concat([frame["estimator"] for frame in frames])
+    _check_count(directory, "estimators", set(named))
+    return results
+
+
+def _check_count(directory: Path, what: str, names: set[str]) -> None:
+    """Raise where a set names more than can be drawn, tested in pairs, or held as columns.
+
+    No grid does; a file from elsewhere may.
+    """
+    if len(names) > MOST_NAMES:
+        raise UserError(
+            f"{directory} names {len(names):,} {what}, more than the {MOST_NAMES} that a report "
+            "can hold: report on a part of it"
+        )
+
+
+def _metrics(runs: list[Record]) -> set[str]:
+    curves = [(record.get("curves") or {}).get("metrics") or () for record in runs]
+    return set().union(*curves, *(record.get("final") or () for record in runs))
 
 
 def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
@@ -168,12 +192,14 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
     if not (folder / "runs.parquet").is_file():
         return None
 
+    from estbench.report.stored import read_table
+
     def stored(name: str) -> pd.DataFrame | None:
         path = folder / f"{name}.parquet"
-        return pd.read_parquet(path) if path.is_file() else None
+        return read_table(path) if path.is_file() else None
 
     try:
-        runs = pd.read_parquet(folder / "runs.parquet")
+        runs = read_table(folder / "runs.parquet")
         if not runs["status"].isin(["ok", "failed"]).any():
             return None  # made when there were no runs either
         long, starts, temperatures = map(stored, ("curves", "starts", "temperatures"))
@@ -190,6 +216,8 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
     """Return tables/curves with a column a metric."""
+    if long["metric"].nunique() > MOST_NAMES:
+        raise ValueError(f"curves names more than {MOST_NAMES} metrics")
     wide = long.pivot_table(
         index=CURVE_COLUMNS, columns="metric", values="value", aggfunc="first", sort=False
     ).reset_index()
@@ -200,9 +228,20 @@ def _wide(long: pd.DataFrame) -> pd.DataFrame:
 def _checked(records: Iterator[Record]) -> list[Record]:
     """Return every record of a kind, or say which file is damaged."""
     try:
-        return list(records)
+        return [_lean(record) for record in records]
     except CorruptRecordError as error:
         raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+
+
+def _lean(record: Record) -> Record:
+    """Return a record whose curves are arrays, null as nan: as lists they take five times as much."""
+    curves = record.get("curves")
+    if curves:
+        named = {name: curves.get(name) or [] for name in ("step", "reward_evals", "seconds")}
+        named |= curves.get("metrics") or {}
+        arrays = {str(name): np.array(values, dtype=np.float64) for name, values in named.items()}
+        record = record | {"curves": arrays}
+    return record
 
 
 def _failed(record: Record) -> bool:
@@ -273,13 +312,9 @@ def _curve_frame(records: list[Record]) -> pd.DataFrame:
     """Return a row a run and batch, with a column a metric."""
     parts: list[tuple[Record, int, dict[str, NDArray[np.float64]]]] = []
     for record in records:
-        curves = record.get("curves")
-        if _failed(record) or not curves:
+        columns = record.get("curves")
+        if _failed(record) or not columns:
             continue
-        named = {name: curves.get(name) or [] for name in ("step", "reward_evals", "seconds")}
-        named |= curves.get("metrics") or {}
-        # null becomes nan
-        columns = {str(k): np.array(v, dtype=np.float64) for k, v in named.items()}
         parts.append((_identity(record), len(columns["step"]), columns))
     metrics = sorted({name for _, _, columns in parts for name in columns} - set(CURVE_COLUMNS))
     lengths = [length for _, length, _ in parts]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from estbench.report.comparisons import PLAIN, Comparisons
 from estbench.report.improvement import improvement_table
 from estbench.report.learning import learning_table
-from estbench.report.records import CURVE_COLUMNS, Results
+from estbench.report.long import long_curves, write_curves
+from estbench.report.records import Results
 from estbench.report.scores import score_table
+from estbench.report.spreadsheet import csv_text
 from estbench.store.atomic import replacing
 
 __all__ = ["curve_table", "run_table", "timing_table", "variance_table", "write_tables"]
@@ -23,7 +24,6 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "runs": lambda: run_table(comparisons.results),
-        "curves": lambda: curve_table(comparisons.results),
         "variance": lambda: variance_table(comparisons.results),
         "timing": lambda: timing_table(comparisons),
     }
@@ -33,13 +33,15 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
     ):
         if len(frame):
             makers[name] = lambda frame=frame: frame  # type: ignore[misc]
-    paths = []
+    paths: list[Path] = []
     for name, make in makers.items():
         table = make()
         paths.append(write_csv(table, folder / f"{name}.csv"))
         paths.append(folder / f"{name}.parquet")
         with replacing(paths[-1]) as new:
             table.to_parquet(new, index=False)
+        if name == "runs":
+            paths += write_curves(comparisons.results, folder)
     paths.append(write_csv(summary, folder / "summary.csv"))
     for name, table in (
         ("comparisons", comparisons.all_pairs),
@@ -52,9 +54,9 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table with the shortest digits that read back as the same number."""
+    """Write a table as ``csv_text`` gives it."""
     with replacing(path) as new:
-        table.to_csv(new, index=False, lineterminator="\n")
+        new.write_text(csv_text(table), encoding="utf-8", newline="")
     return path
 
 
@@ -65,13 +67,7 @@ def run_table(results: Results) -> pd.DataFrame:
 
 def curve_table(results: Results) -> pd.DataFrame:
     """Return a row a run, batch and metric that has a value there."""
-    wide, metrics = results.curves, sorted(results.metrics)
-    # Row by row rather than melted and sorted: a large set has millions of values.
-    values = wide[metrics].to_numpy(np.float64)
-    rows, columns = np.nonzero(~np.isnan(values))
-    long = wide[CURVE_COLUMNS].iloc[rows].reset_index(drop=True)
-    names = np.array(metrics, dtype=object)[columns]
-    return long.assign(metric=names, value=values[rows, columns])
+    return long_curves(results.curves)
 
 
 def variance_table(results: Results) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from estbench import tasks
 from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.store import CorruptRecordError, Record, ResultSet
+from estbench.store.links import check_links
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -145,6 +146,7 @@ def export(directory: Path) -> int:
     if manifest is None:
         raise UserError(f"no result set at {directory}: estbench run --out makes one")
     experiment = Experiment.from_dict(manifest["experiment"])
+    check_links(directory)
     count = 0
     try:
         for record in results.runs():

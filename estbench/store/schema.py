@@ -30,6 +30,7 @@ from estbench.store.shapes import (
     name,
     named,
     number,
+    numbers_only,
     one_of,
     text,
     whole,
@@ -99,14 +100,13 @@ def check_record(document: Any) -> None:
       ValueError: It is none; the text names the place.
     """
     _ENVELOPE(document, "")
-    kind, failed = document["kind"], document["status"] == "failed"
+    kind = document["kind"]
     if kind == "timing":
         _ROUND(document, "")
     else:
         _IDENTITY(document, "")
-    (_ERROR if failed else _NOTHING)(document["error"], "error")
-    if not failed:  # what is kept of a failed one's payload is for people
-        check_payload(kind, document)
+    (_ERROR if document["status"] == "failed" else _NOTHING)(document["error"], "error")
+    check_payload(kind, document)  # a failed one's is kept in part
 
 
 def check_payload(kind: str, payload: Any) -> None:
@@ -163,11 +163,13 @@ def numbers(value: Any) -> Any:
     return value
 
 
+MOST_METRICS = 1_000
+
 MOST_RUNS = 1_000_000
 """Runs that a manifest may ask for: each is a row of the report, whether it is there or not."""
 
 _MEASURE = maybe(number)
-_VALUES = named(_MEASURE)
+_VALUES = named(_MEASURE, most=MOST_METRICS)
 _SEED = whole(0, MAX_SEED)
 _NAMES = each(name, 10_000)
 
@@ -198,7 +200,8 @@ _ROUND: Shape = fields({"round": whole(0, 10**6)}, {"tasks": _NAMES, "estimators
 _ERROR: Shape = fields({"type": text, "message": text}, {"traceback": maybe(text)})
 
 _CURVES: Shape = fields(
-    {"step": column}, {"reward_evals": column, "seconds": column, "metrics": named(column)}
+    {"step": numbers_only, "reward_evals": numbers_only, "seconds": numbers_only}
+    | {"metrics": named(column, most=MOST_METRICS)}
 )
 _RUN: Shape = fields(
     {},
@@ -276,7 +279,7 @@ def _check_lengths(curves: Mapping[str, Any]) -> None:
         raise ValueError("curves.step does not rise, by whole numbers")
     if steps and steps[0] < 0:
         raise ValueError("curves.step is negative")
-    others = {name: curves[name] for name in ("reward_evals", "seconds") if name in curves}
-    for held, values in {**others, **(curves.get("metrics") or {})}.items():
+    others = {held: curves[held] for held in ("reward_evals", "seconds")}
+    for held, values in {**others, **curves["metrics"]}.items():
         if len(values) != len(steps):
             raise ValueError(f"curves: {held} has {len(values)} values for {len(steps)} steps")

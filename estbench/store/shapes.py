@@ -24,6 +24,7 @@ __all__ = [
     "name",
     "named",
     "number",
+    "numbers_only",
     "one_of",
     "text",
     "whole",
@@ -110,12 +111,12 @@ def each(inner: Shape, most: int = 100_000) -> Shape:
     return shape
 
 
-def named(inner: Shape, key: Shape = label) -> Shape:
+def named(inner: Shape, key: Shape = label, most: int = 10_000) -> Shape:
     """Take a table of such values, by any name."""
 
     def shape(value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is no table")
+        if not isinstance(value, dict) or len(value) > most:
+            raise ValueError(f"{where} is no table of at most {most}")
         for entry, held in value.items():
             key(entry, f"a key of {where}")
             inner(held, f"{where}.{entry}")
@@ -145,10 +146,17 @@ def fields(needed: Mapping[str, Shape], optional: Mapping[str, Shape] | None = N
 _INT, _FLOAT, _NONE = int, float, type(None)
 
 
-def column(value: Any, where: str, *, nulls: bool = True) -> None:
-    """Take a list of numbers, or null where one was not finite; fast, for lists are long."""
+def numbers_only(value: Any, where: str) -> None:
+    """Take a list of numbers; fast, for lists are long."""
+    if isinstance(value, list) and None in value:
+        raise ValueError(f"{where} holds null")
+    column(value, where)
+
+
+def column(value: Any, where: str) -> None:
+    """Take a list of numbers, or null where one was not finite."""
     kinds = set(map(type, value)) if isinstance(value, list) else {str}
-    if not kinds <= ({_INT, _FLOAT, _NONE} if nulls else {_INT, _FLOAT}):
+    if not kinds <= {_INT, _FLOAT, _NONE}:
         raise ValueError(f"{where} is no list of numbers")
     known = [entry for entry in value if entry is not None] if _NONE in kinds else value
     if known and not (min(known) >= -LARGEST and max(known) <= LARGEST):

@@ -1,7 +1,8 @@
 """Reading an oracle's parameters from a file that somebody else wrote.
 
 The published oracle is a pickle of a list of arrays. A pickle may ask for any code to be run when
-it is read, so this reader admits the few names that rebuild NumPy arrays and nothing else.
+it is read, so this reader admits the few names that stand for NumPy arrays and puts its own in
+their place: what they are given is kept, and an array is made of it where it fits.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 
 from estbench.errors import UserError
 from estbench.models.generator import Generator
+from estbench.store.reading import read_bytes
 
 __all__ = ["NAMES", "file_hash", "load_into", "read_arrays", "sizes"]
 
@@ -33,24 +36,67 @@ input weights [E, H], recurrent weights [H, H] and bias [H]; output weights [H, 
 
 LARGEST_FILE = 1 << 30
 GATES = "ifco"  # torch's order: input, forget, cell, output; c is the cell's candidate
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
+
+
+class _Type:
+    """A type of numbers, from a pickle."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    def numpy(self) -> np.dtype[Any]:
+        """Return it, if it is one of plain numbers."""
+        if not re.fullmatch(r"[fiu][1248]", str(self.code)) or self.order not in tuple("<>=|"):
+            raise ValueError(f"an array is not of numbers but of {self.code!r:.40}")
+        return np.dtype(self.order + self.code)
+
+
+class _Array:
+    """An array, from a pickle: its shape, type and bytes."""
+
+    def __init__(self) -> None:
+        self.shape: Any = ()
+        self.type: Any = None
+        self.fortran: Any = False
+        self.content: Any = b""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.type, self.fortran, self.content = state
+
+    def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return it; its shape has to be that of its bytes, so that it is never larger."""
+        if not isinstance(self.type, _Type):
+            raise ValueError("an array has no type")
+        content = self.content
+        if isinstance(content, str):  # as Python 2 wrote them
+            content = content.encode("latin-1")
+        if not isinstance(content, (bytes, bytearray)):
+            raise ValueError("an array is not of numbers")
+        flat = np.frombuffer(content, self.type.numpy())
+        return flat.reshape(self.shape, order="F" if self.fortran else "C")
+
+
+def _reconstruct(*_: Any) -> _Array:
+    """How NumPy begins an array; what stands in it comes as a state."""
+    return _Array()
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any = "C") -> _Array:
+    """How NumPy writes an array in protocol 5."""
+    found = _Array()
+    found.__setstate__((1, shape, kind, order == "F", content))
+    return found
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
+        allowed = ALLOWED.get((module.replace("numpy.core", "numpy._core"), name))
+        if allowed is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return allowed
 
 
 def _encode(text: str, encoding: str = "utf-8", errors: str = "strict") -> bytes:
@@ -58,6 +104,15 @@ def _encode(text: str, encoding: str = "utf-8", errors: str = "strict") -> bytes
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
     return text.encode("latin-1", errors)
+
+
+ALLOWED: Mapping[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+}
 
 
 def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
@@ -71,11 +126,7 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
       UserError: There is no such file, or it is anything else.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(
-                f"{path} has more than {LARGEST_FILE >> 20} MB: no oracle is that large"
-            )
-        content = path.read_bytes()
+        content = read_bytes(path, LARGEST_FILE)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a .pkl or .npz file") from None
     found = (
@@ -85,7 +136,8 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
     for name, value in zip(NAMES, found, strict=True):
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
             raise UserError(f"{path}: {name} is no array of numbers but {type(value).__name__}")
-        array = value.astype(np.float32)
+        with np.errstate(over="ignore"):
+            array = value.astype(np.float32)
         if not np.isfinite(array).all():
             raise UserError(f"{path}: {name} holds a number that is not finite")
         arrays.append(array)
@@ -95,6 +147,8 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
 def _pickle(content: bytes, path: Path) -> Sequence[Any]:
     try:
         found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        if isinstance(found, list | tuple) and len(found) == len(NAMES):
+            found = [entry.numpy() if isinstance(entry, _Array) else entry for entry in found]
     except Exception as error:
         # Whatever a damaged or hostile pickle stumbles over, it is not an oracle.
         text = " ".join(str(error).split()) or type(error).__name__
@@ -110,6 +164,9 @@ def _pickle(content: bytes, path: Path) -> Sequence[Any]:
 
 def _npz(content: bytes, path: Path) -> Sequence[Any]:
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
+                raise ValueError(f"it unpacks to more than {LARGEST_FILE >> 20} MB")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays: Mapping[str, Any] = {name: file[name] for name in file.files}
     except Exception as error:
@@ -190,6 +247,6 @@ def file_hash(path: Path) -> str:
       UserError: It cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(path, LARGEST_FILE)).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

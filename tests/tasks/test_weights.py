@@ -89,7 +89,7 @@ class Evil:
         ({"embedding": 1}, "15 arrays"),
         ([*arrays()[:14], np.zeros(V + 1, dtype=np.float32)], r"b_output has shape \[13\]"),
         ([*arrays()[:14], np.full(V, np.nan, dtype=np.float32)], "not finite"),
-        ([*arrays()[:14], np.array(["a"] * V)], "no array of numbers"),
+        ([*arrays()[:14], np.array(["a"] * V)], "not of numbers"),
         ([np.zeros((V, E, 1), dtype=np.float32), *arrays()[1:]], r"must be \[V, E\]"),
     ],
 )

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from estbench.report.formatting import clean
 from estbench.report.labels import estimator_facts, unproven_text
+from estbench.report.spreadsheet import csv_text
 from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.style import MUTED, RC, estimator_order
 from estbench.store.atomic import replacing
@@ -172,7 +173,7 @@ def write(drawn: Drawn, folder: Path) -> str:
     with replacing(folder / f"{drawn.name}.svg") as new:
         new.write_text(svg, encoding="utf-8")
     with replacing(folder / f"{drawn.name}.csv") as new:
-        drawn.data.to_csv(new, index=False, lineterminator="\n")
+        new.write_text(csv_text(drawn.data), encoding="utf-8", newline="")
     return svg
 
 
@@ -226,8 +227,9 @@ def bands(figure: Figure) -> list[Band]:
         return height - 72.0 * box.y1 / figure.dpi, height - 72.0 * box.y0 / figure.dpi
 
     rows: list[tuple[float, float, list[int]]] = []
-    for index in sorted(range(len(figure.axes)), key=lambda i: span(figure.axes[i])):
-        top, bottom = span(figure.axes[index])
+    spans = [span(axes) for axes in figure.axes]  # each lays out all that is written in a panel
+    for index in sorted(range(len(spans)), key=spans.__getitem__):
+        top, bottom = spans[index]
         if rows and top < rows[-1][1]:
             start, end, members = rows.pop()
             rows.append((start, max(end, bottom), [*members, index]))
