@@ -71,12 +71,13 @@ def _column(table: pa.Table, column: str) -> pd.Series:
     found = table.column(column)
     if column in _TEXTS:
         return _texts(found, column)
+    known = not pa.types.is_null(found.type)  # a column of an empty table has no type
     if column in _WHOLE:
-        if not pa.types.is_integer(found.type):
+        if known and not pa.types.is_integer(found.type):
             raise ValueError(f"{column} holds other than whole numbers")
         whole = found.cast(pa.int64()).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return whole if column == "steps" or whole.isna().any() else whole.astype("int64")
-    if not (pa.types.is_floating(found.type) or pa.types.is_integer(found.type)):
+    if known and not (pa.types.is_floating(found.type) or pa.types.is_integer(found.type)):
         raise ValueError(f"{column} holds other than numbers")
     values = found.cast(pa.float64()).to_pandas()
     if not values.abs().fillna(0.0).le(LARGEST).all():
@@ -85,6 +86,8 @@ def _column(table: pa.Table, column: str) -> pd.Series:
 
 
 def _texts(found: pa.ChunkedArray, column: str) -> pd.Series:
+    if pa.types.is_null(found.type):
+        return pd.Series([None] * len(found), dtype=object)
     if not pa.types.is_dictionary(found.type):
         raise ValueError(f"{column} holds other than text")
     chunks = found.unify_dictionaries().chunks

@@ -229,6 +229,8 @@ def test_samples_of_text_are_shown_and_are_never_markup(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*.json"):
         text = path.read_text().replace('"oracle-small"', '"text"')
         path.write_text(text.replace("1 2 3", "<b>one line</b>"))
+    for kind in ("runs", "snapshots"):
+        (tmp_path / kind / "oracle-small").rename(tmp_path / kind / "text")
     report.build(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 'id="samples"' in text
@@ -270,7 +272,7 @@ def test_names_and_errors_are_data_and_never_markup(tmp_path: Path) -> None:
 
 
 def _rename(directory: Path, old: str, new: str) -> None:
-    """Give an estimator another name in every record; folders keep theirs."""
+    """Give an estimator another name, in every record and as a folder."""
     for path in directory.rglob("*.json"):
         record = json.loads(path.read_text())
         if record.get("estimator") == old:
@@ -278,6 +280,8 @@ def _rename(directory: Path, old: str, new: str) -> None:
         for row in record.get("rows") or ():
             row["estimator"] = new if row["estimator"] == old else row["estimator"]
         path.write_text(json.dumps(record))
+    for folder in directory.glob(f"*/*/{old}"):
+        folder.rename(folder.with_name(new))
 
 
 def test_biased_estimators_are_marked_and_not_ranked(
