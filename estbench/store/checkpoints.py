@@ -60,7 +60,8 @@ def write_checkpoint(path: Path, head: Mapping[str, str], state: Any) -> int:
     import torch
 
     buffer = io.BytesIO()
-    torch.save({"head": dict(head), "state": state}, buffer)
+    plain = {name: str(value) for name, value in head.items()}  # torch's version is a class's
+    torch.save({"head": plain, "state": state}, buffer)
     data = buffer.getbuffer()
     whole = b"".join([MAGIC, hashlib.sha256(data).digest(), data])
     write_bytes(path, whole)

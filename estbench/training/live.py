@@ -12,6 +12,7 @@ What is not known here is refused by name: nothing is written down by half.
 from __future__ import annotations
 
 import collections
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +31,7 @@ __all__ = [
 
 LEAVES = (type(None), bool, int, float, complex, str, bytes)
 PLAIN = (type(None), bool, int, float, str)  # what stands in a tree as it is
-SIMPLE = {type(None), bool, float, str}
+SIMPLE = {type(None), bool, float}
 Node = dict[str, Any]
 INT64 = 2**63
 FIXED = (torch.dtype, torch.device, torch.Size, type, types.BuiltinFunctionType)
@@ -132,6 +133,15 @@ def class_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+def interned(text: str) -> bool:
+    """Return whether a text is the one that this process keeps of all equal ones, as names are.
+
+    A pickle writes a text once for each object: files whose bytes count tell them apart.
+    """
+    twin = text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
+    return sys.intern(twin) is text
+
+
 class _Capture:
     """One walk: each object is written down where it is met first, and named afterwards."""
 
@@ -142,6 +152,8 @@ class _Capture:
         self.graded = True
 
     def node(self, value: Any, where: str) -> Any:
+        if type(value) is str and not interned(value):
+            return {"kind": "text", "text": value}
         if type(value) in PLAIN and not (type(value) is int and abs(value) >= INT64):
             return value
         if type(value) in LEAVES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -52,6 +53,8 @@ class _Restore:
         self.actions: list[Callable[[], Any]] = []
 
     def value(self, tree: Any, live: Any, where: str) -> Any:
+        if isinstance(tree, str):
+            return sys.intern(tree)
         if not isinstance(tree, dict):
             return tree
         kind = tree["kind"]
@@ -77,6 +80,9 @@ class _Restore:
         """Remember an object before its inner ones, which may refer to it."""
         self.made[tree["id"]] = made
         return made
+
+    def _text(self, tree: Node, live: Any, where: str) -> str:
+        return tree["text"]  # type: ignore[no-any-return]
 
     def _int(self, tree: Node, live: Any, where: str) -> int:
         return int(tree["text"])
@@ -190,7 +196,7 @@ class _Restore:
         held = live if isinstance(live, dict) else {}
         made = self.known(tree, self.container(tree, live, where, dict))
         entries = self.table(tree, held, where)
-        self.fill(made, live, made.update, entries)
+        self.fill(made, live, partial(_put, made), entries)
         return made  # type: ignore[no-any-return]
 
     def _list(self, tree: Node, live: Any, where: str) -> Any:
@@ -260,6 +266,11 @@ def _fill(tensor: Tensor, node: Node) -> None:
     tensor.data.copy_(node["value"])
     grad = node["grad"]
     tensor.grad = None if grad is None else grad.to(tensor.device)
+
+
+def _put(table: dict[Any, Any], entries: list[tuple[Any, Any]]) -> None:
+    for key, value in entries:  # what a Counter calls update adds up
+        table[key] = value
 
 
 def _refill(part: nn.Module, training: bool, values: dict[str, Any], gone: set[str]) -> None:
