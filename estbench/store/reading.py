@@ -44,7 +44,8 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        content = file.read(most + 1) if found.st_size <= most else b""
+        # No more is asked for than there is: room for all that is asked for is made at once.
+        content = file.read(found.st_size + 1) if found.st_size <= most else b""
         if len(content) > most or found.st_size > most:
             raise OSError(errno.EFBIG, f"more than {most / 1e6:,.0f} MB")
     return content
