@@ -13,7 +13,7 @@ import io
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from estbench.store.atomic import write_bytes
 from estbench.store.reading import read_bytes
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MAGIC = b"estbench checkpoint 1\n"
+DIGEST = hashlib.sha256().digest_size
 MOST_BYTES = 1 << 34
 FOLDER = "checkpoints"
 COMPUTING = ("estimators", "meter", "models", "tasks", "training", "noise.py", "seeding.py")
@@ -59,12 +60,15 @@ def write_checkpoint(path: Path, head: Mapping[str, str], state: Any) -> int:
     """
     import torch
 
+    # One buffer for all of it: a state has its size in memory once more, not twice.
     buffer = io.BytesIO()
+    buffer.write(MAGIC + bytes(DIGEST))
     plain = {name: str(value) for name, value in head.items()}  # torch's version is a class's
     torch.save({"head": plain, "state": state}, buffer)
-    data = buffer.getbuffer()
-    whole = b"".join([MAGIC, hashlib.sha256(data).digest(), data])
-    write_bytes(path, whole)
+    whole = buffer.getbuffer()
+    start = len(MAGIC) + DIGEST
+    whole[len(MAGIC) : start] = hashlib.sha256(whole[start:]).digest()
+    write_bytes(path, cast(bytes, whole))
     return len(whole)
 
 
@@ -80,7 +84,7 @@ def read_checkpoint(path: Path, head: Mapping[str, str]) -> Any:
         return None
     except OSError as error:
         raise UnusableCheckpointError(f"it cannot be read ({error.strerror or error})") from None
-    start = len(MAGIC) + hashlib.sha256().digest_size
+    start = len(MAGIC) + DIGEST
     data = memoryview(whole)[start:]
     if not whole.startswith(MAGIC) or whole[len(MAGIC) : start] != hashlib.sha256(data).digest():
         raise UnusableCheckpointError("it is damaged")
@@ -102,10 +106,9 @@ def remove_checkpoint(path: Path) -> None:
     try:
         for left in [path, *path.parent.glob(f".{path.name}.*.tmp")]:  # of writers that were killed
             left.unlink(missing_ok=True)
-        for folder in path.parents:
+        names = [folder.name for folder in path.parents]
+        for folder in path.parents[: names.index(FOLDER) + 1 if FOLDER in names else 0]:
             folder.rmdir()
-            if folder.name == FOLDER:
-                return
     except OSError:
         pass  # not empty, or not there
 

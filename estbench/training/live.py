@@ -148,8 +148,9 @@ class _Capture:
     def __init__(self) -> None:
         self.known: dict[int, int] = {}
         self.kept: list[Any] = []  # or an id might be given away meanwhile
-        self.memory: dict[int, str] = {}
-        self.graded = True
+        self.memory: dict[int, tuple[bool, str]] = {}
+        self.graded = True  # whether gradients are written down
+        self.filled = False  # whether tensors will be filled where they are
 
     def node(self, value: Any, where: str) -> Any:
         if type(value) is str and not interned(value):
@@ -241,11 +242,8 @@ class _Capture:
             raise UnknownObjectError(f"{where} is a {class_name(value)} of layout {value.layout}")
         if value.grad_fn is not None:
             raise UnknownObjectError(f"{where} is a tensor that belongs to a graph: detach it")
-        if value.device.type != "cpu":
-            # Copies to the CPU no longer share memory.
-            other = self.memory.setdefault(value.untyped_storage().data_ptr(), where)
-            if other != where and value.numel():
-                raise UnknownObjectError(f"{where} shares the memory of {other}")
+        if value.numel():
+            self.share(value, where)
         return {
             "kind": "tensor",
             "value": value.detach().cpu(),
@@ -254,8 +252,21 @@ class _Capture:
             "grad": value.grad.detach().cpu() if self.graded and value.grad is not None else None,
         }
 
+    def share(self, value: Tensor, where: str) -> None:
+        """Refuse a tensor whose memory is another's too, where they would part.
+
+        One that is replaced parts from one that is filled; so do copies from another device.
+        """
+        filled = self.filled or value.requires_grad
+        here = self.memory.setdefault(value.untyped_storage().data_ptr(), (filled, where))
+        together = filled if here[0] else not filled and value.device.type == "cpu"
+        if here[1] != where and not together:
+            raise UnknownObjectError(f"{where} shares the memory of {here[1]}")
+
     def module(self, value: nn.Module, where: str) -> Node:
+        self.filled = True
         tensors = {name: self.node(held, f"{where}.{name}") for name, held in tensors_of(value)}
+        self.filled = False
         parts = []
         for name, part in value.named_modules():
             inner = f"{where}.{name}" if name else where

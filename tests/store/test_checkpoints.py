@@ -125,6 +125,10 @@ def test_removing_takes_empty_folders_and_what_killed_writers_left(tmp_path: Pat
     remove_checkpoint(other)
     remove_checkpoint(other)
     assert list(tmp_path.iterdir()) == []
+    elsewhere = tmp_path / "other" / "c.pt"
+    write_checkpoint(elsewhere, HEAD, {})
+    remove_checkpoint(elsewhere)
+    assert elsewhere.parent.is_dir()
 
 
 def test_the_code_that_computes_has_a_hash() -> None:

@@ -222,6 +222,14 @@ def test_what_is_unknown_is_named(value: Any, what: str) -> None:
     assert what in str(caught.value)
 
 
+def test_a_view_that_would_part_from_its_network_is_refused() -> None:
+    network = nn.Linear(2, 1)
+    with pytest.raises(
+        UnknownObjectError, match=r"state\.bias shares the memory of state\.network"
+    ):
+        capture({"network": network, "bias": network.bias.detach()})
+
+
 def test_a_function_with_a_memory_is_unknown() -> None:
     count = [0]
 
