@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 __all__ = ["UserError", "printable", "unknown_name"]
 
+LONGEST = 100  # letters of a name that an error repeats
+
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -39,6 +41,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
       hint: What to run to see them all; appended as it is.
     """
     names = sorted(known)
+    name = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     remedy = f"did you mean {close[0]!r}?" if close else "one of: " + ", ".join(names)
     return UserError(f"unknown {kind} {name!r}: {remedy}{' ' + hint if hint else ''}")

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from estbench.errors import UserError
+from estbench.store.reading import read_bytes
 
 __all__ = [
     "GROUP",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 GROUP = "estbench.estimators"
+MOST_BYTES = 1 << 24  # of a plugin
 MORE = "(--traceback shows all of it)"
 
 
@@ -315,7 +317,7 @@ def _registering(stale: Iterable[str]) -> Iterator[Callable[[], list[str]]]:
 
 def _read(path: Path) -> tuple[bytes, str]:
     try:
-        source = path.read_bytes()
+        source = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except IsADirectoryError:

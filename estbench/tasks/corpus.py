@@ -449,7 +449,7 @@ def _stat(data: str) -> os.stat_result:
         raise _missing(data) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {data!r} ({reason}): give a text file") from None
+        raise UserError(f"cannot read {_short(data)} ({reason}): give a text file") from None
     if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{data} is a directory: give a text file, one sequence a line")
     if not stat.S_ISREG(found.st_mode):
