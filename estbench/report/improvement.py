@@ -77,16 +77,27 @@ class Duel:
         return _estimate(self.wins, self.ties, self.losses, self.undecided)
 
 
-@cache  # a report of thirty estimators has thousands of duels and a few dozen different outcomes
+@cache
 def _estimate(wins: int, ties: int, losses: int, undecided: int) -> Estimate:
     n, half = wins + ties + losses + undecided, ties + undecided
     if n == 0:
         return Estimate(math.nan)
-    low = stats.binomtest(wins, n).proportion_ci(CONFIDENCE).low
-    high = stats.binomtest(wins + half, n).proportion_ci(CONFIDENCE).high
     more, fewer = max(wins, losses), min(wins, losses) + undecided
-    p_value = float(stats.binomtest(more, more + fewer).pvalue) if more > fewer else 1.0
-    return Estimate((wins + 0.5 * half) / n, float(low), float(high), n, p_value)
+    p_value = _sign_test(more, more + fewer) if more > fewer else 1.0
+    low, high = _limits(wins, n)[0], _limits(wins + half, n)[1]
+    return Estimate((wins + 0.5 * half) / n, low, high, n, p_value)
+
+
+# Thousands of duels have thousands of outcomes, but from the same few counts.
+@cache
+def _limits(wins: int, n: int) -> tuple[float, float]:
+    found = stats.binomtest(wins, n).proportion_ci(CONFIDENCE)
+    return float(found.low), float(found.high)
+
+
+@cache
+def _sign_test(wins: int, n: int) -> float:
+    return float(stats.binomtest(wins, n).pvalue)
 
 
 @dataclass(frozen=True)

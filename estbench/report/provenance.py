@@ -88,4 +88,5 @@ def _text(value: Any) -> str:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:  # a table may have half a gigabyte
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -234,7 +234,7 @@ def _checked(records: Iterator[Record]) -> list[Record]:
 
 
 def _lean(record: Record) -> Record:
-    """Return a record whose curves are arrays, null as nan: as lists they take five times as much."""
+    """Return a record whose curves are arrays, null as nan: lists take five times the memory."""
     curves = record.get("curves")
     if curves:
         named = {name: curves.get(name) or [] for name in ("step", "reward_evals", "seconds")}
