@@ -38,6 +38,12 @@ SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
 SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
 # The squared bias with its sign. Records without it have the root alone, cut off at zero.
 SIGNED_BIAS = "relative_bias_squared"
+# What tables/ have to hold where they stand in for run files.
+STORED = {
+    "curves": [*CURVE_COLUMNS, "metric", "value"],
+    "starts": ["task", "estimator", "seed", "metric", "value"],
+    "temperatures": ["task", "estimator", "seed", "temperature", "metric", "value"],
+}
 MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
 SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "by", "part", "position", "share"]
@@ -196,10 +202,10 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
 
     def stored(name: str) -> pd.DataFrame | None:
         path = folder / f"{name}.parquet"
-        return read_table(path) if path.is_file() else None
+        return read_table(path, STORED[name]) if path.is_file() else None
 
     try:
-        runs = read_table(folder / "runs.parquet")
+        runs = read_table(folder / "runs.parquet", RUN_COLUMNS)
         if not runs["status"].isin(["ok", "failed"]).any():
             return None  # made when there were no runs either
         long, starts, temperatures = map(stored, ("curves", "starts", "temperatures"))
@@ -216,13 +222,14 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
     """Return tables/curves with a column a metric."""
-    if long["metric"].nunique() > MOST_NAMES:
-        raise ValueError(f"curves names more than {MOST_NAMES} metrics")
+    metrics = set(long["metric"])
+    if len(metrics) > MOST_NAMES or metrics & set(CURVE_COLUMNS):
+        raise ValueError(f"curves names more than {MOST_NAMES} metrics, or one like a column")
     wide = long.pivot_table(
         index=CURVE_COLUMNS, columns="metric", values="value", aggfunc="first", sort=False
     ).reset_index()
-    metrics = sorted(name for name in wide.columns if name not in CURVE_COLUMNS)
-    return wide[[*CURVE_COLUMNS, *metrics]].rename_axis(columns=None)
+    names = sorted(name for name in wide.columns if name not in CURVE_COLUMNS)
+    return wide[[*CURVE_COLUMNS, *names]].rename_axis(columns=None)
 
 
 def _checked(records: Iterator[Record]) -> list[Record]:

@@ -8,6 +8,7 @@ value stands in it a billion times.
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -32,8 +33,12 @@ _TEXTS = (*_NAMES, "error")
 _WHOLE = ("seed", "step", "steps")
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
     """Return a table with the types that it is written with.
+
+    Args:
+      path: A Parquet file.
+      columns: What it has to hold; there may be more.
 
     Raises:
       OSError: It cannot be read.
@@ -42,6 +47,9 @@ def read_table(path: Path) -> pd.DataFrame:
     content = read_bytes(path, MOST_BYTES)
     try:
         table = _table(content)
+        missing = [column for column in columns if column not in table.column_names]
+        if missing:
+            raise ValueError(f"{path.name} lacks {', '.join(missing)}")
         frame = pd.DataFrame({column: _column(table, column) for column in table.column_names})
     except pa.ArrowException as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None

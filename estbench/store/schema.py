@@ -163,7 +163,7 @@ def numbers(value: Any) -> Any:
     return value
 
 
-MOST_METRICS = 1_000
+MOST_METRICS = 1_000  # of a run, or at a snapshot
 
 MOST_RUNS = 1_000_000
 """Runs that a manifest may ask for: each is a row of the report, whether it is there or not."""
@@ -279,7 +279,10 @@ def _check_lengths(curves: Mapping[str, Any]) -> None:
         raise ValueError("curves.step does not rise, by whole numbers")
     if steps and steps[0] < 0:
         raise ValueError("curves.step is negative")
-    others = {held: curves[held] for held in ("reward_evals", "seconds")}
-    for held, values in {**others, **curves["metrics"]}.items():
+    own = {held: curves[held] for held in ("reward_evals", "seconds")}
+    taken = {"task", "estimator", "seed", "step", *own} & curves["metrics"].keys()
+    if taken:
+        raise ValueError(f"curves.metrics: {taken.pop()} is no name of a metric")
+    for held, values in {**own, **curves["metrics"]}.items():
         if len(values) != len(steps):
             raise ValueError(f"curves: {held} has {len(values)} values for {len(steps)} steps")

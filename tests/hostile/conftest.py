@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from report.synthetic import write_result_set
+
 from .rule import tally
 
 Replacing = Callable[[str, bytes], "contextmanager[Path]"]

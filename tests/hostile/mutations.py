@@ -1,4 +1,4 @@
-"""Documents that are nearly right: a valid one with something in it deleted, replaced or damaged."""
+"""Documents that are nearly right: something in a valid one is deleted, replaced or damaged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
     "--><svg onload=alert(1)>",
-    "=HYPERLINK(\"http://x\")",
+    '=HYPERLINK("http://x")',
     "+1+cmd|' /C calc'!A0",
     "-2+3",
     "@SUM(A1)",

@@ -1,4 +1,4 @@
-"""Result sets that reach out of themselves: links, pipes, names that climb, captions that delete."""
+"""Result sets that reach out of themselves: links, pipes, names and captions that climb."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_captions_delete_nothing_elsewhere(copied: Path, outside: Path) -> None:
     path = copied / "figures" / "captions.json"
     path.parent.mkdir()
     names = ["../../outside/precious", str(outside / "precious"), "..", "old"]
-    path.write_text(json.dumps(dict.fromkeys(names, {})))
+    path.write_text(json.dumps({name: {} for name in names}))
     assert _captioned(path) == {"old"}
     for content in (b"[1]", b"3", b"{", b'["../x"]', b"\xff"):
         path.write_bytes(content)

@@ -38,8 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     patch.setenv(fakes.FOLDER, str(folder / "mischief"))
     for name in ("train", "reference", "measure", "timing_round", "warm_up"):
         patch.setattr(jobs, name, getattr(fakes, name))
-    patch.setattr("estbench.runner.grid.run_jobs", in_this_process, raising=False)
-    patch.setattr("estbench.runner.grid.stop_workers", lambda: None, raising=False)
+    patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
+    patch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
     grid = Grid(SMALL, folder / "set")
     grid.run()
     yield grid

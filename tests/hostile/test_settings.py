@@ -91,7 +91,9 @@ def test_a_toml_file_is_an_experiment_or_a_line(
         assert not any("/" in name for name in (*found.tasks, *found.measured, *found.per_task))
 
 
-@pytest.mark.parametrize("content", [TOML.encode(), b"\xff\xfe", b"a = " + b"[" * DEEP, b"\x1b[2J=1"])
+@pytest.mark.parametrize(
+    "content", [TOML.encode(), b"\xff\xfe", b"a = " + b"[" * DEEP, b"\x1b[2J=1"]
+)
 def test_the_command_line_says_one_line_that_steers_no_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, content: bytes
 ) -> None:

@@ -137,11 +137,19 @@ def test_weights_are_read_or_refused(tmp_path: Path, kind: str) -> None:
     run()
 
 
-OPCODES = [bytes([code]) for code in b".(0125BCGIJKLMNQRTUVX]abcdeghijlopqrstu}\x80\x81\x85\x86\x87\x89\x93\x94\x95"]
+OPCODES = [
+    bytes([code])
+    for code in b".(0125BCGIJKLMNQRTUVX]abcdeghijlopqrstu}\x80\x81\x85\x86\x87\x89\x93\x94\x95"
+]
 WORDS = [
     *(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cos\nsystem\n", b"c_codecs\nencode\n"),
     *(b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy._core.numeric\n_frombuffer\n"),
-    *(b"cbuiltins\neval\n", b"cbuiltins\ngetattr\n", b"cnumpy\nload\n", b"cnumpy.testing\nrundocs\n"),
+    *(
+        b"cbuiltins\neval\n",
+        b"cbuiltins\ngetattr\n",
+        b"cnumpy\nload\n",
+        b"cnumpy.testing\nrundocs\n",
+    ),
     *(b"U\x02f8", b"S'f4'\n", b"K\x01", b"J\xff\xff\xff\x7f", b"L99999999999999L\n", b")", b"N"),
 ]
 
