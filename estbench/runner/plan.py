@@ -19,9 +19,9 @@ from estbench.runner.worker import Outcome, outcome
 from estbench.store import (
     REFERENCE_ESTIMATOR,
     CorruptRecordError,
+    Keys,
     Record,
     ResultSet,
-    key,
 )
 
 __all__ = ["Plan", "make_plan"]
@@ -71,6 +71,7 @@ class _Planner:
         self.renew = renew
         self.warn = warn
         self.events = events
+        self.keys = Keys(experiment)
         self.plan = Plan()
 
     def job(self, kind: str, task: str, estimator: str, seed: int) -> Job:
@@ -79,7 +80,7 @@ class _Planner:
             "reference": jobs.reference,
             "snapshots": jobs.measure,
         }
-        identity = key(kind, self.experiment, task, estimator, seed)
+        identity = self.keys(kind, task, estimator, seed)
         function, files = functions[kind], plugins.loaded()
         prepare = partial(jobs.warm_up, files) if files else jobs.warm_up
         head = (kind, task, estimator, seed, identity)
@@ -130,11 +131,12 @@ class _Planner:
                     )
                     self.plan.discard.append(job)
                     record = None
+            run = self.find(self.job("run", task, REFERENCE_ESTIMATOR, seed)) if copy else None
             if record is None:
                 self.plan.training.append(job)
                 continue
             self.plan.ended.append(outcome(job, record))
-            if copy and self.find(self.job("run", task, REFERENCE_ESTIMATOR, seed)) is None:
+            if copy and run is None:
                 self.plan.copies.append((job, record))
 
     def pairs(self) -> Iterator[tuple[str, int]]:

@@ -19,6 +19,8 @@ import numpy as np
 from estbench.experiment import Experiment
 
 FOLDER = "ESTBENCH_TEST_FOLDER"
+PACE = "ESTBENCH_TEST_PACE"  # seconds that every job takes
+CLOCK = "ESTBENCH_TEST_CLOCK"  # not empty: the time of day jumps by years
 
 
 def folder() -> Path:
@@ -38,7 +40,12 @@ def forget() -> None:
 
 
 def plan_mischief(kind: str, label: str, times: int = 1) -> None:
-    """Make the job of that label misbehave ``times`` times: raise, kill, nan or sleep."""
+    """Make the job of that label misbehave ``times`` times.
+
+    raise: an error. nan: a number that is none. kill: SIGKILL. halfway: SIGKILL when its file is
+    written and not yet in its place. sleep, loop: a minute, in one call or in many. memory: more of
+    it than any machine has.
+    """
     (folder() / f"{kind}@{label}").write_text(str(times))
 
 
@@ -64,7 +71,29 @@ def _begin(label: str) -> np.random.Generator:
         os.kill(os.getpid(), signal.SIGKILL)
     if _mischief("sleep", label):
         time.sleep(60.0)
+    if _mischief("loop", label):
+        for _ in range(6000):
+            time.sleep(0.01)
+    if _mischief("memory", label):
+        np.ones(2**40)
+    if _mischief("halfway", label):
+        os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get(PACE):
+        time.sleep(float(os.environ[PACE]))
+    if os.environ.get(CLOCK):
+        _let_the_clock_jump()
     return np.random.default_rng(int(hashlib.sha256(label.encode()).hexdigest()[:8], 16))
+
+
+def _let_the_clock_jump() -> None:
+    """Set this process's time of day years ahead or back at every look; stop watches go on."""
+    if time.time.__name__ != "jumping":
+        jumps, right = np.random.default_rng(0), time.time
+
+        def jumping() -> float:
+            return right() + float(jumps.uniform(-3e8, 3e8))
+
+        time.time = jumping
 
 
 def train(experiment: Experiment, task: str, estimator: str, seed: int) -> dict[str, Any]:
@@ -129,3 +158,5 @@ def install() -> None:
 
     jobs.train, jobs.reference, jobs.measure = train, reference, measure
     jobs.timing_round, jobs.warm_up = timing_round, warm_up
+    if os.environ.get(CLOCK):
+        _let_the_clock_jump()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from estbench.runner.worker import Outcome, execute, failed, found, outcome, sav
 from estbench.store import ResultSet
 
 __all__ = ["LocalBackend", "run_jobs", "stop_workers"]
+
+WATCH = "estbench driver"
+ORPHAN_S = 0.5  # seconds between two looks at whether the driver lives
 
 
 class LocalBackend:
@@ -77,7 +82,8 @@ def run_jobs(
                 else:
                     suspects += caught
                     names = ", ".join(job.label for job in caught)
-                    note(f"a worker process died; what was being worked on is run again: {names}")
+                    again = f"what was being worked on is run again: {names}" if names else ""
+                    note(f"a worker process died; {again or 'all that it did is written'}")
 
 
 def stop_workers() -> None:
@@ -108,7 +114,7 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
     def calls() -> Iterator[object]:
         for job in jobs:
             sent.append(job)
-            yield delayed(execute)(job, directory)
+            yield delayed(_execute)(job, directory, os.getpid())
 
     # As many jobs are out as there are workers, never one in advance: what is out when the pool
     # dies is what was being worked on. With n_jobs=1 joblib would work in this process, where a
@@ -122,6 +128,20 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
             return_as="generator_unordered",
         )
         yield from parallel(calls())
+
+
+def _execute(job: Job, directory: Path, driver: int) -> Outcome:
+    """Do a job in a worker, which dies with its driver, however that one dies."""
+    if os.getpid() != driver and not any(t.name == WATCH for t in threading.enumerate()):
+        threading.Thread(target=_follow, args=(driver,), name=WATCH, daemon=True).start()
+    return execute(job, directory)
+
+
+def _follow(driver: int) -> None:
+    # loky's workers would wait for minutes, and go on with what nobody waits for
+    while os.getppid() == driver:
+        time.sleep(ORPHAN_S)
+    os._exit(1)
 
 
 def _killed(results: ResultSet, job: Job, error: Exception) -> Outcome:

@@ -162,6 +162,7 @@ class SlurmBackend:
         self._elements: list[_Element] = []
         self._arrays: list[str] = []
         self._asked_at = 0.0
+        self._logs_matter = False
         self._cancel_leftovers()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
@@ -185,6 +186,7 @@ class SlurmBackend:
                 else:
                     yield from self._news(element)
                 if gone and not ended:
+                    self._logs_matter = True
                     yield from self._bury(element, waiting, deaths)
                 if ended or gone:
                     self._elements.remove(element)
@@ -192,8 +194,10 @@ class SlurmBackend:
     def close(self) -> None:
         """See ``Backend``."""
         self._cancel(self._arrays)
-        with suppress(OSError):
+        if self._logs_matter:
             self._ledger.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def _ledger(self) -> Path:

@@ -1,0 +1,58 @@
+"""Runs that take too long or too much, or bring nothing, are rows; the others go on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from runner import fakes
+
+from .conftest import RECORDS, Machine
+
+HANGING, LOOPING, GREEDY, WRONG = (
+    f"expressions-3 {name}"
+    for name in ("relax seed 0", "relax seed 1", "reinforce-ema seed 0", "reinforce-ema seed 1")
+)
+
+
+@pytest.mark.parametrize("backend", ["local", "dask"])
+def test_a_run_that_hangs_loops_or_asks_for_too_much_is_a_row(
+    machine: Machine, undisturbed: Machine, backend: str
+) -> None:
+    # asleep for a minute: neither is interrupted, nor may anybody wait for it
+    fakes.plan_mischief("sleep", HANGING, times=9)
+    fakes.plan_mischief("loop", LOOPING, times=9)
+    fakes.plan_mischief("memory", GREEDY, times=9)
+    fakes.plan_mischief("nan", WRONG, times=9)
+    words = ["--backend", backend, "--deadline", "8", "--memory", "6000"]
+    said = machine.run(*words, code=1)
+    rows = dict(line.strip().split(": ", 1) for line in said.splitlines() if line[:2] == "  ")
+    assert rows.keys() == {HANGING, LOOPING, GREEDY, WRONG}
+    assert rows[HANGING].startswith("DeadlineExceeded: took longer than deadline_s = 8")
+    assert rows[LOOPING].startswith("DeadlineExceeded: took longer than deadline_s = 8")
+    assert rows[GREEDY].startswith("OutOfMemory: needs more than memory_mb = 6000")
+    assert rows[WRONG].startswith("NotFinite: final goodness is not a number")
+    assert fakes.calls().count(LOOPING) == 1, "a row is not tried again"
+    assert fakes.calls().count(HANGING) == 1
+    assert len(machine.numbers()) == RECORDS
+    manifest = machine.results.manifest()
+    assert manifest is not None
+    execution = manifest["experiment"]["execution"]
+    assert (execution["deadline_s"], execution["memory_mb"]) == (8.0, 6000)
+
+    for path in Path(os.environ[fakes.FOLDER]).glob("*@*"):
+        path.unlink()
+    machine.run(*words, "--retry-failed")
+    assert machine.numbers() == undisturbed.numbers()
+
+
+def test_a_clock_that_jumps_changes_no_number_and_no_duration(
+    machine: Machine, undisturbed: Machine
+) -> None:
+    machine.run(**{fakes.CLOCK: "yes"})
+    assert machine.numbers() == undisturbed.numbers()
+    for path in machine.out.rglob("seed-*.json"):
+        record = machine.results.read(path)
+        assert record is not None
+        assert 0.0 <= record["timing"]["wall_s"] < 60.0
