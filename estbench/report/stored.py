@@ -83,11 +83,13 @@ def _column(table: pa.Table, column: str) -> pd.Series:
     if column in _WHOLE:
         if known and not pa.types.is_integer(found.type):
             raise ValueError(f"{column} holds other than whole numbers")
-        whole = found.cast(pa.int64()).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        whole: pd.Series = found.cast(pa.int64()).to_pandas(
+            types_mapper={pa.int64(): pd.Int64Dtype()}.get
+        )
         return whole if column == "steps" or whole.isna().any() else whole.astype("int64")
     if known and not (pa.types.is_floating(found.type) or pa.types.is_integer(found.type)):
         raise ValueError(f"{column} holds other than numbers")
-    values = found.cast(pa.float64()).to_pandas()
+    values: pd.Series = found.cast(pa.float64()).to_pandas()
     if not values.abs().fillna(0.0).le(LARGEST).all():
         raise ValueError(f"{column} holds a number that is too large")
     return values
@@ -107,4 +109,5 @@ def _texts(found: pa.ChunkedArray, column: str) -> pd.Series:
         raise ValueError(f"{column} holds too much text")
     for value in listed.to_pylist() if column in _NAMES else ():
         _NAMES[column](value, f"an entry of {column}")
-    return found.cast(pa.large_string()).to_pandas()
+    written: pd.Series = found.cast(pa.large_string()).to_pandas()
+    return written

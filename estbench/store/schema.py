@@ -22,7 +22,6 @@ from typing import Any
 from estbench.store.shapes import (
     LARGEST,
     Shape,
-    anything,
     column,
     each,
     fields,
@@ -99,14 +98,12 @@ def check_record(document: Any) -> None:
     Raises:
       ValueError: It is none; the text names the place.
     """
-    _ENVELOPE(document, "")
-    kind = document["kind"]
-    if kind == "timing":
-        _ROUND(document, "")
-    else:
-        _IDENTITY(document, "")
-    (_ERROR if document["status"] == "failed" else _NOTHING)(document["error"], "error")
-    check_payload(kind, document)  # a failed one's is kept in part
+    kind = document.get("kind") if isinstance(document, dict) else None
+    _KIND(kind, "kind")
+    _RECORDS[kind](document, "")
+    if (document["status"] == "failed") != (document["error"] is not None):
+        raise ValueError("status and error do not agree")
+    _check_curves(document)
 
 
 def check_payload(kind: str, payload: Any) -> None:
@@ -115,9 +112,8 @@ def check_payload(kind: str, payload: Any) -> None:
     Raises:
       ValueError: It could not be read; the text names the place.
     """
-    _PAYLOADS[kind](payload, "")
-    if payload.get("curves"):
-        _check_lengths(payload["curves"])
+    fields({}, _PAYLOADS[kind])(payload, "")
+    _check_curves(payload)
 
 
 def check_manifest(document: Any) -> None:
@@ -174,47 +170,37 @@ _SEED = whole(0, MAX_SEED)
 _NAMES = each(name, 10_000)
 
 
-def _NOTHING(value: Any, where: str) -> None:  # noqa: N802  (a shape like the others)
-    if value is not None:
-        raise ValueError(f"{where} is there, though the status is ok")
-
-
 def _rows(value: Any, where: str) -> None:
     """Take values by name, one of which says at which temperature."""
     _VALUES(value, where)
     number(value.get("temperature"), f"{where}.temperature")
 
 
-_ENVELOPE: Shape = fields(
-    {
-        "kind": one_of("run", "reference", "snapshots", "timing"),
-        "schema": whole(),
-        "key": text,
-        "status": one_of("ok", "failed"),
-        "timing": fields({"wall_s": number, "cpu_s": number}, {"peak_mb": _MEASURE}),
-        "error": anything,
-    }
-)
-_IDENTITY: Shape = fields({"task": name, "estimator": name, "seed": _SEED})
-_ROUND: Shape = fields({"round": whole(0, 10**6)}, {"tasks": _NAMES, "estimators": _NAMES})
-_ERROR: Shape = fields({"type": text, "message": text}, {"traceback": maybe(text)})
+_KIND: Shape = one_of("run", "reference", "snapshots", "timing")
+_ENVELOPE: Mapping[str, Shape] = {
+    "kind": _KIND,
+    "schema": whole(),
+    "key": text,
+    "status": one_of("ok", "failed"),
+    "timing": fields({"wall_s": number, "cpu_s": number}, {"peak_mb": _MEASURE}),
+    "error": maybe(fields({"type": text, "message": text}, {"traceback": maybe(text)})),
+}
+_IDENTITY: Mapping[str, Shape] = {"task": name, "estimator": name, "seed": _SEED}
+_ROUND: Mapping[str, Shape] = {"round": whole(0, 10**6)}
 
 _CURVES: Shape = fields(
     {"step": numbers_only, "reward_evals": numbers_only, "seconds": numbers_only}
     | {"metrics": named(column, most=MOST_METRICS)}
 )
-_RUN: Shape = fields(
-    {},
-    {
-        "steps": maybe(whole()),
-        "curves": maybe(_CURVES),
-        "start": maybe(_VALUES),
-        "final": maybe(_VALUES),
-        "temperatures": maybe(each(_rows)),
-        "samples": maybe(each(text)),
-        "state_sha256": text,
-    },
-)
+_RUN: Mapping[str, Shape] = {
+    "steps": maybe(whole()),
+    "curves": maybe(_CURVES),
+    "start": maybe(_VALUES),
+    "final": maybe(_VALUES),
+    "temperatures": maybe(each(_rows)),
+    "samples": maybe(each(text)),
+    "state_sha256": text,
+}
 _COUNTS = ("step", "draws", "sequences_per_draw")
 _MEASURES = (
     *("fraction", "total_variance", "variance_low", "variance_high", "kurtosis"),
@@ -235,11 +221,15 @@ _TIMED: Shape = fields(
     {"task": name, "estimator": name},
     {"seconds_per_step": _MEASURE, "phases": maybe(_VALUES)},
 )
-_PAYLOADS: Mapping[str, Shape] = {
+_PAYLOADS: Mapping[str, Mapping[str, Shape]] = {
     "run": _RUN,
     "reference": _RUN,
-    "snapshots": fields({}, {"snapshots": maybe(each(_SNAPSHOT))}),
-    "timing": fields({}, {"rows": maybe(each(_TIMED))}),
+    "snapshots": {"snapshots": maybe(each(_SNAPSHOT))},
+    "timing": {"rows": maybe(each(_TIMED)), "tasks": _NAMES, "estimators": _NAMES},
+}
+_RECORDS: Mapping[str, Shape] = {
+    kind: fields({**_ENVELOPE, **(_ROUND if kind == "timing" else _IDENTITY)}, payload)
+    for kind, payload in _PAYLOADS.items()
 }
 
 _SETTINGS: Shape = fields({}, {"truncation": whole()})
@@ -272,8 +262,11 @@ _PROOFS: Shape = each(
 )
 
 
-def _check_lengths(curves: Mapping[str, Any]) -> None:
+def _check_curves(payload: Mapping[str, Any]) -> None:
     """Check that curves have a value, known or not, for each of their steps, which rise."""
+    curves = payload.get("curves")
+    if not curves:
+        return
     steps = curves["step"]
     if any(type(step) is not int for step in steps) or sorted(set(steps)) != steps:
         raise ValueError("curves.step does not rise, by whole numbers")

@@ -40,7 +40,15 @@ LARGEST_WHOLE = 2**53
 
 
 def anything(value: Any, where: str) -> None:
-    """Take whatever it is: it is shown at most, as text."""
+    """Take whatever it is, to be shown or written again: any JSON, whose numbers are finite."""
+    if isinstance(value, float) and not -LARGEST <= value <= LARGEST:
+        raise ValueError(f"{where} is no number")
+    if isinstance(value, dict):
+        for entry in value.values():
+            anything(entry, where)
+    elif isinstance(value, list):
+        for entry in value:
+            anything(entry, where)
 
 
 def number(value: Any, where: str) -> None:
@@ -125,20 +133,18 @@ def named(inner: Shape, key: Shape = label, most: int = 10_000) -> Shape:
 
 
 def fields(needed: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None) -> Shape:
-    """Take a table that has the needed keys; what else is in it is not looked at."""
-    others = optional or {}
+    """Take a table that has the needed keys, and may have the optional and any others."""
+    known = {**needed, **(optional or {})}
 
     def shape(value: Any, where: str) -> None:
         if not isinstance(value, dict):
             raise ValueError(f"{where or 'it'} is no table")
         inside = f"{where}." if where else ""
-        for key, inner in needed.items():
+        for key in needed:
             if key not in value:
                 raise ValueError(f"{inside}{key} is missing")
-            inner(value[key], inside + key)
-        for key, inner in others.items():
-            if key in value:
-                inner(value[key], inside + key)
+        for key, entry in value.items():
+            known.get(key, anything)(entry, inside + key)
 
     return shape
 
