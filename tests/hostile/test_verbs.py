@@ -13,7 +13,7 @@ from hypothesis import given
 from estbench.cli import main
 
 from .conftest import replaced
-from .mutations import documents
+from .mutations import documents, odd_numbers
 from .rule import check_line, in_time, inputs, tally
 
 FILES = (
@@ -63,8 +63,11 @@ def test_event_files_are_written_inside_or_not_at_all(
     monkeypatch.setattr("estbench.commands._report", lambda directory, latex: None)
     other = Path(shutil.copytree(original, tmp_path / "other"))
 
+    valid = json.loads((original / name).read_bytes())
+    odd = odd_numbers(valid).map(lambda document: json.dumps(document).encode())
+
     @inputs(12)
-    @given(content=documents(json.loads((original / name).read_bytes())))
+    @given(content=documents(valid) | odd)
     def run(content: bytes) -> None:
         with replaced(other / name, content):
             said("event files", ["report", str(other), "--tensorboard"], capsys)
