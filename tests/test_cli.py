@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from estbench import commands, report, runner
 from estbench.cli import main
 from estbench.experiment import Experiment
 from estbench.runner.grid import Failure
-from estbench.store import StorageError
+from estbench.store import ResultSet, StorageError, envelope, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +34,13 @@ class Recorded:
         self.options: dict[str, object] = {}
         self.failures: list[Failure] = []
         self.error: BaseException | None = None
+        self.made = 5
 
     def run_experiment(
         self, experiment: Experiment, directory: Path, *, summary: runner.Summary, **options: object
     ) -> None:
         self.experiment, self.directory, self.options = experiment, directory, options
-        summary.made, summary.failures = 5, self.failures
+        summary.made, summary.failures = self.made, self.failures
         if self.error:
             raise self.error
 
@@ -48,8 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     fake = Recorded()
     monkeypatch.setattr(runner, "run_experiment", fake.run_experiment)
     made = report.ReportPaths(Path("report.html"), (), ())
-    monkeypatch.setattr(report, "build", lambda directory, latex=False: made)
-    monkeypatch.setattr(report, "print_summary", lambda directory, console: None)
+    monkeypatch.setattr(report, "build", lambda directory, latex=False, console=None: made)
     return fake
 
 
@@ -217,7 +218,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(
     assert len(lines) == 1
     assert "No space left on device; make room" in lines[0]
 
-    def build(directory: Path, latex: bool = False) -> None:
+    def build(directory: Path, **options: object) -> None:
         raise OSError(28, "No space left on device", "report.html")
 
     monkeypatch.setattr(report, "build", build)
@@ -248,6 +249,63 @@ def test_the_environment_names_versions_and_machine(capsys: pytest.CaptureFixtur
         assert isinstance(found["git"]["changed"], bool)
     assert main(["env"]) == 0
     assert found["packages"]["torch"] in capsys.readouterr().out
+
+
+def test_a_report_is_not_made_again_where_nothing_was_done_since(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built: list[Path] = []
+    made = report.ReportPaths(Path("report.html"), (), ())
+
+    def build(directory: Path, **options: object) -> report.ReportPaths:
+        built.append(directory)
+        return made
+
+    monkeypatch.setattr(report, "build", build)
+    recorded.made = 0
+    words = ["run", "--preset", "smoke", "--out", "set"]
+    assert main(words) == 0
+    assert len(built) == 1, "there was none yet"
+    Path("set", "tables").mkdir(parents=True)
+    Path("set", "tables", "summary.csv").write_text("")
+    Path("set", "report.html").write_text("")
+    capsys.readouterr()
+    assert main(words) == 0
+    assert len(built) == 1
+    said = capsys.readouterr().err
+    assert "nothing to do" in said
+    assert "up to date; estbench report set makes it anew" in said
+    recorded.made = 1
+    assert main(words) == 0
+    assert len(built) == 2
+
+
+def test_the_numbers_of_a_result_set_have_one_hash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = ResultSet(tmp_path)
+    record = envelope("run", "key", "expressions-3", "relax", 0) | {"final": {"goodness": 0.5}}
+    write_json(results.run_path("expressions-3", "relax", 0), record)
+    assert main(["env", "--hash", str(tmp_path)]) == 0
+    line = capsys.readouterr().out
+    assert re.fullmatch(r"[0-9a-f]{64}\n", line)
+    assert main(["env", "--hash", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sha256"] + "\n" == line
+    assert set(found["kinds"]["run"]["tasks"]["expressions-3"]["estimators"]) == {"relax"}
+
+
+def test_tables_alone_have_no_hash_of_the_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "runs.csv").write_text("task,estimator,seed,status\na,relax,0,ok\n")
+    assert main(["env", "--hash", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "no run files, only tables" in said.err
+    assert main(["env", "--hash", str(tmp_path / "nowhere")]) == 2
 
 
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:

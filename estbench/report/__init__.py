@@ -34,18 +34,21 @@ class ReportPaths:
     latex: tuple[Path, ...] = ()
 
 
-def build(directory: Path | str, *, latex: bool = False) -> ReportPaths:
+def build(
+    directory: Path | str, *, latex: bool = False, console: Console | None = None
+) -> ReportPaths:
     """Write tables/, figures/ and report.html of the result set in `directory`.
 
     Args:
       latex: Write tables/*.tex too. Once there, they are written anew with every report.
+      console: Where `print_summary` is to go too; the records are then read once for both.
 
     Raises:
       UserError: There is no result set, nothing in it yet, or a record is damaged.
     """
     from estbench.report.building import build_report
 
-    return build_report(Path(directory), latex=latex)
+    return build_report(Path(directory), latex=latex, console=console)
 
 
 def summary(directory: Path | str) -> pd.DataFrame:

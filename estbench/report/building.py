@@ -32,7 +32,7 @@ __all__ = ["build_report", "load_comparisons"]
 
 def load_comparisons(directory: Path) -> Comparisons:
     """Read a result set."""
-    # Records are millions of objects, none of them garbage, that are looked through again and again.
+    # Records are millions of objects, none of them garbage, and would be looked through often.
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from estbench.fit import REFUSED
 from estbench.report.cells import Table, table_of
 from estbench.report.citations import citations
 from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.embedding import Embedded, fitted
 from estbench.report.figures import Drawn
-from estbench.report.figures.base import bands
+from estbench.report.figures.base import Sheet
 from estbench.report.findings import task_findings
 from estbench.report.formatting import clean, seconds
 from estbench.report.labels import EstimatorFacts, estimator_facts
@@ -31,7 +33,7 @@ from estbench.report.provenance import command_text, digests, flat_texts, settin
 from estbench.report.records import Results
 from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.style import dark_variables, light_variables, look
-from estbench.report.svg import Drawings, swatch
+from estbench.report.svg import swatch
 from estbench.report.verdicts import caveats, verdicts
 
 __all__ = ["render"]
@@ -70,7 +72,7 @@ _SAID = ("name", "description", "tasks", "estimators", "seeds")
 
 def render(
     comparisons: Comparisons,
-    figures: Iterable[tuple[Drawn, str]],
+    figures: Sequence[tuple[Drawn, Sheet]],
     summary: pd.DataFrame,
     tables: Sequence[Path],
 ) -> str:
@@ -78,7 +80,7 @@ def render(
 
     Args:
       comparisons: Of the result set.
-      figures: Each figure with its SVG text.
+      figures: Each figure as it was written.
       summary: tables/summary.csv.
       tables: The files of tables/, to be linked.
     """
@@ -99,19 +101,12 @@ def render(
     # Drawings, samples of lines and the script are the only markup that is not escaped: matplotlib
     # and this package made them, and what comes from data is in them as outlines of letters or in
     # attributes, escaped there.
-    drawings = Drawings()
-    shown = [
-        {
-            "drawn": drawn,
-            "svg": Markup(drawings.inline(svg, drawn.alt, bands(drawn.figure))),
-            "table": _numbers(drawn),
-        }
-        for drawn, svg in figures
-    ]
     script = resources.files("estbench.report").joinpath("templates/report.js").read_text("utf-8")
     light = {name: colour for colour, name in light_variables().items()}
     dark = {light_variables()[colour]: value for colour, value in dark_variables().items()}
-    return environment.get_template("report.html.j2").render(
+    against = _references(comparisons, names)
+    template = partial(
+        environment.get_template("report.html.j2").render,
         title=clean(experiment.get("name") or results.directory.resolve().name, 80),
         description=clean(experiment.get("description") or ""),
         progress=current(),
@@ -121,7 +116,7 @@ def render(
                 name,
                 estimator_facts(name),
                 Markup(swatch(look(name))),
-                name in _references(comparisons, names),
+                name in against,
             )
             for name in names
         ],
@@ -136,8 +131,6 @@ def render(
         enough=ENOUGH_SEEDS,
         grid=_grid(results),
         failures=results.failures,
-        figures=shown,
-        drawings=Markup(drawings.css()),
         samples=[
             (task, estimator, texts[:SHOWN_SAMPLES])
             for (task, estimator), texts in results.samples.items()
@@ -156,6 +149,21 @@ def render(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+    def page(held: Sequence[Embedded], rules: str) -> str:
+        shown = [
+            {
+                "drawn": figure.drawn,
+                "svg": Markup(figure.markup),
+                "beside": figure.beside,
+                "table": _numbers(figure.drawn),
+            }
+            for figure in held
+        ]
+        beside = any(figure.beside for figure in held)
+        return template(figures=shown, drawings=Markup(rules), beside=beside)
+
+    return fitted(figures, page)
 
 
 def _measured(results: Results) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from functools import cache
 from html import escape
 
 from estbench.report.figures.base import Band
+from estbench.report.lean import Words, merged
 from estbench.report.style import Look, light_variables
 
 __all__ = ["Drawings", "swatch"]
@@ -31,6 +32,7 @@ class Drawings:
     def __init__(self) -> None:
         self._glyphs: dict[tuple[str, str], str] = {}
         self._styles: dict[str, str] = {}
+        self._words = Words()
         self._figures = 0
 
     def inline(self, svg: str, alt: str, bands: Sequence[Band]) -> str:
@@ -65,6 +67,7 @@ class Drawings:
         body = _colours().sub(lambda found: f"var({variables[found.group().lower()]})", body)
         body = re.sub(r' style="([^"]*)"', self._style, body)
         body = re.sub(r">\s+<", "><", body)
+        body = merged(self._words.shared(body))
         pieces = dict(zip(panels, body.split(PART), strict=True))
         written = []
         said = f'role="img" aria-label="{escape(alt, quote=True)}"'
@@ -195,20 +198,38 @@ def _compact(path: str) -> str:
         # Round markers and letters: few, and a tenth would show in them.
         finer = re.sub(r"(\.\d\d)\d+", r"\1", path)
         return re.sub(r"\s*([A-Za-z])\s*", r"\1", finer).strip()
-    written, x, y = [], 0, 0
+    written: list[str] = []
+    word, x, y = "", 0, 0
+    numbers: tuple[int, ...]
     for part in LINES.findall(path):
         if part[0] in "Zz":
             written.append("z")
+            word = "z"
             continue
         # Steps between rounded points, so that no error adds up.
         right, down = (round(10.0 * float(text)) for text in part[1:].split())
+        before = word
         if part[0] == "M":
-            written.append(f"M{_plain(right)} {_plain(down)}")
+            word, numbers = "M", (right, down)
+        elif down == y:
+            word, numbers = "h", (right - x,)
+        elif right == x:
+            word, numbers = "v", (down - y,)
         else:
-            step = _plain(down - y)
-            written.append(f"l{_plain(right - x)}{'' if step[0] == '-' else ' '}{step}")
+            word, numbers = "l", (right - x, down - y)
+        # A letter holds on: after M, a pair of numbers would be a line.
+        head = "" if word == before != "M" else word
+        for number in numbers:
+            text = _bare(number)
+            written.append(head + text if head or text[0] == "-" else f" {text}")
+            head = ""
         x, y = right, down
     return "".join(written)
+
+
+def _bare(tenths: int) -> str:
+    """Return a count of tenths as a decimal, without the zero before its point."""
+    return re.sub(r"^(-?)0\.", r"\1.", _plain(tenths))
 
 
 def _plain(tenths: int) -> str:

@@ -1,7 +1,7 @@
 """Result sets on disk: paths, schema, keys, atomic writing, reading."""
 
 from estbench.store.atomic import StorageError, encode, write_bytes, write_json
-from estbench.store.keys import REFERENCE_ESTIMATOR, key, timing_key
+from estbench.store.keys import REFERENCE_ESTIMATOR, Keys, key, timing_key
 from estbench.store.results import CorruptRecordError, ResultSet
 from estbench.store.schema import (
     SCHEMA,
@@ -18,6 +18,7 @@ __all__ = [
     "SCHEMA",
     "VOLATILE",
     "CorruptRecordError",
+    "Keys",
     "Record",
     "ResultSet",
     "StorageError",

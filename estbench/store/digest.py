@@ -53,7 +53,7 @@ class Digest:
         """Return what JSON shows: a hash of the whole, of each kind, task and estimator."""
         kinds: dict[str, Any] = {}
         for kind, tasks in self.parts.items():
-            inner = {
+            inner: dict[str, dict[str, Any]] = {
                 task: {"sha256": _joined(estimators), "estimators": estimators}
                 for task, estimators in tasks.items()
             }

@@ -14,35 +14,61 @@ from typing import Any
 from estbench.experiment import Experiment, TrainingSettings
 from estbench.store.schema import SCHEMA
 
-__all__ = ["REFERENCE_ESTIMATOR", "key", "timing_key"]
+__all__ = ["REFERENCE_ESTIMATOR", "Keys", "key", "timing_key"]
 
 REFERENCE_ESTIMATOR = "rloo"
 """Whose trajectory the snapshots come from."""
 
 
-def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int) -> str:
-    """Return the key of a "run", "reference" or "snapshots" record, as hexadecimal SHA-256."""
-    from estbench import estimators, plugins
+class Keys:
+    """The keys of an experiment's records; what seeds share is looked up once.
 
-    settings: dict[str, Any] = {
-        "kind": kind,
-        "schema": SCHEMA,
-        "task": task,
-        "estimator": estimator,
-        "version": estimators.info(estimator).version,
-        "seed": seed,
-        "device": experiment.device.partition(":")[0],  # which card makes no difference
-        "training": _training(experiment, task),
-    }
-    if experiment.execution.threads != 1:  # sums are taken in another order
-        settings["threads"] = experiment.execution.threads
-    source = plugins.source_hash(estimator)
-    if source:  # an estimator of the user's own is another one when its file changes
-        settings["source"] = source
-    if kind == "snapshots":
-        settings["snapshots"] = asdict(experiment.snapshots)
-        settings["reference"] = key("reference", experiment, task, REFERENCE_ESTIMATOR, seed)
-    return _digest(settings)
+    A file that a task reads counts as it was when the first key of that task was asked for.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._shared: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._training: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, kind: str, task: str, estimator: str, seed: int) -> str:
+        """Return the key of a "run", "reference" or "snapshots" record, as hexadecimal SHA-256."""
+        shared = self._shared.get((kind, task, estimator))
+        if shared is None:
+            shared = self._shared[kind, task, estimator] = self._settings(kind, task, estimator)
+        settings = shared | {"seed": seed}
+        if kind == "snapshots":
+            settings["reference"] = self("reference", task, REFERENCE_ESTIMATOR, seed)
+        return _digest(settings)
+
+    def _settings(self, kind: str, task: str, estimator: str) -> dict[str, Any]:
+        from estbench import estimators, plugins
+
+        experiment = self._experiment
+        if task not in self._training:
+            self._training[task] = _training(experiment, task)
+        settings: dict[str, Any] = {
+            "kind": kind,
+            "schema": SCHEMA,
+            "task": task,
+            "estimator": estimator,
+            "version": estimators.info(estimator).version,
+            "device": experiment.device.partition(":")[0],  # which card makes no difference
+            "training": self._training[task],
+        }
+        if experiment.execution.threads != 1:  # sums are taken in another order
+            settings["threads"] = experiment.execution.threads
+        source = plugins.source_hash(estimator)
+        if source:  # an estimator of the user's own is another one when its file changes
+            settings["source"] = source
+        if kind == "snapshots":
+            settings["snapshots"] = asdict(experiment.snapshots)
+        return settings
+
+
+def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int) -> str:
+    """Return one key; see ``Keys``, which is for many."""
+    return Keys(experiment)(kind, task, estimator, seed)
 
 
 def timing_key(experiment: Experiment) -> str:

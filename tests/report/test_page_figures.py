@@ -152,6 +152,39 @@ def test_a_shortened_line_stays_within_a_tenth_of_a_point(
 
     text = " ".join(f"{'L' if i else 'M'} {x:f} {y:f} \n" for i, (x, y) in enumerate(points))
     written = _compact(text)
-    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", written)]
-    steps = np.array(numbers).reshape(-1, 2)
+    steps: list[tuple[float, ...]] = []
+    for word, rest in re.findall(r"([Mlhv])([^Mlhv]*)", written):
+        numbers = [float(number) for number in re.findall(r"-?(?:\d+(?:\.\d+)?|\.\d+)", rest)]
+        if word in "hv":
+            steps += [(number, 0.0) if word == "h" else (0.0, number) for number in numbers]
+        else:
+            steps += zip(numbers[::2], numbers[1::2], strict=True)
     assert np.abs(np.cumsum(steps, axis=0) - np.array(points)).max() <= 0.0501
+
+
+def test_what_is_written_again_is_referred_to_in_any_figure_of_the_page() -> None:
+    from estbench.report.lean import Words
+
+    words = Words()
+    word = '<use href="#g1"/><use href="#g2" x="63.6"/>'
+    small, large = "scale(0.1 -0.1)", "scale(0.2 -0.2)"
+    first = words.shared(f'<g class="k1" transform="translate(3 4.5) {small}">{word}</g>')
+    held = f'<defs><g id="w0" transform="{small}">{word}</g></defs>'
+    assert first == f'{held}<use href="#w0" x="3" y="4.5" class="k1"/>'
+    letters = '<defs><path id="g3" d="M0 0"/></defs>'
+    again = words.shared(f'<g class="k2" transform="translate(1 -2) {small}">{letters}{word}</g>')
+    assert again == f'{letters}<use href="#w0" x="1" y="-2" class="k2"/>'
+    other = words.shared(f'<g transform="translate(1 -2) {large}">{word}</g>')
+    assert '<use href="#w1" x="1" y="-2"/>' in other, "another size is another word"
+    turned = words.shared(f'<g transform="translate(1 -2) rotate(-90) {small}">{word}</g>')
+    assert f'transform="rotate(-90) {small}"' in turned
+
+
+def test_neighbours_of_one_estimator_are_one_group_and_others_are_not() -> None:
+    from estbench.report.lean import merged
+
+    a, b = '<g data-estimator="a">', '<g data-estimator="b">'
+    body = f"<g>{a}<path/></g>{a}<g><use/></g></g>{b}<path/></g></g>{a}<path/></g>"
+    assert merged(body) == f"<g>{a}<path/><g><use/></g></g>{b}<path/></g></g>{a}<path/></g>"
+    plain = "<g><path/></g><g><path/></g>"
+    assert merged(plain) == plain

@@ -25,7 +25,7 @@ from estbench.report.figures import (
     variance_cost,
     wall_clock,
 )
-from estbench.report.figures.base import Drawn, drawing, write
+from estbench.report.figures.base import Drawn, Sheet, drawing, written
 from estbench.report.figures.emphasis import focusing
 
 __all__ = ["FIGURES", "Drawn", "draw_all"]
@@ -49,10 +49,10 @@ FIGURES: tuple[Callable[[Comparisons], Drawn | None], ...] = (
 )
 
 
-def draw_all(comparisons: Comparisons, folder: Path) -> Iterator[tuple[Drawn, str]]:
-    """Draw and write every figure that the data allows; yield each with its SVG text."""
+def draw_all(comparisons: Comparisons, folder: Path) -> Iterator[tuple[Drawn, Sheet]]:
+    """Draw and write every figure that the data allows; yield each as it was written."""
     for draw in FIGURES:
         with drawing(), focusing(comparisons):
             drawn = draw(comparisons)
         if drawn is not None:
-            yield drawn, write(drawn, folder)
+            yield drawn, written(drawn, folder)

@@ -34,6 +34,7 @@ __all__ = [
     "PNG_DPI",
     "Band",
     "Drawn",
+    "Sheet",
     "bands",
     "belonging",
     "belongs",
@@ -51,6 +52,7 @@ __all__ = [
     "side_by_side",
     "stacked",
     "write",
+    "written",
 ]
 
 PNG_DPI = 160
@@ -94,6 +96,21 @@ class Drawn:
     data: pd.DataFrame
     figure: Figure
     table: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A figure that was written; its drawing is let go of, for a large one has 100 MB.
+
+    Attributes:
+      svg: Its text.
+      bands: Where it may be cut.
+      inches: Its width and height.
+    """
+
+    svg: str
+    bands: list[Band]
+    inches: tuple[float, float]
 
 
 def stacked(
@@ -175,6 +192,15 @@ def write(drawn: Drawn, folder: Path) -> str:
     with replacing(folder / f"{drawn.name}.csv") as new:
         new.write_text(csv_text(drawn.data), encoding="utf-8", newline="")
     return svg
+
+
+def written(drawn: Drawn, folder: Path) -> Sheet:
+    """Write a figure's files, clear it, and return what the page needs of it."""
+    svg = write(drawn, folder)
+    wide, tall = drawn.figure.get_size_inches()
+    sheet = Sheet(svg, bands(drawn.figure), (float(wide), float(tall)))
+    drawn.figure.clear()
+    return sheet
 
 
 def belongs(artist: Artist | Iterable[Artist | None], estimator: str) -> None:

@@ -182,9 +182,10 @@ def _panel(axes: Axes, data: pd.DataFrame, names: list[str], size: float) -> Non
                 (place, place), 1, 1, facecolor="none", edgecolor=MUTED, linewidth=0.4, zorder=2
             )
         )
-    for row in entries(data):
-        with belonging(axes, row["estimator"]):
-            _cell(axes, row, at[row["against"]], at[row["estimator"]], size)
+    for estimator, own in data.groupby("estimator", sort=False):
+        with belonging(axes, str(estimator)):  # once a row, for it looks through the whole panel
+            for row in entries(own):
+                _cell(axes, row, at[row["against"]], at[row["estimator"]], size)
     small = max(5.0, min(8.0, 30.0 * size))
     ticks = [place + 0.5 for place in range(len(names))]
     axes.set_yticks(ticks, [label(name) for name in names], fontsize=small)
