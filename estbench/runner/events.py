@@ -69,6 +69,8 @@ def tag(task: str, name: str) -> str:
 class Events:
     """The event files of one run; those of an earlier attempt are removed.
 
+    A run that goes on from a checkpoint tells of its batches from the first one on.
+
     Nothing is raised by it: at the first error it falls silent, and ``fault`` says why.
 
     Attributes:
