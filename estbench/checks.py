@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from estbench.commands import console, load_plugin
 from estbench.errors import UserError
+from estbench.processes import Terminated, stop_workers, terminable
 
 if TYPE_CHECKING:
     from estbench.proof.checking import CheckResult
@@ -62,14 +63,19 @@ def check(
     folder = out or Path("results") / "check"
     _writable(folder)
     begun = time.perf_counter()
-    with Progress(quiet=as_json) as tell:
-        results = check_many(
-            {name: by_name(name) for name in wanted},
-            margin=margin,
-            workers=workers or worker_count(),
-            plugins=plugins.loaded(),
-            tell=tell,
-        )
+    try:
+        with terminable(), Progress(quiet=as_json) as tell:
+            results = check_many(
+                {name: by_name(name) for name in wanted},
+                margin=margin,
+                workers=workers or worker_count(),
+                plugins=plugins.loaded(),
+                tell=tell,
+            )
+    except KeyboardInterrupt as stop:
+        stop_workers()
+        print("estbench: interrupted; nothing was written", file=sys.stderr)
+        return Terminated.code(stop)
     document = as_document(results)
     _write(folder, document, as_frame(results))
     if as_json:

@@ -6,10 +6,8 @@ import dataclasses
 import errno
 import json
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from estbench import presets
 from estbench.errors import UserError, printable
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
+from estbench.processes import Terminated, stop_workers, terminable
 from estbench.validation import parse_seeds
 
 if TYPE_CHECKING:
@@ -133,6 +132,7 @@ def run(
     runs end; with ``tensorboard`` they also write event files.
     """
     from estbench import runner, tasks
+    from estbench.report.freshness import is_current
     from estbench.runner.backends import BackendLostError, check_backend
     from estbench.runner.environment import check_device, worker_count
     from estbench.store import StorageError
@@ -155,7 +155,7 @@ def run(
             _say(f"left out: {name} does not fit {task}: {reason}")
     summary = runner.Summary()
     try:
-        with _terminable():
+        with terminable():
             runner.run_experiment(
                 wanted,
                 directory,
@@ -171,13 +171,17 @@ def run(
             )
             if not summary.made:
                 _say(f"nothing to do: {directory} holds all of this already")
-            _say(f"writing tables, figures and report.html to {directory}")
-            _report(directory)
+            if not summary.made and is_current(directory):
+                again = shlex.join(["estbench", "report", str(directory)])
+                _say(f"{directory / 'report.html'} is up to date; {again} makes it anew")
+            else:
+                _say(f"writing tables, figures and report.html to {directory}")
+                _report(directory)
     except KeyboardInterrupt as stop:
         done = summary.made + summary.found
         _say(f"interrupted; the {done} records that were finished are kept in {directory}")
         _say(f"go on with: {command_line()}")
-        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+        return Terminated.code(stop)
     except _NotProvenError as error:
         _say(str(error))
         _say("nothing was run; leave it out, or add --no-gate: then it is run, marked, not ranked")
@@ -200,7 +204,6 @@ class _NotProvenError(Exception):
 def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]]:
     """Return the verdicts on all that is to be run; raises where one of them forbids it."""
     from estbench.proof.gate import Proof, assumed, configurations, proven
-    from estbench.runner.backends.local import stop_workers
 
     given = configurations(wanted)
     if not gate:
@@ -295,34 +298,17 @@ def command_line() -> str:
     return shlex.join([*(("python", "-m", "estbench") if module else ("estbench",)), *sys.argv[1:]])
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as a batch system sends it: ends a run the way Ctrl-C does."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _report(directory: Path, *, latex: bool = False) -> None:
     from estbench import report
     from estbench.store import StorageError
 
     try:
-        paths = report.build(directory, latex=latex)
+        paths = report.build(directory, latex=latex, console=console())
     except OSError as error:
         if error.errno in DISK:
             where = error.filename or directory
             raise StorageError(f"cannot write {where}: {error.strerror}") from None
         raise
-    report.print_summary(directory, console())
     for path in paths.latex:
         _say(f"wrote {path}")
 

@@ -24,6 +24,7 @@ from estbench.estimators import info, make
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
+from estbench.processes import workers as worker_processes
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, binary, expressions, tiny
 from estbench.store.atomic import StorageError, write_json
@@ -219,9 +220,9 @@ def proven(
 def _prove_all(wanted: Sequence[Configuration], workers: int) -> Iterable[Proof]:
     if not wanted:
         return
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import Parallel, delayed
 
-    with parallel_config(backend="loky", inner_max_num_threads=1):
+    with worker_processes():
         parallel = Parallel(
             n_jobs=max(1, min(workers, len(wanted))),
             return_as="generator_unordered",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from estbench.processes import workers as worker_processes
 from estbench.proof.checking import CheckResult, Make, Unit, collect, in_order, started, units
 from estbench.proof.judging import MARGIN
 
@@ -40,13 +41,13 @@ def check_many(
 
 
 def _done(work: Sequence[Unit], workers: int, plugins: Sequence[str]) -> Any:
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import Parallel, delayed
 
     if workers == 1:
         for unit in work:
             yield unit, *unit()
         return
-    with parallel_config(backend="loky", inner_max_num_threads=1):
+    with worker_processes():
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
         for index, finding, seconds in parallel(
             delayed(_one)(index, unit, tuple(plugins)) for index, unit in enumerate(work)

@@ -61,7 +61,7 @@ class Machine:
     def run(self, *words: str, code: int = 0, **environment: str) -> str:
         """Start a driver and wait for its end; returns what it said."""
         process = self.start(*words, **environment)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == code, said
         assert "Traceback" not in said, said
         return said
@@ -85,7 +85,7 @@ class Machine:
         return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
     """Wait until something is so."""
     until = time.monotonic() + seconds
     while not condition():

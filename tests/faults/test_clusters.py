@@ -86,7 +86,7 @@ def test_an_interrupted_driver_frees_the_workers_of_a_cluster(
     process = machine.start(*words)
     wait_for(lambda: LABEL in fakes.calls())
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     machine.run(*words)  # not after the minute that the run would have taken
     assert fakes.calls().count(LABEL) == 2

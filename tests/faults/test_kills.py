@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,7 +71,7 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_the_next_goes_on(
     wait_for(lambda: len(written(machine)) > 3)
     process.kill()
     process.wait()
-    wait_for(lambda: not group(process.pid), 30)
+    wait_for(lambda: not group(process.pid), 60)
     finished = {path: path.read_bytes() for path in written(machine)}
     assert 3 < len(finished) < RECORDS
     fakes.forget()
@@ -106,11 +108,33 @@ def test_control_c_once_or_twice_stops_at_once_and_says_how_to_go_on(
     wait_for(lambda: LABEL in fakes.calls())
     for _ in range(presses):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the whole group
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said, said
     assert "go on with:" in said.splitlines()[-1]
-    wait_for(lambda: not group(process.pid), 15)
+    wait_for(lambda: not group(process.pid), 60)
     assert not list(machine.out.rglob("*.tmp"))
     machine.run("--backend", backend)
     assert machine.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_check_that_is_stopped_leaves_no_worker_behind(
+    machine: Machine, number: signal.Signals
+) -> None:
+    words = ["check", "relax", "rebar", "--jobs", "2", "--out", str(machine.out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "estbench", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    machine.started.append(process)
+    wait_for(lambda: len(group(process.pid)) >= 4)  # it, two workers, and who tracks their memory
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
+    assert "Traceback" not in said, said
+    wait_for(lambda: not group(process.pid), 60)
+    assert not list(machine.out.glob("check.*"))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.processes import stop_workers
 from estbench.runner import Summary, jobs, run_experiment
-from estbench.runner.backends.local import stop_workers
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome, execute
 from estbench.store import ResultSet, numbers

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
+from estbench.processes import stop_workers
+from estbench.processes import workers as worker_processes
 from estbench.runner.backends.base import WorkerKilled
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome, execute, failed, found, outcome, save
 from estbench.store import ResultSet
 
-__all__ = ["LocalBackend", "run_jobs", "stop_workers"]
-
-WATCH = "estbench driver"
-ORPHAN_S = 0.5  # seconds between two looks at whether the driver lives
+__all__ = ["LocalBackend", "run_jobs"]
 
 
 class LocalBackend:
@@ -86,41 +80,19 @@ def run_jobs(
                     note(f"a worker process died; {again or 'all that it did is written'}")
 
 
-def stop_workers() -> None:
-    """Kill the workers, whatever they do; returns when they are gone."""
-    from joblib.externals.loky import get_reusable_executor
-
-    with _undisturbed():
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore an impatient second Ctrl-C, which would leave workers behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Iterator[Outcome]:
     """Yield outcomes; ``sent`` grows by each job that is handed to a worker."""
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import Parallel, delayed
 
     def calls() -> Iterator[object]:
         for job in jobs:
             sent.append(job)
-            yield delayed(_execute)(job, directory, os.getpid())
+            yield delayed(execute)(job, directory)
 
     # As many jobs are out as there are workers, never one in advance: what is out when the pool
     # dies is what was being worked on. With n_jobs=1 joblib would work in this process, where a
     # job could neither be stopped nor die alone; hence two workers, of which one works.
-    threads = jobs[0].experiment.execution.threads
-    with parallel_config(backend="loky", inner_max_num_threads=threads):
+    with worker_processes(jobs[0].experiment.execution.threads):
         parallel = Parallel(
             n_jobs=max(2, width),
             pre_dispatch=width,
@@ -128,20 +100,6 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
             return_as="generator_unordered",
         )
         yield from parallel(calls())
-
-
-def _execute(job: Job, directory: Path, driver: int) -> Outcome:
-    """Do a job in a worker, which dies with its driver, however that one dies."""
-    if os.getpid() != driver and not any(t.name == WATCH for t in threading.enumerate()):
-        threading.Thread(target=_follow, args=(driver,), name=WATCH, daemon=True).start()
-    return execute(job, directory)
-
-
-def _follow(driver: int) -> None:
-    # loky's workers would wait for minutes, and go on with what nobody waits for
-    while os.getppid() == driver:
-        time.sleep(ORPHAN_S)
-    os._exit(1)
 
 
 def _killed(results: ResultSet, job: Job, error: Exception) -> Outcome:
