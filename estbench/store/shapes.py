@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from estbench.validation import MOST_LETTERS, is_name
+from estbench.validation import MOST_LETTERS, is_name, shown
 
 __all__ = [
     "LARGEST",
@@ -144,7 +144,10 @@ def fields(needed: Mapping[str, Shape], optional: Mapping[str, Shape] | None = N
             if key not in value:
                 raise ValueError(f"{inside}{key} is missing")
         for key, entry in value.items():
-            known.get(key, anything)(entry, inside + key)
+            if key in known:
+                known[key](entry, inside + key)
+            else:
+                anything(entry, inside + shown(key))
 
     return shape
 

@@ -151,7 +151,7 @@ def _pickle(content: bytes, path: Path) -> Sequence[Any]:
             found = [entry.numpy() if isinstance(entry, _Array) else entry for entry in found]
     except Exception as error:
         # Whatever a damaged or hostile pickle stumbles over, it is not an oracle.
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"{path} is no pickle of arrays ({text}); nothing in it was run. Give the published "
             "pickle, or an .npz"
@@ -170,7 +170,7 @@ def _npz(content: bytes, path: Path) -> Sequence[Any]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays: Mapping[str, Any] = {name: file[name] for name in file.files}
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is a damaged .npz file ({text})") from None
     numbered = [f"arr_{i}" for i in range(len(NAMES))]
     for names in (NAMES, numbered):

@@ -91,3 +91,12 @@ def test_bytes_are_no_record(held: Path, content: bytes) -> None:
 def test_a_document_as_it_is_written_is_taken(held: Path) -> None:
     with replaced(held / "proofs.json", json.dumps(PROOFS).encode()):
         assert load_comparisons(held).results.tasks == ["oracle-small"]
+
+
+@pytest.mark.parametrize("name", RECORDS[:5])
+def test_an_error_does_not_repeat_what_is_long(held: Path, name: str) -> None:
+    document = valid(held, name) | {"n" * 100_000: 1e200}
+    with replaced(held / name, json.dumps(document).encode()):
+        found = answer("long", lambda: load_comparisons(held))
+    assert isinstance(found, UserError)
+    assert "nnn" in str(found)
