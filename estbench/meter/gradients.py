@@ -9,6 +9,7 @@ their records are joined along rows before anything is squared.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -270,7 +271,10 @@ class Tape:
                 return replace(found, fault=found.fault or more.fault)
             c = [term.coefficients.get(name, 0.0) for name in self.names]
             sums = [a + k * b for a, b, k in zip(found.sums, more.sums, c, strict=True)]
-            found = replace(found, factors=found.factors.plus(more.factors, c), sums=sums)
+            pairs = zip(found.scales(), more.scales(), c, strict=True)
+            parts = [math.hypot(a, k * b) for a, b, k in pairs]
+            factors = found.factors.plus(more.factors, c)
+            found = replace(found, factors=factors, sums=sums, parts=parts)
         return found
 
     def _given(self, draws: Direct, check_rows: bool) -> DrawGradients:
@@ -294,7 +298,7 @@ class Tape:
         if found.fault:
             raise MeterError(found.fault)
         mine = found.factors.sums()
-        scales = found.factors.scales()
+        scales = found.scales()
         # Autograd adds up the rows of an embedding one by one, and its rounding grows with them.
         tolerance = TOLERANCE * max(1.0, (found.draws / 256) ** 0.5)
         for name, a, b, size in zip(self.names, mine, found.sums, scales, strict=True):
@@ -328,16 +332,18 @@ class Tape:
             )
 
         truth = of(surrogate.values)
+        sizes = [float(b.norm()) for b in truth]  # of what is added up, part by part: it may cancel
         for term in surrogate.tensor_terms:
             part = term.component
             more = of(replace(surrogate, weights=part.weights, pathwise=part.pathwise).values)
             c = [term.coefficients.get(name, 0.0) for name in self.names]
             truth = tuple(a + k * b for a, b, k in zip(truth, more, c, strict=True))
+            sizes = [s + abs(k) * float(b.norm()) for s, b, k in zip(sizes, more, c, strict=True)]
         whole = found.factors.whole(picked.to(device))
-        for name, rows, b in zip(self.names, whole, truth, strict=True):
+        for name, rows, b, added in zip(self.names, whole, truth, sizes, strict=True):
             a = torch.tensordot(multiples.to(device), rows, dims=1)
             size = float(rows.flatten(1).norm(dim=1).sum())
-            if not float((a - b).norm()) <= TOLERANCE * (float(b.norm()) + size):
+            if not float((a - b).norm()) <= TOLERANCE * (added + size):
                 raise MeterError(
                     f"{name}: single draws differ from autograd's "
                     "(rows of a call are not draw-major, or rows influence each other)"
@@ -370,17 +376,23 @@ class DrawGradients:
       sums: The sum over draws, a tensor for each parameter.
       names: The parameters' names.
       fault: Why the factors are unusable, or "".
+      parts: Where they are sums of terms that may cancel, the size of those, for each parameter.
     """
 
     factors: Factors
     sums: list[Tensor]
     names: list[str]
     fault: str = ""
+    parts: list[float] | None = None
 
     @property
     def draws(self) -> int:
         """Number of draws n."""
         return self.factors.draws
+
+    def scales(self) -> list[float]:
+        """Return for each parameter the size that the rounding of its sum goes with."""
+        return self.factors.scales() if self.parts is None else self.parts
 
     def mean(self) -> list[Tensor]:
         """Return the mean gradient, a tensor for each parameter."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators import make
-from estbench.estimators.base import Surrogate
+from estbench.estimators.base import Component, Surrogate, TensorTerm
 from estbench.meter import measuring
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
@@ -87,6 +87,23 @@ def test_weights_that_all_but_cancel_are_no_fault() -> None:
     weights = 0.7 * log_probs.detach().exp() + 1e-4 * remainder
     surrogate = Surrogate(
         log_probs.flatten(1), weights.flatten(1), tokens.unsqueeze(1), torch.zeros(512, 1)
+    )
+    tape.differentiate(surrogate)
+    assert tape.fault == ""
+
+
+def test_terms_that_all_but_cancel_are_no_fault() -> None:
+    """Where a coefficient a tensor fits well, the sum of the terms is small beside each of them."""
+    noise = torch.Generator().manual_seed(3)
+    policy = Generator(5, 15).initialise("uniform", 0.3, noise)
+    tokens = policy.sample(512, noise)
+    with Tape(policy) as tape:
+        log_probs = policy.log_probs(tokens).flatten(1)
+    weights = torch.randn(log_probs.shape, generator=noise)
+    alike = weights * (1 + 1e-6 * torch.randn(weights.shape, generator=noise))
+    term = TensorTerm(Component("relaxed", alike), dict.fromkeys(tape.names, -1.0))
+    surrogate = Surrogate(
+        log_probs, weights, tokens.unsqueeze(1), torch.zeros(512, 1), tensor_terms=(term,)
     )
     tape.differentiate(surrogate)
     assert tape.fault == ""
