@@ -74,7 +74,7 @@ BAD = [
     (["run", "smoke"], "no such file: smoke; did you mean --preset smoke?"),
     (["run", "none.toml"], "no such file: none.toml"),
     (["run", "bad.toml"], "bad.toml: unknown setting 'training.batchs'"),
-    (["run", "--device", "tpu"], "device 'tpu': must be cpu, cuda or cuda:N"),
+    (["run", "--device", "tpu"], "device 'tpu': must be cpu, cuda, cuda:N or several"),
     (["run", "--device", "cuda:99"], "device cuda:99: there is none here; one of: cpu"),
     (["run", "--out", "bad.toml"], "cannot write to bad.toml (it is a file): give --out"),
     (["run", "--out", "bad.toml/x"], "cannot write to bad.toml/x (Not a directory)"),

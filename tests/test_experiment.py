@@ -104,7 +104,7 @@ def test_malformed_seeds_are_refused_with_the_remedy(given: object) -> None:
         ({"estimators": []}, r"estimators is empty"),
         ({"name": "../x"}, r"name = '../x': use letters"),
         ({"name": 3}, r"name = 3: must be text"),
-        ({"device": "gpu"}, r"device 'gpu': must be cpu, cuda or cuda:N"),
+        ({"device": "gpu"}, r"device 'gpu': must be cpu, cuda, cuda:N or several"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_section_and_remedy(

@@ -100,7 +100,7 @@ def check_record(document: Any) -> None:
     """
     kind = document.get("kind") if isinstance(document, dict) else None
     _KIND(kind, "kind")
-    _RECORDS[kind](document, "")
+    _RECORDS[str(kind)](document, "")
     if (document["status"] == "failed") != (document["error"] is not None):
         raise ValueError("status and error do not agree")
     _check_curves(document)

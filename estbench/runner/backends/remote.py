@@ -99,13 +99,17 @@ def receive(results: ResultSet, delivery: Delivery) -> Outcome:
     """Write what a worker could not write itself; return the outcome.
 
     Raises:
+      UserError: It sent a file for another place than the result set.
       StorageError: The disk refused a file.
     """
     job, files = delivery.outcome.job, dict(delivery.files)
     path = results.record_path(job.kind, job.task, job.estimator, job.seed)
     record = files.pop(str(path.relative_to(results.path)), None)
     for name, content in files.items():
-        write_bytes(results.path / name, content)
+        target = results.path / name
+        if ".." in target.parts or results.path not in target.parents:
+            raise UserError(f"a worker sent a file for another place than the result set: {name}")
+        write_bytes(target, content)
     if record is not None:  # last: once it is there, everything is
         write_bytes(path, record)
     return replace(delivery.outcome, job=job)
