@@ -94,9 +94,7 @@ class ResultSet:
         """Return where a record belongs: no other place may speak for it."""
         if record["kind"] == "timing":
             return self.timing_path(record["round"])
-        return self.record_path(
-            record["kind"], record["task"], record["estimator"], record["seed"]
-        )
+        return self.record_path(record["kind"], record["task"], record["estimator"], record["seed"])
 
     def runs(self) -> Iterator[Record]:
         """Yield the training runs, by task, estimator and seed."""

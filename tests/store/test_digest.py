@@ -151,10 +151,10 @@ def test_a_set_without_its_references_has_none_either(made: ResultSet) -> None:
 
 
 def test_what_is_no_result_set_is_one_line(made: ResultSet, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no result set at .*nowhere"):
+    with pytest.raises(UserError, match=r"no result set at .*nowhere"):
         digest(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="nothing to hash in .*empty"):
+    with pytest.raises(UserError, match=r"nothing to hash in .*empty"):
         digest(tmp_path / "empty")
     made.run_path("a", "relax", 0).write_text('{"kind":"run"')
     with pytest.raises(UserError, match=r"relax/seed-000.json .*delete it"):
