@@ -22,6 +22,8 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
         for name in experiment.measured:
             method = estimators.make(name, settings.rollouts, settings.truncation)
             reason = method.refusal(size.vocabulary, size.length)
+            if not reason and tasks.info(task).kind == "autoencoder":
+                reason = method.without_contexts  # each image is a context of the encoder
             if reason:
                 found.setdefault(task, {})[name] = " ".join(reason.split())
     return found

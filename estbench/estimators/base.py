@@ -228,6 +228,9 @@ class Estimator:
         """Return ``draws`` independent draws: a ``Surrogate``, or a ``Direct``."""
         raise NotImplementedError
 
+    without_contexts: str = ""
+    """Why it is for policies without contexts only; "" where it takes any."""
+
     def refusal(self, vocabulary: int, length: int) -> str:
         """Return "" where the estimator fits a problem of V tokens and T positions.
 

@@ -39,6 +39,8 @@ class ExactGradient(Estimator):
         hard_evals="V^T / n",
     )
 
+    without_contexts = "it lists the sequences of one policy, not of one a context"
+
     def refusal(self, vocabulary: int, length: int) -> str:
         """See ``Estimator.refusal``."""
         if vocabulary**length <= LARGEST:
@@ -55,7 +57,7 @@ class ExactGradient(Estimator):
     ) -> Direct:
         """See ``Estimator.surrogate``; all draws are the same."""
         if policy.contexts is not None:
-            raise UserError("exact lists sequences, and not those of a policy with contexts")
+            raise UserError(f"exact: {self.without_contexts}")
         V, T = policy.vocabulary, policy.length
         sequences = enumerate_sequences(V, T).to(policy.device)
         parts = torch.split(sequences, CHUNK)

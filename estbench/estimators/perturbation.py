@@ -43,6 +43,8 @@ class Perturbation(Estimator):
       source: Paper and equation.
     """
 
+    without_contexts = "it perturbs the parameters of one policy, not of one a context"
+
     def __init__(self, name: str, law: str, scale: float, summary: str, source: str) -> None:
         self.law = law
         self.scale = scale
@@ -66,7 +68,7 @@ class Perturbation(Estimator):
     ) -> Direct:
         """See ``Estimator.surrogate``; a draw is two sequences, of the policies on either side."""
         if policy.contexts is not None:
-            raise UserError(f"{self.info.name} does not perturb policies with contexts")
+            raise UserError(f"{self.info.name}: {self.without_contexts}")
         T = policy.length
         parameters = [p.detach() for p in policy.parameters() if p.requires_grad]
         count = sum(p.numel() for p in parameters)

@@ -39,7 +39,8 @@ def show(comparisons: Comparisons, console: Console) -> None:
         else:
             for group in (variance, training):
                 console.print(_table(comparisons, task, names, group))
-        few = few or any(n < ENOUGH_SEEDS for n in _counts(comparisons, task, names).values())
+        counts = _counts(comparisons, task, names).values()
+        few = few or any(0 < n < ENOUGH_SEEDS for n in counts)  # 0: no variance, or nothing ran
     console.print(
         f"[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). Log "
         f"variance of the gradient per sequence, in nats, and ratios: geometric means over the "

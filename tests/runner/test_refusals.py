@@ -63,3 +63,14 @@ def test_nothing_to_do_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().err
     assert "50^8" in said
     assert "smaller task" in said
+
+
+def test_what_takes_no_contexts_is_refused_where_there_are_some() -> None:
+    tasks = ("digits-categorical", "expressions-3")
+    names = ("rloo", "spsa", "evolution-strategies")
+    found = refusals(replace(SMALL, tasks=tasks, estimators=names, also_measured=()))
+    assert found == {
+        "digits-categorical": dict.fromkeys(
+            names[1:], "it perturbs the parameters of one policy, not of one a context"
+        )
+    }
