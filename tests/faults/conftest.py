@@ -17,7 +17,10 @@ from runner import fakes
 from estbench.store import ResultSet, numbers
 from estbench.store.digest import digest
 
-CLI = """
+# Whoever is started in the background of a script is deaf to Ctrl-C, and so is all that it starts.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+CLI = f"""
+{LISTEN}
 import sys
 from runner import fakes
 fakes.install()

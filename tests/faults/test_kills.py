@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runner import fakes
 
-from .conftest import RECORDS, Machine, group, wait_for
+from .conftest import LISTEN, RECORDS, Machine, group, wait_for
 
 BACKENDS = pytest.mark.parametrize("backend", ["local", "dask"])
 LABEL = "expressions-3 relax seed 1"
@@ -124,7 +124,12 @@ def test_a_check_that_is_stopped_leaves_no_worker_behind(
 ) -> None:
     words = ["check", "relax", "rebar", "--jobs", "2", "--out", str(machine.out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "estbench", *words],
+        [
+            sys.executable,
+            "-c",
+            f"{LISTEN}; import sys; from estbench.cli import main; sys.exit(main())",
+            *words,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -26,7 +26,7 @@ def test_a_run_that_hangs_loops_or_asks_for_too_much_is_a_row(
     fakes.plan_mischief("memory", GREEDY, times=9)
     fakes.plan_mischief("nan", WRONG, times=9)
     words = ["--backend", backend, "--deadline", "8", "--memory", "6000"]
-    said = machine.run(*words, code=1)
+    said = machine.run(*words, code=1, **{fakes.WARM: "yes"})
     rows = dict(line.strip().split(": ", 1) for line in said.splitlines() if line[:2] == "  ")
     assert rows.keys() == {HANGING, LOOPING, GREEDY, WRONG}
     assert rows[HANGING].startswith("DeadlineExceeded: took longer than deadline_s = 8")
@@ -43,7 +43,7 @@ def test_a_run_that_hangs_loops_or_asks_for_too_much_is_a_row(
 
     for path in Path(os.environ[fakes.FOLDER]).glob("*@*"):
         path.unlink()
-    machine.run(*words, "--retry-failed")
+    machine.run(*words, "--retry-failed", **{fakes.WARM: "yes"})
     assert machine.numbers() == undisturbed.numbers()
 
 

@@ -129,7 +129,10 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
     assert summary.made == 22
 
 
+# Whoever is started in the background of a script is deaf to Ctrl-C, and so is all that it starts.
 CLI = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import estbench.report, sys
 from runner import fakes
 fakes.install()
