@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Terminated", "stop_workers", "terminable", "workers"]
+__all__ = ["Terminated", "stop_workers", "terminable", "undisturbed", "workers"]
 
 ORPHAN_S = 0.5  # seconds between two looks at whether the driver lives
 
@@ -70,12 +70,12 @@ def stop_workers() -> None:
     """Kill the workers, whatever they do; returns when they are gone."""
     from joblib.externals.loky import get_reusable_executor
 
-    with _undisturbed():
+    with undisturbed():
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Ignore an impatient second Ctrl-C, which would leave workers behind."""
     if threading.current_thread() is not threading.main_thread():
         yield

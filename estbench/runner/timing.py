@@ -127,9 +127,12 @@ def run_timing(
             timing_key(experiment),
         )
         record |= {"round": index, "tasks": list(states), "estimators": list(experiment.measured)}
-        write_json(results.timing_path(index), record)
+        path = results.timing_path(index)
+        if renew and path.exists():
+            results.set_aside(path)
+        write_json(path, record)
         tell(index, one_line(record["error"]), float(record["timing"]["wall_s"]))
-        if not rounds_due(experiment, results, tasks=seeds):
+        if not rounds_due(experiment, results, tasks=seeds, renew=renew):
             return
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "execute",
     "failed",
     "found",
+    "give_up",
     "one_line",
     "outcome",
     "recorded",
@@ -209,6 +210,17 @@ def failed(job: Job, error: BaseException) -> Record:
     """Return the failed record of a job that cannot write its own."""
     about = {"type": type(error).__name__, "message": str(error), "traceback": None}
     return envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=about)
+
+
+def give_up(results: ResultSet, job: Job, error: BaseException) -> Outcome:
+    """Write the failed record of a job that cannot write its own; return how it ended.
+
+    Raises:
+      StorageError: The disk refused it.
+    """
+    record = failed(job, error)
+    save(results, job, record, {})
+    return outcome(job, record)
 
 
 def one_line(error: Mapping[str, Any] | None) -> str:

@@ -13,24 +13,11 @@ from typing import Any
 
 import pytest
 from runner import fakes
+from runner.processes import CLI, group
 
 from estbench.store import ResultSet, numbers
 from estbench.store.digest import digest
 
-# Whoever is started in the background of a script is deaf to Ctrl-C, and so is all that it starts.
-LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-CLI = f"""
-{LISTEN}
-import sys
-from runner import fakes
-fakes.install()
-import estbench.report
-made = estbench.report.ReportPaths("report.html", (), ())
-estbench.report.build = lambda directory, **options: made
-estbench.report.print_summary = lambda directory, console: None
-from estbench.cli import main
-sys.exit(main())
-"""
 # 2 references, 4 runs, 8 measurements, no rounds: whoever is killed has something left to do.
 WORDS = [
     *("run", "--preset", "smoke", "--tasks", "expressions-3", "--seeds", "2", "--jobs", "2"),
@@ -94,19 +81,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 240.0) -> None:
     while not condition():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
-
-
-def group(leader: int) -> list[int]:
-    """The processes of a group that are alive."""
-    members = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == leader and fields[0] != "Z":
-            members.append(int(status.parent.name))
-    return members
 
 
 @pytest.fixture(autouse=True)

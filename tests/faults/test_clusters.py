@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from runner import fakes
+from runner.processes import group
 
-from .conftest import RECORDS, Machine, group, wait_for
+from .conftest import RECORDS, Machine, wait_for
 
 LABEL = "expressions-3 relax seed 1"
 

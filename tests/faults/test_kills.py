@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from runner import fakes
+from runner.processes import LISTEN, group
 
-from .conftest import LISTEN, RECORDS, Machine, group, wait_for
+from .conftest import RECORDS, Machine, wait_for
 
 BACKENDS = pytest.mark.parametrize("backend", ["local", "dask"])
 LABEL = "expressions-3 relax seed 1"

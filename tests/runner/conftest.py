@@ -58,6 +58,7 @@ class Grid:
         workers: int = 2,
         *,
         retry_failed: bool = False,
+        renew: bool = False,
         live: bool = False,
         tensorboard: bool = False,
         **changes: Any,
@@ -70,6 +71,7 @@ class Grid:
             command="estbench run",
             display=self.screen,
             retry_failed=retry_failed,
+            renew=renew,
             live=live,
             tensorboard=tensorboard,
         )

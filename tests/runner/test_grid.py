@@ -110,6 +110,21 @@ def test_a_record_of_another_version_is_refused(grid: Grid) -> None:
         grid.run()
 
 
+def test_timing_rounds_of_another_version_are_refused_or_set_aside(grid: Grid) -> None:
+    grid.run(seeds=(0,), tasks=("expressions-3",))
+    old = {}
+    for index in range(2):
+        path = grid.results.timing_path(index)
+        path.write_text(path.read_text().replace('"key":"', '"key":"0'))
+        old[index] = path.read_bytes()
+    with pytest.raises(UserError, match="--renew"):
+        grid.run(seeds=(0,), tasks=("expressions-3",))
+    assert grid.run(seeds=(0,), tasks=("expressions-3",), renew=True).made == 2
+    stale = grid.directory / "stale" / "timing"
+    assert [(stale / f"{index:03d}.json").read_bytes() for index in range(2)] == list(old.values())
+    assert grid.run(seeds=(0,), tasks=("expressions-3",)).made == 0
+
+
 @pytest.mark.parametrize("damage", ["", '{"kind":"run","sta', "[1, 2]", '{"final":{}}', "\x00" * 9])
 def test_a_damaged_record_counts_as_missing(grid: Grid, damage: str) -> None:
     grid.run(seeds=(0,), tasks=("expressions-3",))

@@ -19,6 +19,7 @@ from estbench.store import StorageError
 
 from . import fakes
 from .conftest import Grid, in_this_process
+from .processes import CLI, group
 
 
 def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
@@ -129,19 +130,6 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
     assert summary.made == 22
 
 
-# Whoever is started in the background of a script is deaf to Ctrl-C, and so is all that it starts.
-CLI = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import estbench.report, sys
-from runner import fakes
-fakes.install()
-made = estbench.report.ReportPaths("report.html", (), ())
-estbench.report.build = lambda directory, **options: made
-estbench.report.print_summary = lambda directory, console: None
-from estbench.cli import main
-sys.exit(main())
-"""
 WORDS = ["run", "--preset", "smoke", "--tasks", "expressions-3", "--estimators", "rloo,relax"]
 
 
@@ -177,9 +165,9 @@ def test_an_interrupted_run_stops_in_seconds_and_goes_on_later(
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert "go on with:" in errors.splitlines()[-1]
-    while _group(process.pid) and time.monotonic() < started + 8:
+    while group(process.pid) and time.monotonic() < started + 8:
         time.sleep(0.05)  # the process that watches over shared memory leaves last
-    assert not _group(process.pid), "workers are gone"
+    assert not group(process.pid), "workers are gone"
     assert all(path.exists() for path in finished)
     assert not list(out.path.rglob("*.tmp"))
 
@@ -190,16 +178,3 @@ def test_an_interrupted_run_stops_in_seconds_and_goes_on_later(
     assert again.returncode == 0
     assert not [call for call in fakes.calls() if call.startswith("expressions-3 reference")]
     assert asleep in fakes.calls()
-
-
-def _group(leader: int) -> list[int]:
-    """The processes of a group that are alive."""
-    members = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == leader and fields[0] != "Z":
-            members.append(int(status.parent.name))
-    return members

@@ -8,8 +8,6 @@ should not be blamed for its death.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +18,13 @@ from typing import Any
 
 from estbench import __version__
 from estbench.errors import UserError
+from estbench.processes import undisturbed
 from estbench.runner.backends.base import BackendLostError, WorkerKilled
 from estbench.runner.backends.remote import Blind, Delivery, inputs_of, perform, receive
 from estbench.runner.jobs import Job
 from estbench.runner.limits import stop_all
-from estbench.runner.worker import Outcome, failed, outcome, save
-from estbench.store import Record, ResultSet
+from estbench.runner.worker import Outcome, give_up
+from estbench.store import ResultSet
 from estbench.store.atomic import write_bytes
 
 __all__ = ["DaskBackend", "check_scheduler"]
@@ -138,16 +137,15 @@ class DaskBackend:
                     self._note(f"the dask cluster lost {job.label}; it is run again")
                     waiting.append(job)
                 else:
-                    yield self._write(job, failed(job, WorkerKilled(answer)))
+                    yield give_up(self._results, job, WorkerKilled(answer))
             elif isinstance(answer, Delivery):
                 yield receive(self._results, answer)
             else:
-                yield self._write(job, failed(job, answer))
+                yield give_up(self._results, job, answer)
 
     def close(self) -> None:
         """See ``Backend``."""
-        before = _ignore_interrupts()
-        try:
+        with undisturbed():
             with suppress(Exception):
                 self._client.cancel(list(self._flying), force=True)
                 if not self._local and self._flying:  # ours only: a cluster may serve others
@@ -157,9 +155,6 @@ class DaskBackend:
                     if part is not None:
                         part.close()
             (self._results.path / self._token).unlink(missing_ok=True)
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGINT, before)
 
     def _submit(self, job: Job, ended: SimpleQueue[Any]) -> None:
         inputs = inputs_of(self._results, job) if self._wire else None
@@ -191,10 +186,6 @@ class DaskBackend:
         finally:
             future.release()
         return answer
-
-    def _write(self, job: Job, record: Record) -> Outcome:
-        save(self._results, job, record, {})
-        return outcome(job, record)
 
     def _no_folder(self) -> None:
         if not self._wire:
@@ -232,9 +223,3 @@ def _deaf_to_interrupts() -> Any:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     return DeafToInterrupts()
-
-
-def _ignore_interrupts() -> Any:
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGINT, signal.SIG_IGN)

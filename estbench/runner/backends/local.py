@@ -10,7 +10,7 @@ from estbench.processes import stop_workers
 from estbench.processes import workers as worker_processes
 from estbench.runner.backends.base import WorkerKilled
 from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome, execute, failed, found, outcome, save
+from estbench.runner.worker import Outcome, execute, found, give_up
 from estbench.store import ResultSet
 
 __all__ = ["LocalBackend", "run_jobs"]
@@ -72,7 +72,8 @@ def run_jobs(
                     else:
                         yield ended_unheard
                 if sweep and len(caught) == 1:
-                    yield _killed(results, caught[0], error)
+                    reason = " ".join(str(error).split())
+                    yield give_up(results, caught[0], WorkerKilled(reason))
                 else:
                     suspects += caught
                     names = ", ".join(job.label for job in caught)
@@ -100,11 +101,3 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
             return_as="generator_unordered",
         )
         yield from parallel(calls())
-
-
-def _killed(results: ResultSet, job: Job, error: Exception) -> Outcome:
-    """Write the failed record of a job that cannot write its own."""
-    reason = " ".join(str(error).split())
-    record = failed(job, WorkerKilled(reason))
-    save(results, job, record, {})
-    return outcome(job, record)

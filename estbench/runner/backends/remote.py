@@ -20,7 +20,7 @@ from estbench.runner.limits import interruptible
 from estbench.runner.worker import Outcome, execute
 from estbench.store import ResultSet, key, write_bytes
 
-__all__ = ["Blind", "Delivery", "Files", "inputs_of", "perform", "receive"]
+__all__ = ["Blind", "Delivery", "Files", "foreign", "inputs_of", "perform", "receive"]
 
 Files = Mapping[str, bytes]
 """Contents by path, relative to a result set."""
@@ -56,11 +56,9 @@ def perform(
       UserError: This worker has another version than the driver, whose numbers may be others.
       StorageError: The disk refused a record.
     """
-    if version != __version__ or _key_here(job) != job.key:
-        raise UserError(
-            f"a worker has another estbench ({__version__}, the driver {version}), or other "
-            f"files to read: install the same one on every machine"
-        )
+    reason = foreign(job, version)
+    if reason:
+        raise UserError(reason)
     with _one_at_a_time, interruptible():
         if inputs is None:
             if not (Path(directory) / token).exists():
@@ -79,9 +77,16 @@ def perform(
         return Delivery(outcome, made)
 
 
-def _key_here(job: Job) -> str:
+def foreign(job: Job, version: str) -> str:
+    """Return why this process may not do a job that a driver of ``version`` handed out, or ""."""
     job.prepare()  # an estimator of the user's own is known only then
-    return key(job.kind, job.experiment, job.task, job.estimator, job.seed)
+    here = key(job.kind, job.experiment, job.task, job.estimator, job.seed)
+    if version == __version__ and here == job.key:
+        return ""
+    return (
+        f"a worker has another estbench ({__version__}, the driver {version}), or other files to "
+        "read: install the same one on every machine"
+    )
 
 
 def inputs_of(results: ResultSet, job: Job) -> dict[str, bytes]:

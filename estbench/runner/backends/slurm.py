@@ -22,9 +22,10 @@ from estbench import __version__
 from estbench.errors import UserError, unknown_name
 from estbench.experiment import ExecutionSettings
 from estbench.runner.backends.base import BackendLostError, WorkerKilled
+from estbench.runner.backends.remote import foreign
 from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome, execute, failed, found, outcome, save
-from estbench.store import ResultSet, StorageError, key, write_json
+from estbench.runner.worker import Outcome, execute, found, give_up
+from estbench.store import ResultSet, StorageError, write_json
 
 __all__ = ["SlurmBackend", "check_slurm", "options"]
 
@@ -108,13 +109,8 @@ def work(jobs: list[Job], directory: str, version: str) -> Ending:
     """Do a share of jobs, in a process of a node."""
     ending = Ending([])
     for job in jobs:
-        job.prepare()  # an estimator of the user's own is known only then
-        here = key(job.kind, job.experiment, job.task, job.estimator, job.seed)
-        if version != __version__ or here != job.key:
-            ending.refused = (
-                f"a node has another estbench ({__version__}, the driver {version}), or other "
-                "files to read: install the same one on every machine"
-            )
+        ending.refused = foreign(job, version)
+        if ending.refused:
             break
         try:
             ending.outcomes.append(execute(job, Path(directory)))
@@ -298,6 +294,4 @@ class SlurmBackend:
             return
         waiting += left[1:]
         reason = f"Slurm's job {number}; see {self._folder}"
-        record = failed(suspect, WorkerKilled(reason))
-        save(self._results, suspect, record, {})
-        yield outcome(suspect, record)
+        yield give_up(self._results, suspect, WorkerKilled(reason))
