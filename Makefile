@@ -3,39 +3,42 @@
 #   PYTHON=python3.12                  the interpreter that .venv is made from
 #   TORCH=torch==2.7.1                 what is installed for torch; may hold options of pip
 #   ARGS="--jobs 4 --seeds 3"          more words for estbench run or pytest
+#   VENV=.venv-other                   where the packages go
 #   DIR=results/paper                  the result set of `make report`
 
 PYTHON ?= python3
-TORCH ?= $(shell grep '^torch==' constraints.txt)
+PINS ?= constraints.txt
+TORCH ?= $(shell grep '^torch==' $(PINS))
+VENV ?= .venv
 ARGS ?=
 DIR ?= results/bench
 
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench smoke paper test speed lint report clean force
+.PHONY: help setup bench smoke paper test test-all oldest build speed lint report clean force
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv and install into it
 
 # A torch that was asked for by name replaces another one.
 ifneq ($(origin TORCH),file)
-ifneq ($(TORCH),$(shell cat .venv/.torch 2>/dev/null))
+ifneq ($(TORCH),$(shell cat $(VENV)/.torch 2>/dev/null))
 $(INSTALLED): force
 endif
 endif
 
 # Torch comes first and by itself, so that TORCH= may name another version or another source.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit("make: estbench needs Python 3.11 or later; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	grep -v '^torch==' constraints.txt > .venv/constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .venv/constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .venv/constraints.txt -e '.[dev]'
-	@echo '$(TORCH)' > .venv/.torch
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	grep -v '^torch==' $(PINS) > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
+	@echo '$(TORCH)' > $(VENV)/.torch
 	@touch $@
 
 bench: $(INSTALLED) ## compare the estimators: tables, figures and report in results/bench (minutes)
@@ -47,8 +50,20 @@ smoke: $(INSTALLED) ## everything once, quickly, in results/smoke (under a minut
 paper: $(INSTALLED) ## the paper's own schedule, in results/paper (long)
 	$(BIN)/python -m estbench run --preset paper $(ARGS)
 
-test: $(INSTALLED) ## run the tests
+test: $(INSTALLED) ## the quick tests, in five minutes
+	OMP_NUM_THREADS=1 ESTBENCH_FUZZ=0 $(BIN)/python -m pytest -n 2 --dist worksteal -m quick $(ARGS)
+
+test-all: $(INSTALLED) ## every test: the whole proof, kills, hostile input, the page in a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+oldest: ## the quick tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+	mkdir -p .venv-oldest
+	$(PYTHON) .ci/lower_bounds.py > .venv-oldest/new.txt
+	cd .venv-oldest && { cmp -s new.txt pins.txt || mv new.txt pins.txt; }
+	$(MAKE) test VENV=.venv-oldest PINS=.venv-oldest/pins.txt
+
+build: $(INSTALLED) ## the wheel and the source archive, in dist
+	$(BIN)/python -m hatchling build $(ARGS)
 
 speed: $(INSTALLED) ## time the parts that matter (pytest-benchmark)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
