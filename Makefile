@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench smoke paper test speed lint report clean force
+.PHONY: help setup bench smoke paper test speed lint index report clean force
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+index: $(INSTALLED) ## the catalogue of estimators, anew: docs/estimators and what estbench list reads
+	$(BIN)/python -m estbench.index
 
 report: $(INSTALLED) ## tables, figures and report.html of DIR, anew
 	$(BIN)/python -m estbench report $(DIR)
