@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for setting in settings:
                     seconds = in_a_fresh_process(setting, work)
                     found.setdefault((machine, setting), []).append(seconds)
-        print(f"round {index + 1} of {given.rounds} is done", file=sys.stderr, flush=True)
+                    print(index, machine, setting, seconds, file=sys.stderr, flush=True)
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
         "setting".ljust(10) + "".join(f"{m}: {WORK[w]}".rjust(28) for w in work for m in machines)
