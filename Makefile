@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench smoke paper test test-all oldest build speed lint report clean force
+.PHONY: help setup bench smoke paper test test-all oldest build speed lint index report clean force
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+index: $(INSTALLED) ## the catalogue of estimators, anew: docs/estimators and what estbench list reads
+	$(BIN)/python -m estbench.index
 
 report: $(INSTALLED) ## tables, figures and report.html of DIR, anew
 	$(BIN)/python -m estbench report $(DIR)

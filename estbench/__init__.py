@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from estbench.openmp import limit_spinning
+
 if TYPE_CHECKING:
     from estbench.api import measure as measure
     from estbench.errors import UserError as UserError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from estbench.report.between import compare as compare
 
 __version__ = "0.1.0"
+
+limit_spinning()  # here, because whatever loads torch imports this first
 
 _WHERE = {
     "check": "estbench.proof.interface",
@@ -54,7 +58,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_WHERE[name]), name)
-    globals()[name] = value  # the next time it is simply there
+    globals()[name] = value  # so that Python finds it by itself the next time
     return value
 
 

@@ -292,7 +292,7 @@ def compare(
 
 @app.command(name="list")
 def list_(
-    what: Literal["estimators", "tasks", "presets"],
+    what: Literal["estimators", "tasks", "presets"] | None = None,
     /,
     *,
     plugin: Path | None = None,
@@ -303,7 +303,7 @@ def list_(
     Parameters
     ----------
     what
-        What to list.
+        What to list; all three if nothing is named. (As JSON all three are an object of arrays.)
     plugin
         A Python file that registers estimators of your own.
     """

@@ -1,17 +1,21 @@
-"""The table of all estimators in docs/estimators/README.md, from what they declare.
+"""What estbench's own estimators declare, written down: for readers, and for ``estbench list``.
 
-python -m estbench.index > docs/estimators/README.md
+``python -m estbench.index`` (or ``make index``) writes docs/estimators/README.md and the catalogue
+that ``estbench list`` reads instead of importing torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from estbench import estimators
 from estbench.estimators.base import Estimator
 from estbench.listing import evaluations
 
-__all__ = ["index"]
+__all__ = ["FILES", "catalogue", "index"]
 
 SECTIONS = (
     (
@@ -50,18 +54,27 @@ by `python -m estbench.index`.
 """
 
 
+def _own() -> list[Estimator]:
+    """Return estbench's own estimators, in the order of the catalogue."""
+    made = [estimators.make(name) for name in estimators.names()]
+    return [method for method in made if type(method).__module__.startswith("estbench.estimators.")]
+
+
+def catalogue() -> str:
+    """Return what they declare, as JSON."""
+    rows = [dataclasses.asdict(method.info) for method in _own()]
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
 def index() -> str:
-    """Return the page."""
+    """Return the page on all of them."""
     return "\n".join(_lines())
 
 
 def _lines() -> Iterator[str]:
     by_module: dict[str, list[Estimator]] = {}
-    for name in estimators.names():
-        method = estimators.make(name)
-        package, _, module = type(method).__module__.rpartition(".")
-        if package == "estbench.estimators":  # the user's own have no page here
-            by_module.setdefault(module, []).append(method)
+    for method in _own():
+        by_module.setdefault(type(method).__module__.rpartition(".")[2], []).append(method)
     yield HEAD
     for heading, page, modules in SECTIONS:
         yield f"## [{heading}]({page})\n"
@@ -78,7 +91,7 @@ def _row(method: Estimator) -> str:
     cells = [
         f"`{info.name}`",
         "yes" if info.unbiased else "no",
-        evaluations(info),
+        evaluations(info.hard_evals, info.relaxed_evals),
         str(info.group),
         info.baseline,
         ", ".join(info.learned),
@@ -88,5 +101,15 @@ def _row(method: Estimator) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+PACKAGE = Path(__file__).parent
+FILES = {
+    PACKAGE.parent / "docs" / "estimators" / "README.md": index,
+    PACKAGE / "estimators" / "catalogue.json": catalogue,
+}
+"""The files of a checkout that are generated, and what each must hold."""
+
+
 if __name__ == "__main__":
-    print(index(), end="")
+    for path, text in FILES.items():
+        path.write_text(text(), encoding="utf-8")
+        print(f"wrote {path}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
@@ -13,11 +15,13 @@ from estbench.commands import console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from estbench.estimators.base import EstimatorInfo
+__all__ = ["CATALOGUE", "evaluations", "listing"]
 
-__all__ = ["evaluations", "listing"]
+CATALOGUE = resources.files("estbench") / "estimators" / "catalogue.json"
+"""What each of estbench's own estimators declares; written by ``python -m estbench.index``."""
 
-Row = tuple[dict[str, Any], dict[str, str]]  # as JSON, and as cells of a table
+Declared = dict[str, Any]  # as JSON has it
+Cells = dict[str, str]  # of a row of a table, by column
 WIDE, MIDDLE = 150, 110  # characters
 UNBROKEN = ("name", "bias", "K")
 LEGEND = (
@@ -26,27 +30,34 @@ LEGEND = (
 )
 
 
-def listing(what: str, *, as_json: bool) -> int:
-    """Print all estimators, tasks or presets; return the exit code."""
-    rows = {"estimators": _estimators, "tasks": _tasks, "presets": _presets}[what]()
+def listing(what: str | None, *, as_json: bool) -> int:
+    """Print all estimators, tasks or presets, or all three; return the exit code.
+
+    As JSON one of them is an array, all three are an object of arrays.
+    """
+    wanted = KINDS if what is None else {what: KINDS[what]}
+    rows = {name: declared() for name, (declared, _) in wanted.items()}
     if as_json:
-        print(json.dumps([row for row, _ in rows], indent=2))
+        print(json.dumps(rows if what is None else rows[what], indent=2))
         return 0
     out = console()
-    cells = [cells for _, cells in rows]
-    if what == "estimators":
-        cells = [_fitting(row, out.width) for row in cells]
-    _print(cells, out)
-    if what == "estimators":
+    for name, (_, cells) in wanted.items():
+        if what is None:
+            out.print(f"[bold]{name}[/bold]\n")
+        _print([cells(declared, out.width) for declared in rows[name]], out)
+        if name == "estimators":
+            out.print(f"\n[dim]{LEGEND}[/dim]", highlight=False)
+        if name != list(wanted)[-1]:
+            out.print()
+    if "estimators" in wanted:
         from estbench import plugins
 
-        out.print(f"\n[dim]{LEGEND}[/dim]", highlight=False)
         for line in plugins.broken():
             print(f"estbench: left out: {line}", file=sys.stderr)
     return 0
 
 
-def _print(rows: list[dict[str, str]], out: Console) -> None:
+def _print(rows: list[Cells], out: Console) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -57,41 +68,48 @@ def _print(rows: list[dict[str, str]], out: Console) -> None:
     out.print(table)
 
 
-def _estimators() -> list[Row]:
-    from rich.markup import escape
+def _estimators() -> list[Declared]:
+    """Return what every estimator declares, in the order of the catalogue.
 
+    The registry is asked, which imports torch, only if it may hold more than estbench's own.
+    """
+    from estbench import plugins
+
+    if "estbench.estimators" not in sys.modules and not plugins.offered():
+        return list(json.loads(CATALOGUE.read_text(encoding="utf-8")))
     from estbench import estimators
 
-    rows = []
-    for name in estimators.names():
-        info = estimators.info(name)
-        cells = {
-            "name": name,
-            "bias": "unbiased" if info.unbiased else "biased",
-            "rewards a draw": evaluations(info),
-            "K": str(info.group),
-            "baseline": info.baseline,
-            "learned": ", ".join(info.learned) or "–",
-            "what it is": info.summary,
-            "paper": info.source,
-        }
-        rows.append((dataclasses.asdict(info), {key: escape(text) for key, text in cells.items()}))
-    return rows
+    return [dataclasses.asdict(estimators.info(name)) for name in estimators.names()]
 
 
-def evaluations(info: EstimatorInfo) -> str:
+def _estimator_cells(declared: Declared, width: int) -> Cells:
+    from rich.markup import escape
+
+    cells = {
+        "name": declared["name"],
+        "bias": "unbiased" if declared["unbiased"] else "biased",
+        "rewards a draw": evaluations(declared["hard_evals"], declared["relaxed_evals"]),
+        "K": str(declared["group"]),
+        "baseline": declared["baseline"],
+        "learned": ", ".join(declared["learned"]) or "–",
+        "what it is": declared["summary"],
+        "paper": declared["source"],
+    }
+    return _fitting({column: escape(text) for column, text in cells.items()}, width)
+
+
+def evaluations(hard: str, relaxed: str) -> str:
     """Return an estimator's reward evaluations a draw in words: "1", "1 + 2T relaxed"."""
-    if info.relaxed_evals == "0":
-        return info.hard_evals
-    relaxed = f"{info.relaxed_evals} relaxed"
-    return relaxed if info.hard_evals == "0" else f"{info.hard_evals} + {relaxed}"
+    if relaxed == "0":
+        return hard
+    return f"{relaxed} relaxed" if hard == "0" else f"{hard} + {relaxed} relaxed"
 
 
-def _fitting(cells: dict[str, str], width: int) -> dict[str, str]:
+def _fitting(cells: Cells, width: int) -> Cells:
     """Return an estimator's cells as a terminal of that width shows them.
 
-    Where it is narrow the paper is left out, and what is learned stands under what the estimator
-    is; where it is narrower still, so does all else.
+    A narrow terminal has no column for the paper, and shows what is learned below what the
+    estimator is; a narrower one shows all other columns there too.
     """
     if width >= WIDE:
         return cells
@@ -107,32 +125,41 @@ def _fitting(cells: dict[str, str], width: int) -> dict[str, str]:
     return {"name": cells["name"], "what it is": below}
 
 
-def _tasks() -> list[Row]:
+def _tasks() -> list[Declared]:
     from estbench import tasks
 
-    rows = []
-    for name in tasks.names():
-        info = tasks.info(name)
-        sizes = {
-            "V": str(info.vocabulary) if info.vocabulary else "data's",
-            "T": str(info.length) if info.length else "data's",
-            "metric": info.primary_metric,
-        }
-        rows.append((dataclasses.asdict(info), {"name": name, **sizes, "what it is": info.summary}))
-    return rows
+    return [dataclasses.asdict(tasks.info(name)) for name in tasks.names()]
 
 
-def _presets() -> list[Row]:
-    rows = []
-    for name in presets.names():
-        preset = presets.preset(name)
-        cells = {
-            "name": name + (" (default)" if name == presets.DEFAULT else ""),
-            "tasks": ", ".join(preset.tasks),
-            "estimators": ", ".join(preset.estimators),
-            "seeds": str(len(preset.seeds)),
-            "batches": str(preset.training.batches),
-            "what it is": preset.description,
-        }
-        rows.append((preset.as_dict(), cells))
-    return rows
+def _task_cells(declared: Declared, width: int) -> Cells:
+    return {
+        "name": declared["name"],
+        "V": str(declared["vocabulary"] or "data's"),
+        "T": str(declared["length"] or "data's"),
+        "metric": declared["primary_metric"],
+        "what it is": declared["summary"],
+    }
+
+
+def _presets() -> list[Declared]:
+    return [presets.preset(name).as_dict() for name in presets.names()]
+
+
+def _preset_cells(declared: Declared, width: int) -> Cells:
+    name = declared["name"]
+    return {
+        "name": name + (" (default)" if name == presets.DEFAULT else ""),
+        "tasks": ", ".join(declared["tasks"]),
+        "estimators": ", ".join(declared["estimators"]),
+        "seeds": str(len(declared["seeds"])),
+        "batches": str(declared["training"]["batches"]),
+        "what it is": declared["description"],
+    }
+
+
+KINDS: dict[str, tuple[Callable[[], list[Declared]], Callable[[Declared, int], Cells]]] = {
+    "estimators": (_estimators, _estimator_cells),
+    "tasks": (_tasks, _task_cells),
+    "presets": (_presets, _preset_cells),
+}
+"""What can be listed: what is declared, and how a terminal of some width shows it."""

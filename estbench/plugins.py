@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import linecache
 import sys
 import traceback
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +35,7 @@ __all__ = [
     "load",
     "load_entry_points",
     "loaded",
+    "offered",
     "source_hash",
 ]
 
@@ -122,14 +125,17 @@ def ensure(paths: Iterable[str | Path]) -> None:
         load(Path(path))
 
 
+def offered() -> list[EntryPoint]:
+    """Return the entry points of installed packages that offer estimators; imports none of them."""
+    return list(importlib.metadata.entry_points(group=GROUP))
+
+
 def load_entry_points() -> None:
     """Load what installed packages offer, once; what is broken is skipped, see ``broken``."""
     if _LOOKED_FOR_ENTRY_POINTS:
         return
     _LOOKED_FOR_ENTRY_POINTS.append(True)  # first: a package may ask for names while it loads
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=GROUP):
+    for point in offered():
         try:
             _load_entry_point(point)
         except (Exception, SystemExit) as error:
@@ -276,7 +282,7 @@ def _forget(files: Iterable[str]) -> dict[str, ModuleType]:
     return found
 
 
-def _load_entry_point(point: Any) -> None:
+def _load_entry_point(point: EntryPoint) -> None:
     from estbench.estimators import base
 
     with _registering(()) as added:

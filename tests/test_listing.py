@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -29,15 +32,13 @@ def test_names_and_properties_are_readable_at_any_width(
 
 
 def test_evaluations_are_said_in_words() -> None:
-    info = EstimatorInfo("x", "", "")
     for hard, relaxed, said in (
         ("1", "0", "1"),
         ("0", "1", "1 relaxed"),
         ("1", "2T", "1 + 2T relaxed"),
         ("V^T / n", "0", "V^T / n"),
     ):
-        found = dataclasses.replace(info, hard_evals=hard, relaxed_evals=relaxed)
-        assert listing.evaluations(found) == said
+        assert listing.evaluations(hard, relaxed) == said
 
 
 def test_json_has_all_that_is_declared(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +47,46 @@ def test_json_has_all_that_is_declared(capsys: pytest.CaptureFixture[str]) -> No
     assert [row["name"] for row in rows] == estimators.names()
     fields = {field.name for field in dataclasses.fields(EstimatorInfo)}
     assert all(set(row) == fields for row in rows)
+
+
+def test_all_three_are_listed_if_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["estimators", "tasks", "presets"]
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for kind, rows in found.items():
+        assert main(["list", kind, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == rows
+        assert all(row["name"] in text for row in rows)
+
+
+HEAVY = {"torch", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "joblib"}
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["--help"], ["run", "--help"]])
+def test_what_computes_nothing_imports_nothing_heavy(words: list[str]) -> None:
+    code = f"import sys; from estbench.cli import main; main({words}); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(out.stdout.splitlines()[-1].split())
+
+
+def test_without_the_registry_the_list_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "estimators", "--json"]) == 0
+    by_the_registry = capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "estbench.estimators")
+    assert main(["list", "estimators", "--json"]) == 0
+    assert capsys.readouterr().out == by_the_registry
+
+
+def test_estimators_of_an_installed_package_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The generated catalogue knows nothing of them, so that the registry has to be asked."""
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ["one"])
+    monkeypatch.setattr(listing, "CATALOGUE", None)
+    monkeypatch.delitem(sys.modules, "estbench.estimators")
+    assert main(["list", "estimators", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == estimators.names()

@@ -16,6 +16,7 @@ from estbench.fit import refusals
 from estbench.meter.moments import total_variance
 from estbench.meter.phases import Clock, listening
 from estbench.meter.step import measured_step
+from estbench.models.adam import Adam
 from estbench.seeding import numpy_stream, stream
 from estbench.tasks.stage import make_stage
 
@@ -65,7 +66,7 @@ def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -
     method = make(name, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("timing state", task, name))
     rng = stream("timing", task, name, device=device)
-    optimiser = torch.optim.Adam(policy.parameters(), lr=settings.generator_learning_rate)
+    optimiser = Adam(policy.parameters(), lr=settings.generator_learning_rate)
     draws = max(1, settings.batch_size // method.info.group)
     stage.next_batch(draws, stream("timing data", task))
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from estbench.models.adam import Adam
+
 __all__ = ["StateNetwork"]
 
 
@@ -88,12 +90,12 @@ class StateNetwork(nn.Module):
         out: Tensor = self.out(hidden).squeeze(-1)
         return out + additive
 
-    def optimiser(self, learning_rate: float, scores: float) -> torch.optim.Adam:
+    def optimiser(self, learning_rate: float, scores: float) -> Adam:
         """Return Adam, with another learning rate for the scores: few of them act together."""
         tables = [self.scores, self.scores_by_position]
         others = [p for p in self.parameters() if all(p is not table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": tables, "lr": scores}]
-        return torch.optim.Adam(groups, lr=learning_rate)
+        return Adam(groups, lr=learning_rate)
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:

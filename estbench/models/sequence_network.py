@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from estbench.models.adam import Adam
+
 __all__ = ["SequenceNetwork"]
 
 
@@ -51,8 +53,8 @@ class SequenceNetwork(nn.Module):
         out: Tensor = self.out(hidden).squeeze(-1)
         return out + (hot * self.scores).sum(dim=(-1, -2))
 
-    def optimiser(self, learning_rate: float, scores: float) -> torch.optim.Adam:
+    def optimiser(self, learning_rate: float, scores: float) -> Adam:
         """Return Adam, with another learning rate for the scores: few of them act together."""
         others = [p for p in self.parameters() if p is not self.scores]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": [self.scores], "lr": scores}]
-        return torch.optim.Adam(groups, lr=learning_rate)
+        return Adam(groups, lr=learning_rate)

@@ -19,6 +19,7 @@ from estbench import tasks
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.exact import Exact, exact
+from estbench.models.adam import Adam
 from estbench.models.discriminator import Discriminator
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
@@ -133,7 +134,7 @@ def _partly_trained() -> tuple[Generator, Discriminator]:
     policy = Generator(5, 3).initialise(*task.initialisation, stream("test generator"))
     pretrain(policy, task.train, 1, 128, 1e-3, rng(1))
     discriminator = Discriminator(5).initialise(stream("test discriminator"))
-    optimiser = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
+    optimiser = Adam(discriminator.parameters(), lr=1e-3)
     fake = policy.sample(80 * 128, rng(2))
     train_discriminator(discriminator, optimiser, task.train, fake, 80, 128, rng(3))
     return policy, discriminator

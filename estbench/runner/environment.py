@@ -12,6 +12,7 @@ from typing import Any
 
 from estbench import __version__
 from estbench.errors import UserError
+from estbench.openmp import idle_threads
 
 __all__ = ["check_device", "devices", "environment", "worker_count"]
 
@@ -28,6 +29,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": {"model": _cpu_model(), "cores": worker_count(), "memory_mb": _memory_mib()},
         "threads_per_worker": 1,
+        "idle_threads": idle_threads(),
         "platform": platform.platform(),
     }
 

@@ -14,6 +14,7 @@ import torch
 
 from estbench.estimators.base import Draws
 from estbench.experiment import Experiment
+from estbench.models.adam import Adam
 from estbench.models.autoencoder import Decoder, Encoder, EvidenceBound
 from estbench.seeding import stream
 from estbench.tasks.digits import CODES, DigitsStage, evidence
@@ -48,10 +49,10 @@ class AutoencoderSession(Session):
         decoder.initialise(stream("decoder", task, seed), frequency.cpu())
         encoder.to(experiment.device)
         decoder.to(experiment.device)
-        self.optimiser = torch.optim.Adam(
+        self.optimiser = Adam(
             encoder.parameters(), lr=self.settings.generator_learning_rate, fused=True
         )
-        self.decoder_optimiser = torch.optim.Adam(
+        self.decoder_optimiser = Adam(
             decoder.parameters(), lr=self.settings.decoder_learning_rate, fused=True
         )
 

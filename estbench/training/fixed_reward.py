@@ -9,6 +9,7 @@ import torch
 
 from estbench import tasks
 from estbench.experiment import Experiment
+from estbench.models.adam import Adam
 from estbench.tasks.stage import make_stage
 from estbench.training.session import Session
 
@@ -29,7 +30,7 @@ class FixedRewardSession(Session):
         self.task = tasks.make(task, seed, self.settings.data_size)
         self.stage = make_stage(experiment, task, seed)
         self.pretraining = []
-        self.optimiser = torch.optim.Adam(
+        self.optimiser = Adam(
             self.policy.parameters(), lr=self.settings.generator_learning_rate, fused=True
         )
 

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from estbench.models.adam import Adam
 from estbench.models.discriminator import Discriminator
 from estbench.training.columns import BACKWARD_SCALE, FORWARD_SCALE, HIDDEN_SCALE, Columns
 from estbench.training.prefixes import Plan
@@ -58,9 +59,9 @@ class FusedUpdates:
     @staticmethod
     def supports(discriminator: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
         """Return whether the pair can be trained here; where not, autograd has to do it."""
-        if type(discriminator) is not Discriminator or type(optimiser) is not torch.optim.Adam:
+        if type(discriminator) is not Discriminator:
             return False
-        if len(optimiser.param_groups) != 1:
+        if type(optimiser) not in (Adam, torch.optim.Adam) or len(optimiser.param_groups) != 1:
             return False
         group, mine = optimiser.param_groups[0], list(discriminator.parameters())
         return (

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from estbench.models.adam import Adam
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE
@@ -51,7 +52,7 @@ def pretrain(
       Mean negative log-likelihood of each epoch, in nats per token, along the way (every batch
       before its update).
     """
-    optimiser = torch.optim.Adam(generator.parameters(), lr=learning_rate, fused=True)
+    optimiser = Adam(generator.parameters(), lr=learning_rate, fused=True)
     loss_of, data = fastest_loss(generator), data.to(generator.device)
     parameters = list(generator.parameters())
     means: list[float] = []

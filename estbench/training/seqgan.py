@@ -10,6 +10,7 @@ from torch import nn
 from estbench import tasks
 from estbench.estimators.base import Draws
 from estbench.experiment import Experiment, TrainingSettings
+from estbench.models.adam import Adam
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
 from estbench.models.tempered import Tempered
@@ -50,10 +51,10 @@ class AdversarialSession(Session):
         self.settings = settings
         self.pretraining = pretraining
         self.discriminator_rng = rng
-        self.optimiser = torch.optim.Adam(
+        self.optimiser = Adam(
             stage.policy.parameters(), lr=settings.generator_learning_rate, fused=True
         )
-        self.discriminator_optimiser = torch.optim.Adam(
+        self.discriminator_optimiser = Adam(
             stage.discriminator.parameters(), lr=settings.discriminator_learning_rate, fused=True
         )
 

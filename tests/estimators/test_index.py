@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from estbench import estimators
-from estbench.index import index
+from estbench.index import FILES, index
 
 PAGES = Path(__file__).parents[2] / "docs" / "estimators"
 
 
-def test_the_table_of_estimators_is_up_to_date() -> None:
-    """Make it anew by: python -m estbench.index > docs/estimators/README.md"""
-    assert (PAGES / "README.md").read_text() == index()
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_generated_is_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == FILES[path](), "type: python -m estbench.index"
 
 
 def test_every_estimator_stands_in_the_table_once() -> None:

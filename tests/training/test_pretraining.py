@@ -8,7 +8,9 @@ import math
 import pytest
 import torch
 
+from estbench.models.adam import Adam
 from estbench.models.generator import Generator
+from estbench.training import pretraining
 from estbench.training.likelihood import summed_cross_entropy
 from estbench.training.pretraining import fastest_loss, negative_log_likelihood, pretrain
 
@@ -98,15 +100,14 @@ def test_gradients_are_cut_to_a_norm() -> None:
     sizes = []
     for clip in (0.0, 1e-3):
         model = generator(torch.float64)
-        with_moments: list[torch.optim.Adam] = []
-        original = torch.optim.Adam
+        with_moments: list[Adam] = []
 
         def kept(*args, **kwargs):  # type: ignore[no-untyped-def]
-            with_moments.append(original(*args, **kwargs))  # noqa: B023
+            with_moments.append(Adam(*args, **kwargs))  # noqa: B023
             return with_moments[0]  # noqa: B023
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.optim, "Adam", kept)
+            patch.setattr(pretraining, "Adam", kept)
             pretrain(model, DATA, 1, 100, 1e-3, rng(), clip=clip)
         moments = [state["exp_avg"] for state in with_moments[0].state.values()]
         sizes.append(10 * math.sqrt(sum(float((m**2).sum()) for m in moments)))
