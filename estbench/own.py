@@ -359,7 +359,7 @@ def check_policy(policy: OwnPolicy) -> None:
     tokens = (torch.arange(n * T, device=policy.device) % V).reshape(n, T)
     state = inner.initial_state(n)
     _check_state(state, f"initial_state({n})", n)
-    previous, rows, widths = None, [], set()
+    previous, rows = None, []
     for t in range(T):
         found = inner.step(previous, state)
         if not isinstance(found, tuple) or len(found) != 2:
@@ -371,7 +371,6 @@ def check_policy(policy: OwnPolicy) -> None:
         _check_log_probs(log_probs, n, V, t)
         _check_state(state, f"step at position {t}", n)
         rows.append(log_probs)
-        widths.add(flatten_rows(state).shape[1])
         previous = tokens[:, t]
     stepped = torch.stack(rows, dim=1)
     if not stepped.requires_grad:
