@@ -149,10 +149,11 @@ def test_a_rule_that_fails_leaves_the_draws_to_the_loop(monkeypatch: pytest.Monk
         raise RuntimeError("no such shape")
 
     monkeypatch.setitem(rules.RULES, nn.Linear, broken)
-    policy, told = Scaled(), []
-    with notices.listening(lambda notice: told.append(notice.reason)):
-        found = exact(policy, reward())
-    assert "the rule for Linear failed with RuntimeError: no such shape" in told[0]
+    policy = Scaled()
+    with Tape(policy) as tape:
+        policy.log_probs(torch.zeros(1, 2, dtype=torch.int64))
+    assert tape.declined["linear"] == "the rule for Linear failed with RuntimeError: no such shape"
+    found = exact(policy, reward())
     p, draws = by_loop(policy)
     torch.testing.assert_close(
         torch.cat([g.flatten() for g in found.gradient]), p @ draws, atol=1e-9, rtol=1e-9
