@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
     from estbench.estimators.base import Surrogate as Surrogate
     from estbench.estimators.base import register as register
+    from estbench.meter.notices import EstbenchWarning as EstbenchWarning
+    from estbench.models.contexts import Contexts as Contexts
     from estbench.models.policy import Policy as Policy
     from estbench.proof.interface import check as check
     from estbench.report.between import compare as compare
@@ -31,16 +33,20 @@ _WHERE = {
     "compare": "estbench.report.between",
     "measure": "estbench.api",
     "register": "estbench.estimators.base",
+    "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
     "EstimatorInfo": "estbench.estimators.base",
     "Surrogate": "estbench.estimators.base",
+    "EstbenchWarning": "estbench.meter.notices",
     "Policy": "estbench.models.policy",
     "UserError": "estbench.errors",
 }
 
 __all__ = [
+    "Contexts",
     "Direct",
+    "EstbenchWarning",
     "Estimator",
     "EstimatorInfo",
     "Policy",

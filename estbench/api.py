@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from estbench import plugins
 from estbench.errors import UserError, unknown_name
 from estbench.estimators import make
 from estbench.estimators.base import Estimator
+from estbench.meter import notices
 from estbench.meter.exact import enumerable
 from estbench.meter.measuring import adapt_once
 from estbench.meter.measuring import measure as measure_one
@@ -20,6 +24,7 @@ from estbench.meter.moments import Reference
 from estbench.meter.truth import true_gradient
 from estbench.models.policy import Policy
 from estbench.own import OwnReward, adapted, check_policy, check_surrogate, evaluating
+from estbench.runner.progress import BarDisplay
 from estbench.seeding import stream
 
 if TYPE_CHECKING:
@@ -54,13 +59,15 @@ def measure(
     reference: int = 65_536,
     seed: int = 0,
     plugin: str | Path | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Measure gradient estimators at one policy and reward; nothing of the policy is changed.
 
     Args:
       policy: An ``nn.Module`` with ``vocabulary`` V, ``length`` T, ``initial_state(n)`` and
         ``step(previous, state)``, as described at ``estbench.Policy``, from which it may inherit.
-        It is measured in evaluation mode: dropout is off.
+        It may declare ``end``, ``contexts`` and ``truncation``, and bring faster ways such as
+        ``log_probs`` and ``sample_from``. It is measured in evaluation mode: dropout is off.
       reward: Maps tokens int64 ``[n, T]`` to n numbers, as a tensor, an array or a list.
       estimators: Names of the catalogue (``estbench list estimators``), or estimators.
       draws: Draws of each; one draw takes as many sequences as the estimator's group has.
@@ -73,6 +80,7 @@ def measure(
         sequences to enumerate.
       seed: Of all noise: equal seeds give equal tables, but for the seconds.
       plugin: A file with estimators of one's own, which ``estimators`` may then name.
+      progress: Show a progress bar where the standard error is a terminal.
 
     Returns:
       A table with a row for each estimator, in the order given:
@@ -88,6 +96,9 @@ def measure(
       - ``hard_evals_per_draw``, ``relaxed_evals_per_draw``, ``adapt_evals``,
         ``policy_steps_per_draw``, ``seconds_per_draw`` (to make it, without differentiating);
       - ``meter_fault``: why the meter had to differentiate draw by draw, or "".
+
+      Where it has to, a warning (``EstbenchWarning``) says so before that begins: which layer, why,
+      how long it will take, and the change of the policy that avoids it.
 
     Raises:
       UserError: Something does not exist or does not fit; the text says what, and the remedy.
@@ -108,17 +119,65 @@ def measure(
     names = [method.info.name for method in methods]
     if baseline is not None and baseline not in names:
         raise unknown_name("baseline", baseline, names)
-    with evaluating(policy):
+    learning = sum(type(method).adapt is not Estimator.adapt for method in methods)
+    slowest = _reference_sequences(own, reference) + draws * len(methods) + adapt * learning
+    with (
+        evaluating(policy),
+        notices.listening(_warner(slowest)),
+        _progress(progress, len(methods) + 1) as ended,
+    ):
         own_reward = OwnReward(reward, relaxed, own.dtype)
         check_policy(own)
         for method in methods:
             _check(method, own, own_reward, seed)
         noise = stream("measure reference", seed, device=own.device)
         truth = true_gradient(own, own_reward, reference, noise)
-        rows = [_row(method, own, own_reward, draws, adapt, seed, truth) for method in methods]
+        ended("reference")
+        rows = []
+        for method in methods:
+            rows.append(_row(method, own, own_reward, draws, adapt, seed, truth))
+            ended(method.info.name)
     first = rows[names.index(baseline) if baseline is not None else 0]
     against = "exact gradient" if enumerable(own) else f"{reference} sequences"
     return pd.DataFrame([_with_ratio(row, first, against) for row in rows])
+
+
+def _reference_sequences(policy: Policy, reference: int) -> int:
+    """Return how many sequences the gradient that bias is held against takes."""
+    return policy.vocabulary**policy.length if enumerable(policy) else reference
+
+
+def _warner(draws: int) -> Callable[[notices.Slow], None]:
+    """Return what warns of a slow loop over so many draws in all."""
+
+    def tell(slow: notices.Slow) -> None:
+        notices.warn(slow.line(f"about {notices.duration(slow.seconds * draws)} in all"))
+
+    return tell
+
+
+@contextmanager
+def _progress(wanted: bool, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar where there is a terminal; yields what is told of each part that ends."""
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda label: None
+        return
+    from rich.console import Console
+
+    display = BarDisplay(Console(stderr=True))
+    display.phase("snapshots", total)
+    started, done = time.perf_counter(), 0
+
+    def ended(label: str) -> None:
+        nonlocal done
+        done += 1
+        spent = time.perf_counter() - started
+        display.ended(label, "", spent, spent / done * (total - done))
+
+    try:
+        yield ended
+    finally:
+        display.close()
 
 
 def _listed(estimators: str | Estimator | Iterable[str | Estimator]) -> Sequence[str | Estimator]:
@@ -168,8 +227,9 @@ def _row(
     rng = stream("measure", seed, name, device=policy.device)
     before = reward.hard_evals + reward.relaxed_evals
     if type(method).adapt is not Estimator.adapt:
+        M = policy.fewest_rows
         for _ in range(math.ceil(adapt / ADAPTED_TOGETHER)):
-            batch = max(1, ADAPTED_TOGETHER // group)
+            batch = M * max(1, ADAPTED_TOGETHER // group // M)
             adapt_once(method, policy, reward, batch, rng, learned)
     adapted_evals = reward.hard_evals + reward.relaxed_evals - before
     found = measure_one(method, policy, reward, draws * group, rng, learned, truth)

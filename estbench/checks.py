@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estbench.commands import console, load_plugin
-from estbench.errors import UserError
+from estbench.errors import UserError, printable
 from estbench.processes import Terminated, stop_workers, terminable
 
 if TYPE_CHECKING:
+    from estbench.meter.notices import Slow
     from estbench.proof.checking import CheckResult
 
 __all__ = ["check"]
@@ -64,13 +65,15 @@ def check(
     _writable(folder)
     begun = time.perf_counter()
     try:
-        with terminable(), Progress(quiet=as_json) as tell:
+        progress = Progress(quiet=as_json)
+        with terminable(), progress as tell:
             results = check_many(
                 {name: by_name(name) for name in wanted},
                 margin=margin,
                 workers=workers or worker_count(),
                 plugins=plugins.loaded(),
                 tell=tell,
+                slow=progress.slow,
             )
     except KeyboardInterrupt as stop:
         stop_workers()
@@ -146,6 +149,11 @@ class Progress:
             self.bar.update(self.task, completed=done, total=total, now=label)
 
         return tell
+
+    def slow(self, estimator: str, notice: Slow) -> None:
+        """Say above the bar, or as a plain line, why an estimator takes long."""
+        text = printable(f"{estimator}: {notice.line(notice.per_thousand())}")
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()

@@ -6,6 +6,7 @@ few rows and said in a line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +17,12 @@ from torch import Tensor, nn
 
 from estbench.errors import UserError
 from estbench.estimators.base import Direct, Estimator, Surrogate
-from estbench.models.policy import Policy
+from estbench.meter.notices import warn
+from estbench.meter.taps import at_least_float32
+from estbench.models.contexts import Contexts
+from estbench.models.policy import Choose, Policy, choose_by_uniform, has_ended, keep_ending
 from estbench.models.trees import State, flatten_rows, leaves, map_rows
+from estbench.models.wrapper import Wrapper
 
 __all__ = [
     "OwnPolicy",
@@ -29,9 +34,19 @@ __all__ = [
 ]
 
 ROWS = 3
-FASTER = ("trace", "log_probs", "sample_by", "sample", "continue_from", "relaxed_from")
-"""What a policy of one's own may override because it knows a faster way."""
+FASTER = (
+    "trace",
+    "log_probs",
+    "sample_by",
+    "sample_from",
+    "greedy",
+    "continue_from",
+    "relaxed_from",
+    "embed",
+)
+"""What a policy of one's own may bring beside ``initial_state`` and ``step``."""
 TOLERANCE = 1e-3  # of a sum of probabilities, and between two ways to the same log-probability
+ROUNDING = 8  # the same in units of the type's precision, where that is coarser
 
 
 class OwnReward:
@@ -128,45 +143,57 @@ class OwnReward:
         return found.to(self.dtype)
 
 
-class OwnPolicy(Policy):
-    """Lends what ``Policy`` offers to a module that has ``initial_state`` and ``step``.
+class OwnPolicy(Wrapper):
+    """A user's policy, completed to a whole ``Policy``.
 
-    Parameters and layers keep the names that they have in the module, and ``truncation`` is the
-    module's.
+    Methods of the contract that the user's policy brings are used; the others follow from ``step``.
+    Parameters and layers keep the names that they have in the user's policy.
+
+    Where the policy declares ``end``, sequences are filled up here, whether or not its ``step``
+    does so. Log-probabilities of half precision (float16, bfloat16) are made float32 and normalised
+    again: estimators draw, weigh and add up in float32, while the policy computes as it does.
 
     Args:
-      module: The policy; ``vocabulary``, ``length``, ``initial_state`` and ``step`` are used.
+      policy: The user's policy; ``initial_state`` and ``step`` are all that it must have.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.vocabulary = module.vocabulary  # type: ignore[assignment]
-        self.length = module.length  # type: ignore[assignment]
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__(policy)
+        self.own = {name for name in FASTER if brings(policy, name)}
 
     @property
-    def truncation(self) -> int:
-        """See ``Policy``; 0 where the module does not know the word."""
-        return getattr(self.module, "truncation", 0)
+    def inner_dtype(self) -> torch.dtype:
+        """The type of the user's parameters."""
+        found = (p.dtype for p in self.parameters() if p.is_floating_point())
+        return next(found)
 
-    @truncation.setter
-    def truncation(self, steps: int) -> None:
-        self.module.truncation = steps  # type: ignore[assignment]
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that estimators compute in: the parameters', but at least float32."""
+        return at_least_float32(self.inner_dtype)
 
     def initial_state(self, n: int) -> State:
         """See ``Policy.initial_state``."""
-        return self.module.initial_state(n)  # type: ignore[operator]
+        return self.policy.initial_state(n)
 
     def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
         """See ``Policy.step``."""
-        found: tuple[Tensor, State] = self.module.step(previous, state)  # type: ignore[operator]
-        return found
+        hard = previous is not None and not previous.is_floating_point()
+        ended = previous == self.end if hard and self.end is not None else None
+        if previous is not None and not hard:
+            previous = previous.to(self.inner_dtype)
+        log_probs, state = self.policy.step(previous, state)
+        return self._completed(log_probs, ended), state
 
     def trace(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Policy.trace``; a state that grows is padded with zeros.
 
         A state without any floating-point number counts as one that is always 0.
         """
+        if "trace" in self.own:
+            log_probs, known = self.policy.trace(tokens)
+            log_probs = self._completed(log_probs, self._ended(tokens))
+            return log_probs, known.detach().to(log_probs)
         state = self.initial_state(tokens.shape[0])
         previous, rows, features = None, [], []
         for t in range(tokens.shape[1]):
@@ -178,16 +205,90 @@ class OwnPolicy(Policy):
         padded = [nn.functional.pad(f, (0, widest - f.shape[1])) for f in features]
         return torch.stack(rows, dim=1), torch.stack(padded, dim=1)
 
+    def log_probs(self, tokens: Tensor) -> Tensor:
+        """See ``Policy.log_probs``."""
+        if "log_probs" in self.own:
+            return self._completed(self.policy.log_probs(tokens), self._ended(tokens))
+        return super().log_probs(tokens)
+
+    def embed(self, weights: Tensor) -> Tensor | None:
+        """See ``Policy.embed``."""
+        if "embed" not in self.own:
+            return None
+        found: Tensor | None = self.policy.embed(weights.to(self.inner_dtype))
+        return None if found is None else found.to(self.dtype)
+
+    @torch.no_grad()
+    def sample_by(self, n: int, choose: Choose) -> Tensor:
+        """See ``Policy.sample_by``."""
+        # In half precision ``choose`` must be given what ``step`` here returns.
+        if "sample_by" in self.own and self.dtype == self.inner_dtype:
+            return self._filled(self.policy.sample_by(n, choose))
+        return super().sample_by(n, choose)
+
+    @torch.no_grad()
+    def sample_from(self, uniforms: Tensor) -> Tensor:
+        """See ``Policy.sample_from``."""
+        if "sample_from" in self.own:
+            return self._filled(self.policy.sample_from(uniforms))
+        return super().sample_from(uniforms)
+
+    @torch.no_grad()
+    def greedy(self) -> Tensor:
+        """See ``Policy.greedy``."""
+        return self._filled(self.policy.greedy()) if "greedy" in self.own else super().greedy()
+
+    @torch.no_grad()
+    def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
+        """See ``Policy.continue_from``."""
+        if "continue_from" in self.own:
+            return self._filled(self.policy.continue_from(tokens, uniforms))
+        return super().continue_from(tokens, uniforms)
+
+    def relaxed_from(self, gumbel: Tensor, temperature: float) -> Tensor:
+        """See ``Policy.relaxed_from``."""
+        if "relaxed_from" in self.own:
+            found: Tensor = self.policy.relaxed_from(gumbel.to(self.inner_dtype), temperature)
+            return found.to(self.dtype)
+        return super().relaxed_from(gumbel, temperature)
+
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """Return the module's."""
-        yield from self.module.named_parameters(*args, **kwargs)
+        """Return the user's policy's."""
+        yield from self.policy.named_parameters(*args, **kwargs)
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        """Return the module's."""
-        yield from self.module.named_modules(*args, **kwargs)
+        """Return the user's policy's."""
+        yield from self.policy.named_modules(*args, **kwargs)
+
+    def _completed(self, log_probs: Tensor, ended: Tensor | None) -> Tensor:
+        if log_probs.dtype != self.dtype:
+            log_probs = log_probs.to(self.dtype).log_softmax(dim=-1)
+        if ended is not None and self.end is not None:
+            log_probs = keep_ending(log_probs, ended, self.end)
+        return log_probs
+
+    def _ended(self, tokens: Tensor) -> Tensor | None:
+        return None if self.end is None else has_ended(tokens, self.end)
+
+    def _filled(self, tokens: Tensor) -> Tensor:
+        if self.end is None:
+            return tokens
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        return rows.masked_fill(has_ended(rows, self.end), self.end).view(tokens.shape)
 
 
-def adapted(policy: nn.Module) -> Policy:
+def brings(policy: nn.Module, name: str) -> bool:
+    """Return whether a user's policy has a method of the contract that is not ``Policy``'s own.
+
+    A plain module's ``embed`` or ``greedy`` may be anything: only a ``Policy`` declares those.
+    """
+    found = getattr(type(policy), name, None)
+    if not isinstance(policy, Policy) and name in ("embed", "greedy"):
+        return False
+    return callable(found) and found is not getattr(Policy, name)
+
+
+def adapted(policy: nn.Module) -> OwnPolicy:
     """Return a policy of whatever has a policy's methods.
 
     Raises:
@@ -212,37 +313,64 @@ def adapted(policy: nn.Module) -> Policy:
             raise UserError(f"{kind}.{name} is {found!r}: it must be {what}")
     if not any(p.requires_grad for p in policy.parameters()):
         raise UserError(f"{kind} has no parameters that require gradients: nothing to measure")
-    if isinstance(policy, Policy) and any(
-        getattr(type(policy), name) is not getattr(Policy, name) for name in FASTER
+    _check_declared(policy)
+    if brings(policy, "sample") and not (
+        brings(policy, "sample_from") or brings(policy, "sample_by")
     ):
-        return policy
+        warn(
+            f"{kind}.sample is not used: estimators bring the noise, so that draws can share it. "
+            "To sample your own way, write sample_from(uniforms [n, T]), one uniform a token, or "
+            "sample_by(n, choose)"
+        )
     return OwnPolicy(policy)
 
 
-def check_policy(policy: Policy) -> None:
-    """Walk through one short batch of sequences and check all that the policy returns.
+def _check_declared(policy: nn.Module) -> None:
+    kind = type(policy).__name__
+    end, V = getattr(policy, "end", None), policy.vocabulary
+    if end is not None and not (isinstance(end, int) and 0 <= end < V):  # type: ignore[operator]
+        raise UserError(f"{kind}.end is {end!r}: it must be a token, 0 to {V - 1}, or None")  # type: ignore[operator]
+    contexts = getattr(policy, "contexts", None)
+    if contexts is not None and not isinstance(contexts, Contexts):
+        raise UserError(
+            f"{kind}.contexts is {type(contexts).__name__}: it must be estbench.Contexts(values), "
+            "of a tensor [M, D], whose rows(n) initial_state starts from; or None"
+        )
+    truncation = getattr(policy, "truncation", 0)
+    if not (isinstance(truncation, int) and truncation >= 0):
+        raise UserError(f"{kind}.truncation is {truncation!r}: it must be a number of steps, or 0")
+
+
+def rows_to_check(policy: Policy) -> int:
+    """Return the rows of a short batch: three, or as many of each context as that takes."""
+    M = policy.fewest_rows
+    return M * math.ceil(ROWS / M)
+
+
+def check_policy(policy: OwnPolicy) -> None:
+    """Walk through one short batch of sequences and check all that the user's policy returns.
 
     Raises:
       UserError: A shape is wrong, log-probabilities are not normalised or do not depend on the
-        parameters, or ``trace`` and ``step`` disagree.
+        parameters, or a faster way and ``step`` disagree.
     """
-    V, T = policy.vocabulary, policy.length
-    tokens = (torch.arange(ROWS * T, device=policy.device) % V).reshape(ROWS, T)
-    state = policy.initial_state(ROWS)
-    _check_state(state, f"initial_state({ROWS})")
-    previous, rows, widths = None, [], set()
+    V, T, n = policy.vocabulary, policy.length, rows_to_check(policy)
+    inner = policy.policy
+    tokens = (torch.arange(n * T, device=policy.device) % V).reshape(n, T)
+    state = inner.initial_state(n)
+    _check_state(state, f"initial_state({n})", n)
+    previous, rows = None, []
     for t in range(T):
-        found = policy.step(previous, state)
+        found = inner.step(previous, state)
         if not isinstance(found, tuple) or len(found) != 2:
             raise UserError(
                 f"step returned {type(found).__name__} at position {t}: it must be a tuple of "
                 "log-probabilities [n, V] and the state"
             )
         log_probs, state = found
-        _check_log_probs(log_probs, V, t)
-        _check_state(state, f"step at position {t}")
+        _check_log_probs(log_probs, n, V, t)
+        _check_state(state, f"step at position {t}", n)
         rows.append(log_probs)
-        widths.add(flatten_rows(state).shape[1])
         previous = tokens[:, t]
     stepped = torch.stack(rows, dim=1)
     if not stepped.requires_grad:
@@ -250,26 +378,42 @@ def check_policy(policy: Policy) -> None:
             "step's log-probabilities do not depend on any parameter: is there a detach() or "
             "no_grad() in it?"
         )
-    kind = type(policy)
-    own = kind.trace not in (Policy.trace, OwnPolicy.trace)
-    if kind.trace is Policy.trace and len(widths) > 1:
+    if "trace" in policy.own:
+        known = inner.trace(tokens)
+        if not isinstance(known, tuple) or len(known) != 2:
+            raise UserError(
+                f"trace returned {type(known).__name__}: it must be a tuple of log-probabilities "
+                "[n, T, V] and what the policy knew, [n, T, F]"
+            )
+        _check_faster("trace", known[0], stepped, policy, tokens)
+    if "log_probs" in policy.own:
+        _check_faster("log_probs", inner.log_probs(tokens), stepped, policy, tokens)
+    for name in ("sample_from", "sample_by"):
+        if name in policy.own:
+            u = torch.full((n, T), 0.5, dtype=policy.dtype, device=policy.device)
+            given = (u,) if name == "sample_from" else (n, choose_by_uniform(u))
+            drawn = getattr(inner, name)(*given)
+            shape = tuple(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
+            if shape != (n, T):
+                raise UserError(f"{name} returned {shape} for {n} rows: it must be tokens {(n, T)}")
+
+
+def _check_faster(
+    name: str, whole: Any, stepped: Tensor, policy: OwnPolicy, tokens: Tensor
+) -> None:
+    shape = tuple(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
+    if shape != tuple(stepped.shape):
         raise UserError(
-            f"{kind.__name__}'s state grows from step to step: keep it of one size, such as a "
-            "cache with a place for each of the T positions, or write trace as well"
+            f"{name} returned log-probabilities of shape {shape}: it must be {tuple(stepped.shape)}"
         )
-    if not (own or kind.log_probs is not Policy.log_probs):
-        return
-    whole = policy.log_probs(tokens)
-    if whole.shape != stepped.shape:
+    ended = policy._ended(tokens)
+    pair = [policy._completed(part.detach(), ended).exp() for part in (whole, stepped)]
+    gap = (pair[0] - pair[1]).abs().amax(dim=(0, 2))
+    tolerance = max(_tolerance(whole.dtype), _tolerance(stepped.dtype))
+    if float(gap.max()) > tolerance:
+        at = int((gap > tolerance).nonzero()[0])
         raise UserError(
-            f"trace returned log-probabilities of shape {tuple(whole.shape)}: it must be "
-            f"{tuple(stepped.shape)}"
-        )
-    gap = (whole.exp() - stepped.exp()).detach().abs().amax(dim=(0, 2))
-    if float(gap.max()) > TOLERANCE:
-        at = int((gap > TOLERANCE).nonzero()[0])
-        raise UserError(
-            f"trace and step disagree from position {at} on, by up to {float(gap.max()):.3g} in "
+            f"{name} and step disagree from position {at} on, by up to {float(gap.max()):.3g} in "
             "a probability: position t must be given the tokens before t"
         )
 
@@ -287,8 +431,9 @@ def check_surrogate(
       UserError: They are not, or the policy cannot be fed what the estimator feeds it.
     """
     name, group = method.info.name, method.info.group
+    n = rows_to_check(policy)
     try:
-        found = method.surrogate(policy, reward, ROWS, rng, state)
+        found = method.surrogate(policy, reward, n, rng, state)
     except UserError:
         raise
     except Exception as error:
@@ -299,29 +444,29 @@ def check_surrogate(
             ) from error
         raise
     if isinstance(found, Direct):
-        _check_direct(name, found, policy, group)
+        _check_direct(name, found, policy, group, n)
         return
     if not isinstance(found, Surrogate):
         raise UserError(
             f"{name}: surrogate returned {type(found).__name__}, not a Surrogate or a Direct"
         )
     shape = tuple(found.log_probs.shape)
-    if len(shape) != 2 or shape[0] != ROWS:
+    if len(shape) != 2 or shape[0] != n:
         raise UserError(
-            f"{name}: log_probs of {ROWS} draws have shape {shape}: it must be ({ROWS}, m), all of "
+            f"{name}: log_probs of {n} draws have shape {shape}: it must be ({n}, m), all of "
             "a draw in its row"
         )
     expected = {
         "weights": shape,
-        "tokens": (ROWS, group, policy.length),
-        "rewards": (ROWS, group),
-        "pathwise": (ROWS,),
+        "tokens": (n, group, policy.length),
+        "rewards": (n, group),
+        "pathwise": (n,),
     }
     for part, right in expected.items():
         value = getattr(found, part)
         if value is not None and tuple(value.shape) != right:
             raise UserError(
-                f"{name}: {part} of {ROWS} draws of {group} (info.group) have shape "
+                f"{name}: {part} of {n} draws of {group} (info.group) have shape "
                 f"{tuple(value.shape)}: it must be {right}"
             )
     if found.weights.dtype != found.log_probs.dtype:
@@ -336,24 +481,24 @@ def check_surrogate(
         )
 
 
-def _check_direct(name: str, found: Direct, policy: Policy, group: int) -> None:
-    expected = {"tokens": (ROWS, group, policy.length), "rewards": (ROWS, group)}
+def _check_direct(name: str, found: Direct, policy: Policy, group: int, n: int) -> None:
+    expected = {"tokens": (n, group, policy.length), "rewards": (n, group)}
     for part, right in expected.items():
         shape = tuple(getattr(found, part).shape)
         if shape != right:
             raise UserError(
-                f"{name}: {part} of {ROWS} draws of {group} (info.group) have shape {shape}: it "
+                f"{name}: {part} of {n} draws of {group} (info.group) have shape {shape}: it "
                 f"must be {right}"
             )
-    parameters = [(n, p) for n, p in policy.named_parameters() if p.requires_grad]
-    given = list(found.gradients(0, ROWS))
-    if found.draws != ROWS or len(given) != len(parameters):
+    parameters = [(label, p) for label, p in policy.named_parameters() if p.requires_grad]
+    given = list(found.gradients(0, n))
+    if found.draws != n or len(given) != len(parameters):
         raise UserError(
             f"{name}: {found.draws} draws with gradients of {len(given)} tensors: it must be "
-            f"{ROWS} draws, and {len(parameters)} tensors as the policy has"
+            f"{n} draws, and {len(parameters)} tensors as the policy has"
         )
     for (label, parameter), gradient in zip(parameters, given, strict=True):
-        shape, right = tuple(gradient.shape), (ROWS, *parameter.shape)
+        shape, right = tuple(gradient.shape), (n, *parameter.shape)
         if shape != right:
             raise UserError(f"{name}: gradients of {label} have shape {shape}: it must be {right}")
 
@@ -374,7 +519,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _check_state(state: State, where: str) -> None:
+def _check_state(state: State, where: str, n: int) -> None:
     try:
         map_rows(state, lambda x: x)
     except TypeError as error:
@@ -383,32 +528,36 @@ def _check_state(state: State, where: str) -> None:
     if not found:
         raise UserError(f"{where} returned an empty state: return torch.zeros(n, 1) if need be")
     for x in found:
-        if x.dim() < 1 or x.shape[0] != ROWS:
+        if x.dim() < 1 or x.shape[0] != n:
             raise UserError(
-                f"{where} returned a state with a tensor of shape {tuple(x.shape)} for {ROWS} "
-                f"rows: rows come first, ({ROWS}, ...)"
+                f"{where} returned a state with a tensor of shape {tuple(x.shape)} for {n} "
+                f"rows: rows come first, ({n}, ...)"
             )
 
 
-def _check_log_probs(log_probs: Any, vocabulary: int, position: int) -> None:
+def _check_log_probs(log_probs: Any, n: int, vocabulary: int, position: int) -> None:
     shape = tuple(log_probs.shape) if isinstance(log_probs, Tensor) else type(log_probs).__name__
-    if shape != (ROWS, vocabulary):
+    if shape != (n, vocabulary):
         raise UserError(
-            f"step returned log-probabilities of shape {shape} for {ROWS} rows at position "
-            f"{position}: it must be ({ROWS}, {vocabulary})"
+            f"step returned log-probabilities of shape {shape} for {n} rows at position "
+            f"{position}: it must be ({n}, {vocabulary})"
         )
     total = log_probs.detach().double().exp().sum(dim=1)
     worst = int((total - 1).abs().nan_to_num(torch.inf).argmax())
-    if not abs(float(total[worst]) - 1) <= TOLERANCE:
+    if not abs(float(total[worst]) - 1) <= _tolerance(log_probs.dtype):
         raise UserError(
             f"step returned probabilities that sum to {float(total[worst]):.4g} at position "
             f"{position}: they must be normalised, as by logits.log_softmax(dim=-1)"
         )
 
 
+def _tolerance(dtype: torch.dtype) -> float:
+    return max(TOLERANCE, ROUNDING * torch.finfo(dtype).eps)
+
+
 @torch.no_grad()
 def _takes_relaxed_tokens(policy: Policy) -> bool:
-    log_probs, state = policy.step(None, policy.initial_state(ROWS))
+    log_probs, state = policy.step(None, policy.initial_state(rows_to_check(policy)))
     try:
         policy.step(log_probs.exp(), state)
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from estbench.errors import UserError
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.exact import exact
 from estbench.models.generator import Generator
+from estbench.models.policy import has_ended
 from estbench.models.reward import FunctionReward
+from estbench.models.tempered import Tempered
 from estbench.own import OwnPolicy, OwnReward
 from estbench.proof.problems import SmoothReward, rng
 
@@ -168,6 +171,7 @@ def test_a_relaxed_reward_serves_those_who_need_one() -> None:
         assert table["ratio"][1] < 1
 
 
+@pytest.mark.filterwarnings("ignore:slow")
 def test_a_policy_of_raw_parameters_is_measured_draw_by_draw_by_every_kind() -> None:
     names = ["reinforce", "reinforce-constant", "rebar", "relax", "seqgan-rollouts"]
     table = estbench.measure(Raw(), smooth, names, relaxed=smooth, draws=64, adapt=128)
@@ -262,19 +266,6 @@ class Peeking(Plain, estbench.Policy):
         return self.output(hidden).log_softmax(dim=-1), hidden.detach()
 
 
-class GrowingHeir(Plain, estbench.Policy):
-    """It has a faster way to sample, none to trace, and a state that grows."""
-
-    sample_by = estbench.Policy.continue_from
-
-    def initial_state(self, n: int) -> Tensor:
-        return torch.zeros(n, 0).double()
-
-    def step(self, previous: Tensor | None, state: Tensor) -> Any:
-        log_probs, _ = super().step(previous, super().initial_state(len(state)))
-        return log_probs, torch.cat([state, state.new_zeros(len(state), 1)], dim=1)
-
-
 def no_step() -> nn.Module:
     policy = nn.Linear(2, 2)
     policy.vocabulary, policy.length = 2, 3  # type: ignore[assignment]
@@ -322,7 +313,18 @@ POLICIES: dict[str, tuple[Callable[[], Any], str]] = {
         "step's log-probabilities do not depend on any parameter: is there a detach()",
     ),
     "another trace": (Peeking, "trace and step disagree from position 0 on, by up to"),
-    "a state that grows": (GrowingHeir, "GrowingHeir's state grows from step to step: keep it of"),
+    "a trace that is none": (
+        lambda: type("Odd", (Plain,), {"trace": lambda self, tokens: tokens})(),
+        "trace returned Tensor: it must be a tuple of log-probabilities [n, T, V] and what",
+    ),
+    "log_probs of sequences": (
+        lambda: type("Odd", (Plain,), {"log_probs": lambda self, x: x[:, 0].double()})(),
+        "log_probs returned log-probabilities of shape (3,): it must be (3, 3, 3)",
+    ),
+    "a sampler of another shape": (
+        lambda: type("Odd", (Plain,), {"sample_from": lambda self, u: u[:, 0].long()})(),
+        "sample_from returned (3,) for 3 rows: it must be tokens (3, 3)",
+    ),
 }
 
 
@@ -480,3 +482,219 @@ def test_importing_estbench_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         estbench.nothing  # noqa: B018
+
+
+class Given(Plain):
+    """It declares everything that a policy can, in plain form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end, self.truncation, self.temperature = 1, 0, 0.7
+        self.contexts = estbench.Contexts(torch.randn(4, H, generator=rng(5)).double())
+
+    def initial_state(self, n: int) -> Any:
+        return (self.contexts.rows(n), torch.zeros(n, H).double())
+
+
+DECLARED = (
+    *("vocabulary", "length", "end", "contexts", "truncation", "temperature", "training"),
+    *("dtype", "device"),
+)
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "own": lambda policy: policy,
+    "tempered": lambda policy: Tempered(policy, 0.7),
+    "tempered twice": lambda policy: Tempered(Tempered(policy, 2.0), 0.7),
+    "own again": OwnPolicy,
+    "a copy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("attribute", DECLARED)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_what_a_policy_declares_survives_every_wrapper(wrapper: str, attribute: str) -> None:
+    inner = OwnPolicy(Given().eval())
+    outer = WRAPPERS[wrapper](inner)
+    expected = getattr(inner, attribute)
+    assert getattr(outer, attribute) == expected
+    assert expected == {"end": 1, "training": False, "temperature": 0.7}.get(attribute, expected)
+
+
+@pytest.mark.parametrize("wrapper", [w for w in WRAPPERS if w != "a copy"])
+def test_a_later_change_reaches_through_every_wrapper(wrapper: str) -> None:
+    policy = Given()
+    outer = WRAPPERS[wrapper](OwnPolicy(policy))
+    outer.truncation = 2
+    outer.train(False)
+    assert policy.truncation == 2
+    assert not policy.training
+    assert not policy.cell.training
+    with policy.contexts.given(torch.zeros(2, H)):
+        assert outer.contexts.count == 2
+
+
+def test_a_policy_with_contexts_and_an_end_is_measured() -> None:
+    policy = Given()
+    names = ["reinforce", "rloo", "relax", "relax-published"]
+    table = estbench.measure(policy, smooth, names, relaxed=smooth, **SMALL)
+    assert (table["meter_fault"] == "").all()
+    assert table["total_variance"].gt(0).all()
+    tokens = OwnPolicy(policy).sample(400, rng(3))
+    ended = has_ended(tokens, 1)
+    assert ended.any()
+    assert (tokens[ended] == 1).all()
+
+
+def test_frozen_parameters_are_no_part_of_a_gradient_over_contexts() -> None:
+    policy = Given()
+    policy.table.requires_grad_(False)
+    (row,) = estbench.measure(policy, smooth, "rloo", **SMALL).to_dict("records")
+    assert row["bias_low"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_measured_as_float32_is_and_at_once(dtype: torch.dtype) -> None:
+    def row(policy: nn.Module) -> Any:
+        return estbench.measure(policy, smooth, "rloo", draws=1024).to_dict("records")[0]
+
+    half = Half().to(dtype)
+    found, expected = row(half), row(copy.deepcopy(half).float())
+    assert found["meter_fault"] == ""
+    assert found["bias_low"] == 0
+    assert found["total_variance"] == pytest.approx(expected["total_variance"], rel=0.05)
+
+
+class Half(nn.Module):
+    """Independent tokens, at any precision; its rows come from a state of that precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocabulary, self.length = V, T
+        self.table, self.output = nn.Embedding(V + 1, H), nn.Linear(H, V)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.normal_(0, 0.7, generator=rng(1))
+
+    def initial_state(self, n: int) -> Tensor:
+        return self.table.weight.new_zeros(n, H)
+
+    def step(self, previous: Tensor | None, state: Tensor) -> Any:
+        tokens = torch.full((len(state),), V) if previous is None else previous
+        state = (state + self.table(tokens)).tanh()
+        return self.logits(state).log_softmax(dim=-1), state
+
+    def logits(self, state: Tensor) -> Tensor:
+        return self.output(state)
+
+
+class Autocast(Half):
+    def logits(self, state: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.output(state)
+
+
+class Scalar(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def logits(self, state: Tensor) -> Tensor:
+        return self.scale * self.output(state)
+
+
+class Functional(Half):
+    def logits(self, state: Tensor) -> Tensor:
+        return nn.functional.linear(state, self.output.weight, self.output.bias)
+
+
+class Adapter(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.output.requires_grad_(False)
+        self.a, self.b = (nn.Parameter(torch.full(s, 0.2)) for s in ((2, H), (V, 2)))
+
+    def logits(self, state: Tensor) -> Tensor:
+        return nn.functional.linear(state, self.output.weight + self.b @ self.a)
+
+
+class SharedPositions(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(T, H)
+
+    def logits(self, state: Tensor) -> Tensor:
+        return self.output(state + self.positions(torch.arange(1)))
+
+
+SLOW: dict[type[nn.Module], str] = {
+    Scalar: r"slow: scale \(Scalar\): .* about \d.*make self.scale a layer, nn.Linear\(1, 1",
+    Functional: r"slow: output \(Linear\): .*call self.output\(x\) itself",
+    Adapter: r"slow: a \(Adapter\): .*make self.a a layer: nn.Linear\(4, 2, bias=False\)",
+    SharedPositions: r"slow: positions \(Embedding\): all rows share one call of it, .*"
+    r"self.positions\(torch.arange\(t\).expand\(n, t\)\)",
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_what_the_meter_cannot_read_is_said_once_and_measured(kind: type[nn.Module]) -> None:
+    names = ["reinforce", "rloo"]
+    with pytest.warns(estbench.EstbenchWarning, match=SLOW[kind]) as caught:
+        table = estbench.measure(kind(), smooth, names, draws=64)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert table["meter_fault"].ne("").all()
+    assert table["total_variance"].gt(0).all()
+
+
+def test_the_remedy_for_shared_positions_works() -> None:
+    class Mended(SharedPositions):
+        def logits(self, state: Tensor) -> Tensor:
+            n, t = len(state), 1
+            return self.output(state + self.positions(torch.arange(t).expand(n, t))[:, -1])
+
+    table = estbench.measure(Mended(), smooth, "rloo", draws=64)
+    assert table["meter_fault"][0] == ""
+
+
+def test_a_policy_under_autocast_is_measured_at_once() -> None:
+    table = estbench.measure(Autocast(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
+    assert (table["meter_fault"] == "").all()
+
+
+def test_a_sampler_that_cannot_be_used_is_said() -> None:
+    class Sampling(Plain):
+        def sample(self, n: int, rng: torch.Generator) -> Tensor:
+            raise AssertionError
+
+    with pytest.warns(
+        estbench.EstbenchWarning, match=r"Sampling.sample is not used: .*sample_from"
+    ):
+        estbench.measure(Sampling(), smooth, "rloo", **SMALL)
+
+
+def test_faster_ways_of_a_plain_module_are_used() -> None:
+    used = set()
+
+    class Fast(Plain):
+        def log_probs(self, tokens: Tensor) -> Tensor:
+            used.add("log_probs")
+            return OwnPolicy.trace(OwnPolicy(self), tokens)[0]
+
+        def sample_from(self, uniforms: Tensor) -> Tensor:
+            used.add("sample_from")
+            return OwnPolicy(Plain()).sample_from(uniforms)
+
+    estbench.measure(Fast(), smooth, "reinforce", draws=8)
+    assert used == {"log_probs", "sample_from"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ({"end": V}, "Plain.end is 3: it must be a token, 0 to 2, or None"),
+        ({"contexts": torch.zeros(4, H)}, "Plain.contexts is Tensor: it must be estbench.Contexts"),
+        ({"truncation": -1}, "Plain.truncation is -1: it must be a number of steps, or 0"),
+    ],
+)
+def test_a_declaration_of_the_wrong_kind_is_named(declared: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=re.escape(text)):
+        estbench.measure(altered(**declared), smooth, "rloo", **SMALL)

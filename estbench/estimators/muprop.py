@@ -129,9 +129,8 @@ def tangent(policy: Policy, reward: Reward) -> tuple[Tensor, Tensor, Tensor]:
     A change of x_t moves the x after it too, as it is fed on. Of a policy that is conditioned on M
     contexts, there are M of each.
     """
-    count = 1 if policy.contexts is None else policy.contexts.count
     with frozen(policy), torch.enable_grad():
-        state, previous = policy.initial_state(count), None
+        state, previous = policy.initial_state(policy.fewest_rows), None
         rows, moved = [], []
         for _ in range(policy.length):
             log_probs, state = policy.step(previous, state)

@@ -66,7 +66,8 @@ class PublishedRelax(PublishedRebar):
         if not self.trained:
             return {}
         with torch.no_grad():
-            width = policy.trace(torch.zeros(1, policy.length, dtype=torch.int64))[1].shape[-1]
+            shape = policy.fewest_rows, policy.length
+            width = policy.trace(torch.zeros(shape, dtype=torch.int64))[1].shape[-1]
         V = policy.vocabulary
         network = StateNetwork(width, policy.length, V, relaxed=V, rng=rng)
         network = network.to(policy.dtype)

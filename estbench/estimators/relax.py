@@ -109,7 +109,8 @@ class Relax(Estimator):
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Estimator.initial_state``."""
         with torch.no_grad():
-            tokens = torch.zeros(1, policy.length, dtype=torch.int64, device=policy.device)
+            shape = policy.fewest_rows, policy.length
+            tokens = torch.zeros(shape, dtype=torch.int64, device=policy.device)
             width = policy.trace(tokens)[1].shape[-1]
         V, embedded = policy.vocabulary, self._embedded(policy, None)
         seen = V if embedded is None else embedded.shape[-1]

@@ -21,7 +21,7 @@ from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
 
-__all__ = ["ContextMoments", "context_count", "moments_for", "portions", "within_contexts"]
+__all__ = ["ContextMoments", "moments_for", "portions", "within_contexts"]
 
 ROWS = 256  # whole gradients held at once
 NUMBERS = 1 << 24
@@ -29,17 +29,12 @@ NUMBERS = 1 << 24
 call do not hold rows of all contexts."""
 
 
-def context_count(policy: Policy) -> int:
-    """Return how many contexts the rows of a call are given; 1 for an unconditional policy."""
-    return 1 if policy.contexts is None else policy.contexts.count
-
-
 def portions(policy: Policy, draws: int, at_once: int) -> Iterator[int]:
     """Yield how many draws to make in each pass: ``draws`` in all, at most ``at_once`` together.
 
     Where there are several contexts, every pass has the same number of draws of each, at least two.
     """
-    M = context_count(policy)
+    M = policy.fewest_rows
     left = draws if M == 1 else max(2, draws // M)
     if M > 1:
         at_once = min(at_once, NUMBERS // (policy.length**2 * policy.vocabulary))
@@ -53,7 +48,7 @@ def portions(policy: Policy, draws: int, at_once: int) -> Iterator[int]:
 
 def moments_for(policy: Policy, reference: Reference, names: Sequence[str]) -> Moments:
     """Return what collects the draws of a policy with the contexts that it has now."""
-    M = context_count(policy)
+    M = policy.fewest_rows
     return Moments(reference, names) if M == 1 else ContextMoments(reference, names, M)
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from estbench.meter.diagnosis import Fault
 from estbench.meter.rules import DENSE_VOCABULARY
-from estbench.meter.taps import Part, Tap
+from estbench.meter.taps import Part, Tap, at_least_float32
 
 __all__ = ["Factors", "join"]
 
@@ -59,6 +60,17 @@ class Factor:
             return out.scatter_add(1, index, d)
         left, right = (x, d) if self.transposed else (d, x)
         return (left.transpose(1, 2) @ right).reshape(-1, *self.shape)
+
+    @property
+    def fits(self) -> bool:
+        """Whether inputs and output gradients make a gradient of the parameter's shape."""
+        if self.d is None:
+            return True
+        a = 1
+        if self.x is not None:
+            a = self.x.shape[2] if self.x.is_floating_point() else self.classes
+        rows = self.x is None or self.x.shape[1] == self.d.shape[1]
+        return rows and a * self.d.shape[2] == torch.Size(self.shape).numel()
 
     @property
     def prefers_gram(self) -> bool:
@@ -153,14 +165,14 @@ class Factors:
         parts = []
         for f in self.factors:
             if f.whole is not None:
-                parts.append(f.whole.reshape(blocks, -1, *f.shape).sum(dim=1).flatten(1))
+                parts.append(f.whole.reshape(blocks, -1, *f.shape).sum(dim=1).reshape(blocks, -1))
                 continue
             assert f.d is not None
             # A block of draws is a draw with more rows.
             d = f.d.reshape(blocks, -1, f.d.shape[2])
             x = None if f.x is None else f.x.reshape(blocks, -1, *f.x.shape[2:])
             merged = Factor(f.shape, d, x, transposed=f.transposed, classes=f.classes)
-            parts.append(merged.form(slice(None)).flatten(1))
+            parts.append(merged.form(slice(None)).reshape(blocks, -1))
         return torch.cat(parts, dim=1)
 
     def squared_norms(self) -> Tensor:
@@ -225,7 +237,7 @@ class Factors:
         total = None
         for f, v in zip(self.factors, direction, strict=True):
             if f.whole is not None:
-                part = f.whole.flatten(1) @ v.flatten()
+                part = _flat(f.whole) @ v.flatten()
             elif f.x is None:
                 assert f.d is not None
                 part = f.d.sum(dim=1) @ v.flatten()
@@ -239,6 +251,11 @@ class Factors:
             total = part if total is None else total + part
         assert total is not None
         return total
+
+
+def _flat(rows: Tensor) -> Tensor:
+    """Return ``[n, numbers]``; ``flatten`` would not take the gradients of a scalar, ``[n]``."""
+    return rows.reshape(len(rows), -1)
 
 
 def _d(factor: Factor) -> Tensor:
@@ -281,7 +298,7 @@ def _gram_by_form(factors: Sequence[Factor], draws: int) -> Tensor:
     parts = []
     for start in range(0, draws, size):
         picked = slice(start, start + size)
-        rows = [f.form(picked).flatten(1) for f in factors]
+        rows = [_flat(f.form(picked)) for f in factors]
         if len(rows) == 1:
             parts.append((rows[0] * rows[0]).sum(dim=1).reshape(-1, 1, 1))
         else:
@@ -300,29 +317,50 @@ def join(
     """Return the factors of all parameters from the taps and the gradients that reached them.
 
     Raises:
-      ValueError: A call's rows are not a whole number to each draw; the text names the tensor.
+      Fault: A call's rows are not a whole number to each draw, or do not make a gradient of the
+        parameter's shape.
     """
     names_by_id = {id(p): name for p, name in zip(parameters, names, strict=True)}
     collected: dict[int, list[_Share]] = {id(p): [] for p in parameters}
     for tap, grad in zip(taps, grads, strict=True):
-        if grad is None:
+        wanted = [part for part in tap.parts if id(part.parameter) in collected]
+        if grad is None or not wanted:
             continue
         if tap.arrange is not None:
             grad = tap.arrange(grad)
-        rows = grad.shape[0]
+        rows = grad.shape[0] if grad.dim() > 1 else 1
         if rows % draws:
-            name = names_by_id.get(id(tap.parts[0].parameter), "?")
-            raise ValueError(
-                f"{name}: a call has {rows} rows, no multiple of {draws} draws "
-                "(what all rows share, such as positions, must be given to each row anew)"
+            raise Fault(
+                names_by_id[id(wanted[0].parameter)],
+                f"a call has {rows} rows, no multiple of {draws} draws "
+                "(what all rows share, such as positions, must be given to each row anew)",
+                "shared",
             )
+        # Half precision would add rounding of its own to what is squared and summed here.
+        grad = grad.to(at_least_float32(grad.dtype))
         d = grad.reshape(draws, -1, grad.shape[-1])
         padded: dict[int, Tensor] = {}  # parameters that share a gradient go on sharing it
-        for part in tap.parts:
-            if id(part.parameter) in collected:
+        for part in wanted:
+            try:
                 share = _share(part, d, padded, draws)
-                collected[id(part.parameter)].append(share)
-    return Factors([_joined(p, collected[id(p)], draws) for p in parameters], draws)
+            except RuntimeError as error:
+                raise _unfit(names_by_id[id(part.parameter)], str(error)) from None
+            collected[id(part.parameter)].append(share)
+    found = []
+    for p, name in zip(parameters, names, strict=True):
+        try:
+            factor = _joined(p, collected[id(p)], draws)
+        except RuntimeError as error:
+            raise _unfit(name, str(error)) from None
+        if not factor.fits:
+            raise _unfit(name, "inputs and outputs are of other shapes")
+        found.append(factor)
+    return Factors(found, draws)
+
+
+def _unfit(parameter: str, why: str) -> Fault:
+    text = " ".join(why.split())[:200]
+    return Fault(parameter, f"its calls do not make a gradient of its shape ({text})")
 
 
 @dataclass(frozen=True)
@@ -344,7 +382,7 @@ class _Share:
 def _share(part: Part, d: Tensor, padded: dict[int, Tensor], draws: int) -> _Share:
     if part.elementwise:
         assert part.x is not None
-        return _Share(d * part.x.reshape(d.shape), None, False, 0)
+        return _Share(d * part.x.to(d.dtype).reshape(d.shape), None, False, 0)
     after = 0 if part.transposed else part.parameter.shape[0] - part.offset - d.shape[-1]
     if part.offset or after > 0:
         if part.offset not in padded:
@@ -352,6 +390,7 @@ def _share(part: Part, d: Tensor, padded: dict[int, Tensor], draws: int) -> _Sha
         d = padded[part.offset]
     x = part.x
     if x is not None:
+        x = x.to(d.dtype) if x.is_floating_point() else x
         x = x.reshape(draws, -1, *(x.shape[-1:] if x.is_floating_point() else ()))
     return _Share(d, x, part.transposed, part.classes)
 
@@ -359,7 +398,8 @@ def _share(part: Part, d: Tensor, padded: dict[int, Tensor], draws: int) -> _Sha
 def _joined(parameter: Tensor, shares: list[_Share], draws: int) -> Factor:
     shape = tuple(parameter.shape)
     if not shares:
-        return Factor(shape, whole=parameter.new_zeros(1).expand(draws, *shape))
+        zero = parameter.new_zeros((), dtype=at_least_float32(parameter.dtype))
+        return Factor(shape, whole=zero.expand(draws, *shape))
     if any(s.transposed for s in shares):  # an embedding whose table is the output layer's, too
         shares = [s.turned() for s in shares]
     classes = max(s.classes for s in shares)

@@ -10,6 +10,7 @@ their records are joined along rows before anything is squared.)
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,20 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from estbench.estimators.base import Component, Direct, Draws, Surrogate
-from estbench.meter import loop
+from estbench.meter import loop, notices
 from estbench.meter.attention import time_first
+from estbench.meter.diagnosis import Fault, layer_of, remedy_for
 from estbench.meter.factors import Factors, join
 from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
 from estbench.meter.streamed import GivenShapeError, Streamed
-from estbench.meter.taps import Declined, Tap
+from estbench.meter.taps import Declined, Tap, at_least_float32
 
 __all__ = ["DrawGradients", "MeterError", "Tape"]
 
 TOLERANCE = 1e-5
+ROUNDING = 4  # the same in units of the coarsest type's precision, where that is more
 
 
 class MeterError(Exception):
-    """The recorded gradients disagree with autograd's; the text names the tensor."""
+    """An estimator gave gradients that do not fit the policy; the text names the tensor."""
 
 
 class Tape:
@@ -94,6 +97,8 @@ class Tape:
                     self._record(rule(module, (*inputs, *keywords.values()), output))
                 except Declined as reason:
                     self.declined[name] = str(reason)
+                except Exception as error:  # a rule must not end what the layer itself can do
+                    self.declined[name] = _failed(module, error)
 
         return hook
 
@@ -106,6 +111,8 @@ class Tape:
                     return unrolled(module, self._record, *args, **kwargs)
                 except Declined as reason:
                     self.declined[name] = str(reason)
+                except Exception as error:  # the layer's own forward pass says what is wrong
+                    self.declined[name] = _failed(module, error)
             return own(*args, **kwargs)
 
         return forward
@@ -141,14 +148,18 @@ class Tape:
         found = self._with_terms(
             surrogate, self._backward(surrogate, weights, pathwise, retain_graph=keep)
         )
+        half = any(p.dtype != at_least_float32(p.dtype) for p in self.parameters)
         if check:
             try:
                 self._check_sums(found)
-                if check_rows:
+                if check_rows or half:
                     self._check_three(found, surrogate)
-            except MeterError as fault:
-                self.fault = str(fault)
+            except Fault as fault:
+                self._give_up(fault, surrogate)
                 return self._loop(surrogate)
+        if half:
+            # Autograd adds up draws in the parameters' own type, where many of them lose most.
+            found = replace(found, sums=found.factors.sums())
         return found
 
     def gram(self, surrogate: Surrogate, components: Sequence[Component]) -> Tensor:
@@ -168,7 +179,7 @@ class Tape:
             )
             for i in passes
         ]
-        if any(g.fault for g in grads):
+        if self._gave_up(grads, surrogate):
             return loop.gram(surrogate, components, self.parameters)
         found = grads[0].factors.gram([g.factors for g in grads])
         if len(passes) == len(components):
@@ -195,7 +206,7 @@ class Tape:
                 )
                 for c in components
             ]
-            if not any(g.fault for g in grads):
+            if not self._gave_up(grads, surrogate):
                 found = grads[0].factors.gram_by_tensor([g.factors for g in grads])
         if found is None:
             found = loop.gram_by_tensor(surrogate, components, self.parameters)
@@ -209,7 +220,7 @@ class Tape:
             found = self._backward(
                 surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False
             )
-            if not found.fault:
+            if not self._gave_up([found], surrogate):
                 return found.squared_norms().mean()
         return loop.mean_squared_norm(surrogate, weights, pathwise, self.parameters)
 
@@ -223,7 +234,38 @@ class Tape:
             return True
         total = surrogate.values.sum()
         found = torch.autograd.grad(total, rest, retain_graph=True, allow_unused=True)
-        return all(g is None for g in found)
+        missed = [p for p, g in zip(rest, found, strict=True) if g is not None]
+        if missed:
+            name = next(
+                n for n, p in zip(self.names, self.parameters, strict=True) if p is missed[0]
+            )
+            self._give_up(self._missed(name), surrogate)
+        return not missed
+
+    def _gave_up(self, grads: Sequence[DrawGradients], surrogate: Surrogate) -> bool:
+        """Return whether one of the backward passes has a fault, which is then the tape's."""
+        fault = next((g.fault for g in grads if g.fault is not None), None)
+        if fault is not None:
+            self._give_up(fault, surrogate)
+        return fault is not None
+
+    def _give_up(self, fault: Fault, surrogate: Surrogate) -> None:
+        """Keep the fault, and say before the loop begins that it will, and why."""
+        self.fault = str(fault)
+        name, layer = layer_of(self.policy, fault.parameter)
+        reason = "all rows share one call of it" if fault.kind == "shared" else fault.reason
+        where = f"{name or fault.parameter} ({type(layer).__name__})"
+        remedy = remedy_for(self.policy, fault, self._declined_at(fault.parameter))
+        notices.announce(where, reason, remedy, partial(self._seconds_of_one, surrogate))
+
+    def _seconds_of_one(self, surrogate: Surrogate) -> float:
+        value = surrogate.values[0]
+        found = []
+        for _ in range(4):  # the first times, torch sets things up
+            started = time.perf_counter()
+            torch.autograd.grad(value, self.parameters, retain_graph=True, allow_unused=True)
+            found.append(time.perf_counter() - started)
+        return min(found)
 
     def _backward(
         self,
@@ -249,11 +291,11 @@ class Tape:
         )
         found: list[Tensor | None] = list(grads[: len(self.taps)])
         draws = surrogate.log_probs.shape[0]
-        fault = ""
+        fault = None
         try:
             factors = join(self.taps, found, draws, self.parameters, self.names)
-        except ValueError as error:
-            factors, fault = Factors.empty(draws, self.parameters), str(error)
+        except Fault as error:
+            factors, fault = Factors.empty(draws, self.parameters), error
         sums = [
             torch.zeros_like(p) if g is None else g
             for p, g in zip(self.parameters, grads[len(self.taps) :], strict=False)
@@ -267,8 +309,9 @@ class Tape:
             more = self._backward(
                 surrogate, part.weights.detach(), part.pathwise, retain_graph=True
             )
-            if found.fault or more.fault:
-                return replace(found, fault=found.fault or more.fault)
+            fault = found.fault or more.fault
+            if fault is not None:
+                return replace(found, fault=fault)
             c = [term.coefficients.get(name, 0.0) for name in self.names]
             sums = [a + k * b for a, b, k in zip(found.sums, more.sums, c, strict=True)]
             pairs = zip(found.scales(), more.scales(), c, strict=True)
@@ -295,25 +338,36 @@ class Tape:
         return found
 
     def _check_sums(self, found: DrawGradients) -> None:
-        if found.fault:
-            raise MeterError(found.fault)
+        if found.fault is not None:
+            raise found.fault
         mine = found.factors.sums()
         scales = found.scales()
         # Autograd adds up the rows of an embedding one by one, and its rounding grows with them.
-        tolerance = TOLERANCE * max(1.0, (found.draws / 256) ** 0.5)
+        tolerance = self._tolerance() * max(1.0, (found.draws / 256) ** 0.5)
         for name, a, b, size in zip(self.names, mine, found.sums, scales, strict=True):
+            if b.dtype != at_least_float32(b.dtype):
+                continue  # three draws are compared: a long sum of half precision says nothing
             gap = float((a - b).norm())
             if not gap <= tolerance * (float(b.norm()) + size):
-                raise MeterError(
-                    f"{name}: the draws do not add up to its gradient ({self._reason(name)})"
-                )
+                raise self._missed(name)
 
-    def _reason(self, parameter: str) -> str:
-        """Return why a parameter may have been missed."""
+    def _tolerance(self) -> float:
+        """Return the relative gap that rounding explains, in the coarsest type in use."""
+        types = {t.dtype for t in (*self.parameters, *(tap.output for tap in self.taps))}
+        return max(TOLERANCE, ROUNDING * max(torch.finfo(t).eps for t in types))
+
+    def _missed(self, parameter: str) -> Fault:
+        why = self._declined_at(parameter) or (
+            "a layer the meter has no rule for, or one used in another way"
+        )
+        return Fault(parameter, f"the draws do not add up to its gradient ({why})")
+
+    def _declined_at(self, parameter: str) -> str:
+        """Return why a rule declined the layer that holds a parameter, or ""."""
         for layer, reason in self.declined.items():
             if parameter.startswith(f"{layer}." if layer else ""):
                 return reason
-        return "a layer the meter has no rule for, or one used in another way"
+        return ""
 
     def _check_three(self, found: DrawGradients, surrogate: Surrogate) -> None:
         n = found.draws
@@ -342,17 +396,24 @@ class Tape:
         whole = found.factors.whole(picked.to(device))
         for name, rows, b, added in zip(self.names, whole, truth, sizes, strict=True):
             a = torch.tensordot(multiples.to(device), rows, dims=1)
-            size = float(rows.flatten(1).norm(dim=1).sum())
-            if not float((a - b).norm()) <= TOLERANCE * (added + size):
-                raise MeterError(
-                    f"{name}: single draws differ from autograd's "
-                    "(rows of a call are not draw-major, or rows influence each other)"
+            size = float(rows.reshape(len(rows), -1).norm(dim=1).sum())
+            if not float((a - b).norm()) <= self._tolerance() * (added + size):
+                raise Fault(
+                    name,
+                    "single draws differ from autograd's "
+                    "(rows of a call are not draw-major, or rows influence each other)",
+                    "rows",
                 )
 
     def _loop(self, surrogate: Surrogate) -> DrawGradients:
         whole = loop.gradients(surrogate, self.parameters, self.names)
         factors = Factors.direct(whole)
-        return DrawGradients(factors, factors.sums(), self.names, self.fault)
+        return DrawGradients(factors, factors.sums(), self.names)
+
+
+def _failed(module: nn.Module, error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return f"the rule for {type(module).__name__} failed with {text}"
 
 
 def _turned(rule: Rule) -> Rule:
@@ -375,14 +436,14 @@ class DrawGradients:
       factors: What the gradients are made of.
       sums: The sum over draws, a tensor for each parameter.
       names: The parameters' names.
-      fault: Why the factors are unusable, or "".
+      fault: Why the factors are unusable, or None.
       parts: Where they are sums of terms that may cancel, the size of those, for each parameter.
     """
 
     factors: Factors
     sums: list[Tensor]
     names: list[str]
-    fault: str = ""
+    fault: Fault | None = None
     parts: list[float] | None = None
 
     @property
@@ -422,7 +483,7 @@ class DrawGradients:
         """Yield whole gradients ``[<= size, parameters in all]``."""
         for start in range(0, self.draws, size):
             picked = torch.arange(start, min(start + size, self.draws), device=self.sums[0].device)
-            yield torch.cat([g.flatten(1) for g in self.factors.whole(picked)], dim=1)
+            yield torch.cat([g.reshape(len(g), -1) for g in self.factors.whole(picked)], dim=1)
 
     def block_sums(self, blocks: int) -> Tensor:
         """Return the sums of ``blocks`` equal groups of consecutive draws, ``[blocks, P]``."""

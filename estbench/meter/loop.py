@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Component, Surrogate
+from estbench.meter.taps import at_least_float32
 
 __all__ = ["gradients", "gram", "gram_by_tensor", "mean_squared_norm"]
 
@@ -27,7 +28,7 @@ def gradients(
             factors = [term.coefficients.get(name, 0.0) for name in names]
             row = tuple(a + c * b for a, b, c in zip(row, more, factors, strict=True))
         rows.append(row)
-    return [torch.stack(parts) for parts in zip(*rows, strict=True)]
+    return [_widened(torch.stack(parts)) for parts in zip(*rows, strict=True)]
 
 
 def gram(
@@ -37,7 +38,7 @@ def gram(
     found = []
     for i in range(surrogate.log_probs.shape[0]):
         rows = [_draw(surrogate, i, c.weights.detach(), c.pathwise, parameters) for c in components]
-        stacked = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+        stacked = _widened(torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]))
         found.append(stacked @ stacked.t())
     return torch.stack(found)
 
@@ -50,7 +51,7 @@ def gram_by_tensor(
     for i in range(surrogate.log_probs.shape[0]):
         rows = [_draw(surrogate, i, c.weights.detach(), c.pathwise, parameters) for c in components]
         for tensor, parts in zip(found, zip(*rows, strict=True), strict=True):
-            stacked = torch.stack([part.flatten() for part in parts])
+            stacked = _widened(torch.stack([part.flatten() for part in parts]))
             tensor.append(stacked @ stacked.t())
     return [torch.stack(each) for each in found]
 
@@ -62,8 +63,12 @@ def mean_squared_norm(
     norms = []
     for i in range(surrogate.log_probs.shape[0]):
         row = _draw(surrogate, i, weights, pathwise, parameters, create_graph=True)
-        norms.append(torch.stack([(g * g).sum() for g in row]).sum())
+        norms.append(torch.stack([(_widened(g) ** 2).sum() for g in row]).sum())
     return torch.stack(norms).mean()
+
+
+def _widened(gradient: Tensor) -> Tensor:
+    return gradient.to(at_least_float32(gradient.dtype))
 
 
 def _draw(

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Declined", "Part", "Record", "Tap", "affine_parts", "require_gradient"]
+__all__ = [
+    "Declined",
+    "Part",
+    "Record",
+    "Tap",
+    "affine_parts",
+    "at_least_float32",
+    "require_gradient",
+]
 
 
 class Declined(Exception):  # noqa: N818  (no error: the loop takes over)
@@ -77,3 +86,8 @@ def require_gradient(tensor: Tensor, *parameters: Tensor | nn.Parameter | None) 
     if not tensor.requires_grad and any(p is not None and p.requires_grad for p in parameters):
         tensor.requires_grad_()
     return tensor
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to compute in: the given one, but float32 for half precision."""
+    return torch.promote_types(dtype, torch.float32)

@@ -7,7 +7,7 @@ import torch
 from estbench.estimators.base import Reward
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
 from estbench.meter.centred import Centred
-from estbench.meter.contexts import context_count, moments_for, portions
+from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
 from estbench.meter.gradients import Tape
@@ -42,7 +42,7 @@ def true_gradient(
       rng: Noise of the draws.
     """
     evals = reward.hard_evals
-    truncation = getattr(policy, "truncation", 0)  # a policy of one's own need not know the word
+    truncation = policy.truncation
     if truncation:
         policy.truncation = 0
     try:
@@ -54,7 +54,7 @@ def true_gradient(
 
 
 def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Generator) -> Reference:
-    if context_count(policy) > 1:
+    if policy.fewest_rows > 1:
         return _over_contexts(policy, reward, sequences, rng)
     if enumerable(policy):
         return Reference(exact(policy, reward).gradient, 0.0)
@@ -90,7 +90,9 @@ def _over_contexts(
     policy: Policy, reward: Reward, sequences: int, rng: torch.Generator
 ) -> Reference:
     assert policy.contexts is not None
-    zeros = [torch.zeros_like(p, dtype=torch.float64) for p in policy.parameters()]
+    zeros = [
+        torch.zeros_like(p, dtype=torch.float64) for p in policy.parameters() if p.requires_grad
+    ]
     if enumerable(policy):
         M = policy.contexts.count
         for context in torch.split(policy.contexts.values, 1):

@@ -112,7 +112,7 @@ class Policy(nn.Module):
 
         Of a policy that is conditioned on M contexts, one for each of them, ``[M, T]``.
         """
-        state = self.initial_state(1 if self.contexts is None else self.contexts.count)
+        state = self.initial_state(self.fewest_rows)
         previous, tokens = None, []
         for _ in range(self.length):
             log_probs, state = self.step(previous, state)
@@ -156,6 +156,11 @@ class Policy(nn.Module):
             previous = ((log_probs + gumbel[:, t]) / temperature).softmax(dim=-1)
             rows.append(previous)
         return torch.stack(rows, dim=1)
+
+    @property
+    def fewest_rows(self) -> int:
+        """The rows of the smallest call: one for each context, or one."""
+        return 1 if self.contexts is None else self.contexts.count
 
     @property
     def dtype(self) -> torch.dtype:

@@ -9,11 +9,12 @@ from estbench.models.generator import Generator
 from estbench.models.policy import IMPOSSIBLE, Choose, Policy
 from estbench.models.sampling import LARGE, Sampler
 from estbench.models.trees import State
+from estbench.models.wrapper import Wrapper
 
 __all__ = ["Tempered"]
 
 
-class Tempered(Policy):
+class Tempered(Wrapper):
     """Another policy's distribution with logits divided by a temperature; nothing is trained.
 
     Args:
@@ -22,10 +23,8 @@ class Tempered(Policy):
     """
 
     def __init__(self, policy: Policy, temperature: float) -> None:
-        super().__init__()
-        self.policy = policy
+        super().__init__(policy)
         self.temperature = temperature
-        self.vocabulary, self.length, self.end = policy.vocabulary, policy.length, policy.end
 
     def initial_state(self, n: int) -> State:
         """See ``Policy.initial_state``."""
@@ -43,7 +42,10 @@ class Tempered(Policy):
 
     def sample_by(self, n: int, choose: Choose) -> Tensor:
         """See ``Policy.sample_by``."""
-        return self.policy.sample_by(n, lambda t, log_probs: choose(t, self._tempered(log_probs)))
+        tokens: Tensor = self.policy.sample_by(
+            n, lambda t, log_probs: choose(t, self._tempered(log_probs))
+        )
+        return tokens
 
     @torch.no_grad()
     def sample_from(self, uniforms: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 from estbench.errors import UserError, unknown_name
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator
+from estbench.meter import notices
 from estbench.proof.checking import CheckResult, Make, check_one
 from estbench.proof.judging import MARGIN
 from estbench.proof.problems import PROBLEMS
@@ -41,7 +42,8 @@ def check(
     for name in problems or ():
         if name not in PROBLEMS:
             raise unknown_name("problem", name, PROBLEMS)
-    return check_one(_maker(estimator), margin, problems)
+    with notices.listening(lambda slow: notices.warn(slow.line(slow.per_thousand()))):
+        return check_one(_maker(estimator), margin, problems)
 
 
 def _maker(given: str | Estimator | Callable[[], Estimator]) -> Make:

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from estbench.meter.notices import duration
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
@@ -44,14 +46,6 @@ def display_for(stream: TextIO | None = None) -> Display:
 
         return BarDisplay(Console(file=stream))
     return LineDisplay(stream)
-
-
-def duration(seconds: float) -> str:
-    """Return a rough duration, as one would say it: "45 s", "3 min", "1 h 20 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class LineDisplay:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from estbench.checks import Progress
 from estbench.estimators import make
 from estbench.estimators.base import Component, Surrogate, TensorTerm
-from estbench.meter import measuring
+from estbench.meter import measuring, notices, rules
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
@@ -107,3 +109,52 @@ def test_terms_that_all_but_cancel_are_no_fault() -> None:
     )
     tape.differentiate(surrogate)
     assert tape.fault == ""
+
+
+def slow() -> notices.Slow:
+    return notices.Slow("positions (Embedding)", "all rows share one call of it", "mend it", 0.3)
+
+
+def test_a_worker_says_at_once_why_it_is_slow_and_each_estimator_once() -> None:
+    told, heard = [], threading.Event()
+
+    def tell(estimator: str, notice: notices.Slow) -> None:
+        told.append((estimator, notice.where))
+        heard.set()
+
+    with notices.relayed(tell) as address:
+        for estimator in ("one", "one", "two"):
+            with notices.sending(address, estimator):
+                for _ in range(2):
+                    notices.announce("positions", "shared", "mend it", lambda: 0.1)
+        assert heard.wait(5)  # before the work ends
+    assert told == [("one", "positions"), ("two", "positions")]
+
+
+def test_the_check_shows_it_as_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress(quiet=False).slow("mine", slow())
+    assert capsys.readouterr().err == (
+        "mine: slow: positions (Embedding): all rows share one call of it, so each draw is "
+        "differentiated by itself, about 5 min for 1000 draws. Faster: mend it\n"
+    )
+
+
+def test_nobody_listens_and_nothing_is_said(recwarn: pytest.WarningsRecorder) -> None:
+    exact(Scaled(), reward(), chunk=4)
+    assert not recwarn
+
+
+def test_a_rule_that_fails_leaves_the_draws_to_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("no such shape")
+
+    monkeypatch.setitem(rules.RULES, nn.Linear, broken)
+    policy = Scaled()
+    with Tape(policy) as tape:
+        policy.log_probs(torch.zeros(1, 2, dtype=torch.int64))
+    assert tape.declined["linear"] == "the rule for Linear failed with RuntimeError: no such shape"
+    found = exact(policy, reward())
+    p, draws = by_loop(policy)
+    torch.testing.assert_close(
+        torch.cat([g.flatten() for g in found.gradient]), p @ draws, atol=1e-9, rtol=1e-9
+    )
