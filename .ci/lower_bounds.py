@@ -1,4 +1,4 @@
-"""Print the lower bounds of pyproject.toml as pins; development tools keep those of constraints.txt.
+"""Print the lower bounds of pyproject.toml as pins, and constraints.txt for development tools.
 
 Usage: python .ci/lower_bounds.py > pins.txt; pip install -c pins.txt -e '.[dev]'
 """
