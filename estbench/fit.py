@@ -43,7 +43,9 @@ def check_fit(experiment: Experiment) -> None:
     for task in experiment.tasks:
         group = estimators.info(REFERENCE_ESTIMATOR).group
         if reason := _uneven(experiment.training_for(task).batch_size, group):
-            raise UserError(f"{task}: the snapshots are of {REFERENCE_ESTIMATOR}'s run: {reason}")
+            raise UserError(
+                f"{task}: {reason} of {REFERENCE_ESTIMATOR}, whose run the snapshots are taken from"
+            )
     found = refusals(experiment)
     pairs = [(task, name) for task in experiment.tasks for name in experiment.measured]
     if all(name in found.get(task, {}) for task, name in pairs):
@@ -59,4 +61,4 @@ def _uneven(batch_size: int, group: int) -> str:
     """Return why a batch does not fall into draws of ``group`` sequences; "" where it does."""
     if batch_size % group == 0:
         return ""
-    return f"a draw has {group} sequences: batch_size = {batch_size} must be a multiple of {group}"
+    return f"batch_size = {batch_size} must be a multiple of {group}, the sequences of one draw"

@@ -86,11 +86,9 @@ def test_a_batch_that_does_not_fall_into_draws_is_refused_and_not_made_larger_or
             training=TrainingSettings(batch_size=size),
             snapshots=SnapshotSettings(sequences=256),
         )
-        why = f"a draw has 64 sequences: batch_size = {size} must be a multiple of 64"
+        why = f"batch_size = {size} must be a multiple of 64, the sequences of one draw"
         assert refusals(given) == {"expressions-3": {"reinforce-standardised": why}}
         check_fit(given)
     given = replace(given, training=TrainingSettings(batch_size=100))
-    with pytest.raises(
-        UserError, match=r"rloo's run: a draw has 8 .*batch_size = 100 must be a mul"
-    ):
+    with pytest.raises(UserError, match=r"batch_size = 100 must be a multiple of 8, .*of rloo"):
         check_fit(given)
