@@ -109,7 +109,7 @@ def step(name: str, vocabulary: int, length: int, batch: int, rollouts: int) -> 
             method,
             policy,
             reward,
-            max(1, batch // method.info.group),
+            batch // method.info.group,
             noise,
             state,
             optimiser,

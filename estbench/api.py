@@ -74,8 +74,8 @@ def measure(
       relaxed: The reward of relaxed sequences, weights ``[n, T, V]``, as a tensor ``[n]`` that can
         be differentiated. REBAR and RELAX need it.
       baseline: Name of the estimator that ``ratio`` is to; the first if None.
-      adapt: Sequences that each estimator trains on first what it learns, in batches of 128; after
-        that nothing learns.
+      adapt: Sequences that each estimator trains on first what it learns, in batches of at most
+        128; the last draw is a whole one. After that nothing learns.
       reference: Sequences of the gradient that bias is held against, where there are too many
         sequences to enumerate.
       seed: Of all noise: equal seeds give equal tables, but for the seconds.
@@ -228,9 +228,11 @@ def _row(
     before = reward.hard_evals + reward.relaxed_evals
     if type(method).adapt is not Estimator.adapt:
         M = policy.fewest_rows
-        for _ in range(math.ceil(adapt / ADAPTED_TOGETHER)):
-            batch = M * max(1, ADAPTED_TOGETHER // group // M)
-            adapt_once(method, policy, reward, batch, rng, learned)
+        left = M * math.ceil(adapt / group / M)
+        together = M * max(1, ADAPTED_TOGETHER // group // M)
+        while left:
+            adapt_once(method, policy, reward, min(together, left), rng, learned)
+            left -= min(together, left)
     adapted_evals = reward.hard_evals + reward.relaxed_evals - before
     found = measure_one(method, policy, reward, draws * group, rng, learned, truth)
     return {

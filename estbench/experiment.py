@@ -54,9 +54,10 @@ class TrainingSettings(Settings):
     batches: Count = 234
     """Adversarial batches; one generator update each."""
     batch_size: Annotated[int, AtLeast(2)] = 128
-    """Sequences per generator update."""
+    """Sequences per generator update; a multiple of 8, and of those that an estimator draws
+    together."""
     data_size: Annotated[int, AtLeast(2)] = 10_000
-    """Training sequences, generated from the seed."""
+    """Training sequences, generated from the seed; of text or images at most that many."""
     pretrain_epochs: Natural = 3
     """Epochs of maximum likelihood before the adversarial batches."""
     pretrain_batch_size: Count = 128
@@ -88,7 +89,8 @@ class TrainingSettings(Settings):
     reward: Literal["p", "log_p", "logit", "exp_p"] = "p"
     """What of the discriminator's belief "real" is the reward; exp_p as in the published runs."""
     rollouts: Natural = 0
-    """Monte-Carlo rollouts per position with the current policy; 0 is one reward at the end."""
+    """Monte-Carlo rollouts per position with the current policy; 0 is one reward at the end, or 4
+    where an estimator is made of rollouts (seqgan-rollouts, vine)."""
     truncation: Natural = 0
     """Backpropagation through time stops every that many steps (biased); 0 is never."""
     evaluate_every: Count = 26
@@ -115,6 +117,16 @@ class TrainingSettings(Settings):
     """What the tokens of a text are."""
     minimum_count: Count = 1
     """Times that a token has to occur in a text to be kept."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in ("discriminator", "discriminator_pretrain"):
+            rounds, updates = getattr(self, f"{kind}_rounds"), getattr(self, f"{kind}_updates")
+            if updates and rounds > updates:
+                raise UserError(
+                    f"[training] {kind}_rounds = {rounds}: must be at most {kind}_updates = "
+                    f"{updates}; every round takes at least one update"
+                )
 
 
 @dataclass(frozen=True)

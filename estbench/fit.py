@@ -1,14 +1,15 @@
-"""Which estimators fit which tasks: some need more than a large vocabulary or length allows."""
+"""Which estimators fit which tasks: some need smaller ones, and some another batch size."""
 
 from __future__ import annotations
 
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.store.keys import REFERENCE_ESTIMATOR
 
 __all__ = ["REFUSED", "check_fit", "refusals"]
 
 REFUSED = "does not fit"
-"""The status of a run that was never begun, because the estimator refuses the task's size."""
+"""The status of a run that was never begun, because the estimator refuses the task or its batch."""
 
 
 def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
@@ -22,6 +23,7 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
         for name in experiment.measured:
             method = estimators.make(name, settings.rollouts, settings.truncation)
             reason = method.refusal(size.vocabulary, size.length)
+            reason = reason or _uneven(settings.batch_size, method.info.group)
             if not reason and tasks.info(task).kind == "autoencoder":
                 reason = method.without_contexts  # each image is a context of the encoder
             if reason:
@@ -33,8 +35,17 @@ def check_fit(experiment: Experiment) -> None:
     """Check that there is something to do.
 
     Raises:
-      UserError: No estimator of the experiment fits any of its tasks.
+      UserError: No estimator of the experiment fits any of its tasks, or the snapshots' trajectory
+        does not fit a batch.
     """
+    from estbench import estimators
+
+    for task in experiment.tasks:
+        group = estimators.info(REFERENCE_ESTIMATOR).group
+        if reason := _uneven(experiment.training_for(task).batch_size, group):
+            raise UserError(
+                f"{task}: {reason} of {REFERENCE_ESTIMATOR}, whose run the snapshots are taken from"
+            )
     found = refusals(experiment)
     pairs = [(task, name) for task in experiment.tasks for name in experiment.measured]
     if all(name in found.get(task, {}) for task, name in pairs):
@@ -44,3 +55,10 @@ def check_fit(experiment: Experiment) -> None:
             + (", and no other pair fits either" if len(pairs) > 1 else "")
             + "; choose another estimator or a smaller task (see: estbench list estimators)"
         )
+
+
+def _uneven(batch_size: int, group: int) -> str:
+    """Return why a batch does not fall into draws of ``group`` sequences; "" where it does."""
+    if batch_size % group == 0:
+        return ""
+    return f"batch_size = {batch_size} must be a multiple of {group}, the sequences of one draw"

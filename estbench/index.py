@@ -21,7 +21,15 @@ SECTIONS = (
     (
         "Score functions",
         "score-function.md",
-        ("score_function", "step_baselines", "grouped", "all_actions", "sets", "muprop"),
+        (
+            "score_function",
+            "step_baselines",
+            "grouped",
+            "all_actions",
+            "sets",
+            "muprop",
+            "published",  # REINFORCE, which is unbiased
+        ),
     ),
     (
         "Control variates that see a relaxed token",
@@ -35,13 +43,11 @@ SECTIONS = (
     ),
     ("Relaxed, biased by design", "relaxed.md", ("relaxed",)),
     ("Without a derivative, and without noise", "controls.md", ("perturbation", "exact")),
-    (
-        "Wrong on purpose: the check has to find them",
-        "../check.md",
-        ("controls", "coupled_controls", "published", "published_relax"),
-    ),
 )
-"""Headings, the page that describes what stands below, and the modules that it is written in."""
+"""Headings, the page that describes what is below, and the modules that it is written in."""
+
+CONTROLS = "Wrong on purpose: the check has to find them", "../check.md"
+"""Heading and page of what declares itself a control, whatever its module."""
 
 HEAD = """\
 # All estimators
@@ -73,17 +79,29 @@ def index() -> str:
 
 def _lines() -> Iterator[str]:
     by_module: dict[str, list[Estimator]] = {}
+    controls: list[Estimator] = []
     for method in _own():
-        by_module.setdefault(type(method).__module__.rpartition(".")[2], []).append(method)
+        if method.info.control:
+            controls.append(method)
+        else:
+            module = type(method).__module__.rpartition(".")[2]
+            by_module.setdefault(module, []).append(method)
     yield HEAD
     for heading, page, modules in SECTIONS:
-        yield f"## [{heading}]({page})\n"
-        yield "| name | unbiased | rewards a draw | K | baseline | learned | what it is | paper |"
-        yield "|---|---|---|---|---|---|---|---|"
-        yield from (_row(method) for module in modules for method in by_module.pop(module, ()))
-        yield ""
+        yield from _section(
+            heading, page, [method for m in modules for method in by_module.pop(m, ())]
+        )
+    yield from _section(*CONTROLS, controls)
     missing = ", ".join(by_module)
     assert not by_module, f"estbench.index.SECTIONS lacks {missing}"
+
+
+def _section(heading: str, page: str, methods: list[Estimator]) -> Iterator[str]:
+    yield f"## [{heading}]({page})\n"
+    yield "| name | unbiased | rewards a draw | K | baseline | learned | what it is | paper |"
+    yield "|---|---|---|---|---|---|---|---|"
+    yield from map(_row, methods)
+    yield ""
 
 
 def _row(method: Estimator) -> str:

@@ -453,6 +453,23 @@ def test_an_estimators_mistake_is_named(fault: str) -> None:
         estbench.measure(Plain(), smooth, Faulty(**parts), **SMALL)
 
 
+@pytest.mark.parametrize("adapt", [0, 100, 300])
+def test_adaptation_takes_the_sequences_that_were_asked_for(adapt: int) -> None:
+    table = estbench.measure(Plain(), smooth, "reinforce-ema", draws=8, adapt=adapt)
+    assert table["adapt_evals"].item() == adapt
+
+
+def test_a_constant_reward_has_no_gradient_that_bias_could_be_relative_to() -> None:
+    def constant(tokens: Tensor) -> Tensor:
+        return torch.full((len(tokens),), 0.35)
+
+    names = ["reinforce", "rloo", "reinforce-ema", "exact", "all-actions"]
+    table = estbench.measure(Plain(), constant, names, draws=64, adapt=128)
+    for column in ("relative_bias", "bias_low", "bias_high", "snr", "cosine"):
+        assert table[column].isna().all(), column
+    assert table["total_variance"][3] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -122,6 +122,16 @@ def test_settings_are_checked_in_python_too() -> None:
         SnapshotSettings(sequences=-1)
 
 
+def test_more_discriminator_rounds_than_updates_are_refused() -> None:
+    with pytest.raises(UserError, match=r"discriminator_rounds = 5: must be at most .*updates = 2"):
+        TrainingSettings(discriminator_updates=2, discriminator_rounds=5)
+    with pytest.raises(UserError, match=r"pretrain_rounds = 2: must be at most .*updates = 1"):
+        TrainingSettings(discriminator_pretrain_updates=1, discriminator_pretrain_rounds=2)
+    assert (
+        TrainingSettings(discriminator_updates=0, discriminator_rounds=5).discriminator_rounds == 5
+    )
+
+
 def test_a_task_may_have_settings_of_its_own() -> None:
     experiment = Experiment.from_dict(BASE | {"per_task": {"oracle-small": {"batches": 7}}})
     assert experiment.training_for("oracle-small").batches == 7

@@ -38,13 +38,11 @@ class AllActions(Estimator):
     Sutton et al. 2000, "Policy gradient methods for reinforcement learning with function
     approximation", theorem 1; Ciosek and Whiteson 2018, "Expected policy gradients". A constant in
     the reward drops out, as sum_v grad p = 0. 1 + T (V - 1) hard evaluations a draw, and T (T - 1)
-    (V - 1) / 2 policy steps beside those of the sequence.
-
-    Args:
-      rollouts: Ignored: each action has a rollout already.
+    (V - 1) / 2 policy steps beside those of the sequence. Each action has one rollout: the setting
+    ``rollouts`` is refused.
     """
 
-    def __init__(self, rollouts: int = 0) -> None:
+    def __init__(self) -> None:
         self.info = EstimatorInfo(
             name="all-actions",
             summary="a sum over all tokens at every step, a rollout after each",
@@ -96,13 +94,13 @@ class SumAndSample(Estimator):
     b' comes from the rest. Where b_t is not in C it is that b'. Either way one of the k + 1 tokens
     is b_t, whose sequence was evaluated: 1 + k T hard evaluations a draw.
 
-    Q may lose a baseline B_t, for sum_v grad p B_t = 0.
+    Q may lose a baseline B_t, for sum_v grad p B_t = 0. Each token has one rollout: the setting
+    ``rollouts`` is refused.
 
     Args:
       name: Name in the catalogue.
       baseline: "none", "ema" or "critic".
       kept: Tokens k that are summed over.
-      rollouts: Ignored: each token has a rollout already.
       summary: One line for the catalogue.
     """
 
@@ -111,7 +109,6 @@ class SumAndSample(Estimator):
         name: str = "sum-and-sample",
         baseline: str = "none",
         kept: int = 2,
-        rollouts: int = 0,
         summary: str = "",
     ) -> None:
         self.kept = kept

@@ -58,6 +58,8 @@ class EstimatorInfo:
       summary: One line.
       unbiased: Whether E[draw] is the exact gradient.
       why_biased: The reason where it is not; empty otherwise.
+      control: Whether it is wrong on purpose (a negative control): the check fails unless it finds
+        the bias.
       baseline: "none", "moving average", "critic", "constant", "leave-one-out" or "group mean", or
         what else is subtracted from the reward. Variances are compared at equal baseline.
       group: Sequences that make one draw.
@@ -80,6 +82,7 @@ class EstimatorInfo:
     source: str
     unbiased: bool = True
     why_biased: str = ""
+    control: bool = False
     baseline: str = "none"
     group: int = 1
     needs_relaxed_reward: bool = False
@@ -353,13 +356,17 @@ def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
 
     Args:
       name: Its name, perhaps with switches; see ``EstimatorInfo``.
-      rollouts: Monte-Carlo rollouts a position that replace the terminal reward; 0 for none.
+      rollouts: Monte-Carlo rollouts a position that replace the terminal reward; 0 for none, or for
+        the estimator's own number where it is made of rollouts.
       truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
         estimator biased, and its ``info`` says so.
 
     Raises:
-      UserError: There is none of that name, or it has no such switch, or no rollouts.
+      UserError: There is none of that name, or it has no such switch, or no rollouts; or their
+        number is negative.
     """
+    if rollouts < 0:
+        raise UserError(f"rollouts = {rollouts}: must be a whole number, at least 0")
     plain, switches = _parse(name)
     if switches is None:
         made = _made(plain, rollouts)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
 
-__all__ = ["Baseline", "Critic", "MovingAverage", "NoBaseline", "make_baseline"]
+__all__ = ["Baseline", "Critic", "MovingAverage", "NoBaseline", "alike", "make_baseline"]
+
+ROUNDING = 8.0  # units in the last place by which two evaluations of one reward may differ
 
 
 class Baseline:
@@ -76,18 +78,33 @@ class MovingAverage(Baseline):
         update_moments(state, returns, self.decay)
 
 
+def alike(rewards: Tensor, dim: int | None = None) -> Tensor:
+    """Return whether rewards differ by no more than rounding, so that their spread means nothing.
+
+    Args:
+      rewards: Any shape.
+      dim: The dimension to compare along, which is kept with size 1; all of them if None.
+    """
+    dims = tuple(range(rewards.dim())) if dim is None else (dim,)
+    spread = rewards.amax(dims, keepdim=True) - rewards.amin(dims, keepdim=True)
+    size = rewards.abs().amax(dims, keepdim=True)
+    found = spread <= ROUNDING * torch.finfo(rewards.dtype).eps * size
+    return found.reshape(()) if dim is None else found
+
+
 def moving_moments() -> dict[str, float]:
     """Return moving moments of rewards that have not seen any yet."""
     return {"weight": 0.0, "sum": 0.0, "squares": 0.0}
 
 
 def update_moments(moments: dict[str, float], rewards: Tensor, decay: float = 0.8) -> None:
-    """Add a batch of rewards to moving moments."""
+    """Add a batch of rewards to moving moments; a spread that is only rounding counts as none."""
     values = rewards.detach().double()
+    spread = 0.0 if alike(rewards) else float(((values - values.mean()) ** 2).mean())
     batch = {
         "weight": 1.0,
         "sum": float(values.mean()),
-        "squares": float(((values - values.mean()) ** 2).mean()),
+        "squares": spread,
     }
     for key, value in batch.items():
         moments[key] = decay * moments[key] + (1 - decay) * value

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from estbench import noise
 from estbench.estimators.base import Component, Reward, Surrogate
@@ -26,6 +26,7 @@ __all__ = [
     "GumbelSample",
     "combine",
     "control_weights",
+    "learn",
     "linear_components",
     "relearned",
     "without_control",
@@ -134,6 +135,19 @@ def relearned(
     baseline.adapt(sample.features, sample.tokens, sample.returns, state)
     values = baseline.values(sample.features, sample.tokens, state)
     return (*linear_components(sample, values, False, {}), *surrogate.components[1:])
+
+
+def learn(network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take a step on a control variate's network down the draws' mean squared norm.
+
+    Its logarithm is what is minimised: the slopes do not depend on the unit of the reward, and
+    Adam's epsilon does not decide whether anything is learned from small rewards.
+    """
+    loss = loss.clamp_min(torch.finfo(loss.dtype).tiny).log()
+    found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+    for parameter, grad in zip(network.parameters(), found, strict=True):
+        parameter.grad = grad
+    optimiser.step()
 
 
 def combine(components: Sequence[Component], coefficients: Sequence[float]) -> Tensor:

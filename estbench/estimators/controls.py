@@ -57,6 +57,7 @@ class BiasedRebar(Estimator):
             source="Tucker et al. 2017, equation 5, misread for sequences",
             unbiased=False,
             why_biased=self.why,
+            control=True,
             needs_relaxed_reward=True,
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals=self.relaxed_evals,
@@ -208,13 +209,14 @@ class StaleRollouts(Estimator):
     """
 
     def __init__(self, rollouts: int = 0) -> None:
-        self.rollouts = max(rollouts, 1)
+        self.rollouts = rollouts or 1
         self.info = EstimatorInfo(
             name="biased-stale-rollouts",
             summary="negative control: rollouts by the policy with its output layer halved",
             source="Yu et al. 2017, equation 4, with another policy's rollouts",
             unbiased=False,
             why_biased="the rollouts follow another policy",
+            control=True,
             hard_evals=f"1 + {self.rollouts}(T - 1)",
         )
 
@@ -250,6 +252,7 @@ class Truncated(Reinforce):
             source="truncated backpropagation through time",
             unbiased=False,
             why_biased="the policy's own gradient is cut short",
+            control=True,
             hard_evals=self.info.hard_evals,
         )
 
@@ -288,6 +291,7 @@ class Grpo(GroupRelative):
             summary=f"negative control: GRPO in groups of {group}",
             source="Shao et al. 2024, section 4.1.2",
         )
+        self.info = replace(self.info, control=True)
         self.length = length
 
     def surrogate(

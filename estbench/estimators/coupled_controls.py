@@ -32,6 +32,7 @@ class InverseCdfPair(PerStep):
             source="Dong, Mnih & Tucker 2021, section 3, with another coupling",
             unbiased=False,
             why_biased="some pairs of tokens never come",
+            control=True,
             baseline="coupled tokens",
             hard_evals=declared_evals(2, self.rollouts),
         )

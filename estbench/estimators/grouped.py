@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from estbench.estimators.base import EstimatorInfo, register
+from estbench.estimators.baselines import alike
 from estbench.estimators.score_function import Grouped
 
 __all__ = ["GroupRelative"]
@@ -53,15 +55,20 @@ class GroupRelative(Grouped):
             baseline="group mean",
             group=group,
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+            version=2 if standardised else 1,  # 1 divided what rounding left of equal rewards
         )
 
     def weights(self, grouped: Tensor) -> Tensor:
         """See ``Grouped.weights``."""
-        weights = (grouped - grouped.mean(dim=1, keepdim=True)) / grouped.shape[1]
-        if self.standardised:
-            # Where all rewards are equal there is nothing to divide, and nothing to learn.
-            weights = weights / (grouped.std(dim=1, keepdim=True) + 1e-8)
-        return weights
+        K = grouped.shape[1]
+        if not self.standardised:
+            return (grouped - grouped.mean(dim=1, keepdim=True)) / K
+        # In float64, as a deviation is a small difference; a constant added to it would be a unit.
+        values = grouped.double()
+        gaps = values - values.mean(dim=1, keepdim=True)
+        weights = gaps / (K * values.std(dim=1, keepdim=True))
+        # Where all rewards are equal there is nothing to learn, and rounding must not be divided.
+        return torch.where(alike(grouped, dim=1), 0.0, weights).to(grouped.dtype)
 
 
 def _group(name: str, group: int, standardised: bool, summary: str, source: str) -> None:

@@ -71,7 +71,7 @@ class PerStep(Estimator):
     """
 
     def __init__(self, rollouts: int = 0) -> None:
-        self.rollouts = max(rollouts, 1)
+        self.rollouts = rollouts or 1
 
     def options(self, vocabulary: int) -> int:
         """Return the number of tokens K that are drawn together at a position."""

@@ -50,11 +50,10 @@ class PublishedReinforce(Estimator):
     of training from .25 to 2.7 times that of the score. That is the experiment's setting: ``reward
     = "exp_p"``.
 
-    Args:
-      rollouts: Ignored: the published runs had one reward a sequence.
+    The published runs had one reward a sequence: it takes no rollouts.
     """
 
-    def __init__(self, rollouts: int = 0) -> None:
+    def __init__(self) -> None:
         self.info = EstimatorInfo(
             name="reinforce-published",
             summary="REINFORCE as published: no baseline; unbiased (its runs were paid exp(p_D))",
@@ -138,8 +137,9 @@ class PublishedRebar(Estimator):
       neither knows of the sequences that earned the reward. Right: both belong to b.
     - ``joint``: c looks at z_1..z_T at once. Right: at one position after a hard prefix.
 
+    The published runs had one reward a sequence: it takes no rollouts.
+
     Args:
-      rollouts: Ignored: the published runs had one reward a sequence.
       switches: The faults; all of them if None.
     """
 
@@ -147,17 +147,19 @@ class PublishedRebar(Estimator):
     title = "REBAR"
     existing: tuple[str, ...] = ("sign", "shared-noise", "redrawn", "joint")
 
-    def __init__(self, rollouts: int = 0, switches: tuple[str, ...] | None = None) -> None:
+    def __init__(self, switches: tuple[str, ...] | None = None) -> None:
         self.faults = self.existing if switches is None else switches
         self.group = BATCH if "shared-noise" in self.faults else 1
         self.joint = "joint" in self.faults
         many = "" if self.group == 1 else f"{self.group} * "
+        biased = any(fault in BIASING for fault in self.faults)
         self.info = EstimatorInfo(
             name=self.name,
             summary=self._summary(),
             source="arXiv 1805.02788, public code; Tucker et al. 2017, equation 5",
-            unbiased=not any(fault in BIASING for fault in self.faults),
+            unbiased=not biased,
             why_biased=self._why_biased(),
+            control=biased,
             group=self.group,
             needs_relaxed_reward=True,
             hard_evals=f"{self.group}",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import PerDrawGradients, Surrogate, register
+from estbench.estimators.control import learn
 from estbench.estimators.published import Drawn, PublishedRebar, Seen
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
@@ -36,7 +37,6 @@ class PublishedRelax(PublishedRebar):
     With ``joint`` a trained network gives the sequence one number, the mean over positions.
 
     Args:
-      rollouts: Ignored: the published runs had one reward a sequence.
       switches: The faults; all of them if None.
       learning_rate: Adam's, for the network's weights.
       scores: Adam's, for its scores of tokens.
@@ -48,18 +48,18 @@ class PublishedRelax(PublishedRebar):
 
     def __init__(
         self,
-        rollouts: int = 0,
         switches: tuple[str, ...] | None = None,
         learning_rate: float = 1e-2,
         scores: float = 5e-2,
     ) -> None:
-        super().__init__(rollouts, switches)
+        super().__init__(switches)
         self.learning_rate = learning_rate
         self.scores = scores
         self.trained = "untrained" not in self.faults
         source = "arXiv 1805.02788, public code; Grathwohl et al. 2018, equation 8"
         learned = ("phi",) if self.trained else ()
-        self.info = replace(self.info, source=source, learned=learned)
+        version = 2 if self.trained else 1  # 1 learned less from small rewards
+        self.info = replace(self.info, source=source, learned=learned, version=version)
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Estimator.initial_state``."""
@@ -86,11 +86,7 @@ class PublishedRelax(PublishedRebar):
             return
         weights = self._weights(surrogate.cache["drawn"], state).reshape_as(surrogate.weights)
         loss = gradients.mean_squared_norm(surrogate, weights / self.group, None)
-        network = state["network"]
-        found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-        for parameter, grad in zip(network.parameters(), found, strict=True):
-            parameter.grad = grad
-        state["optimiser"].step()
+        learn(state["network"], state["optimiser"], loss)
 
     def factor(self, drawn: Drawn, seen: Seen, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """See ``PublishedRebar.factor``."""

@@ -32,6 +32,7 @@ from estbench.estimators.control import (
     GumbelSample,
     combine,
     control_weights,
+    learn,
     linear_components,
     relearned,
     without_control,
@@ -103,7 +104,7 @@ class Relax(Estimator):
             learned=("phi", *labels),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals=self.control.evals() if self.control else "0",
-            version=1 + self.baseline.version,
+            version=2 + self.baseline.version,  # 1 + it: small rewards taught phi less
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
@@ -204,11 +205,7 @@ class Relax(Estimator):
             [1.0 if k == "factor" else values[k] for k in labels],
         )
         loss = gradients.mean_squared_norm(surrogate, weights, None)
-        network, optimiser = state["network"], state["optimiser"]
-        found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-        for parameter, grad in zip(network.parameters(), found, strict=True):
-            parameter.grad = grad
-        optimiser.step()
+        learn(state["network"], state["optimiser"], loss)
 
     def _weights(self, policy: Policy, sample: GumbelSample, state: dict[str, Any]) -> Tensor:
         """Return the weights ``[n, T, V]`` on l that c_phi gives, with their graph in phi."""

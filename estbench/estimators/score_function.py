@@ -211,11 +211,14 @@ def _reinforce(
     baseline: str,
     summary: str,
     source: str,
-    least: int = 0,
+    usual: int = 0,
     lag: float | None = None,
 ) -> None:
+    """Register a REINFORCE; ``usual`` is its number of rollouts where the setting is 0."""
+
     def factory(rollouts: int = 0) -> Estimator:
-        return Reinforce(name, baseline, max(rollouts, least), summary, source, lag)
+        N = rollouts or usual
+        return Reinforce(name, baseline, N, summary.format(N=N), source, lag)
 
     register(factory)
 
@@ -240,18 +243,18 @@ register(partial(LeaveOneOut, 8))
 _reinforce(
     "seqgan-rollouts",
     "none",
-    "SeqGAN: 4 rollouts a position by the current policy",
+    "SeqGAN: {N} rollouts a position by the current policy",
     _SEQGAN,
-    least=4,
+    usual=4,
 )
 _reinforce(
-    "seqgan-rollouts-ema", "ema", "SeqGAN's rollouts, minus a moving average", _SEQGAN, least=4
+    "seqgan-rollouts-ema", "ema", "SeqGAN's rollouts, minus a moving average", _SEQGAN, usual=4
 )
 _reinforce(
     "seqgan-rollouts-lagged",
     "none",
     "SeqGAN as published: rollouts by a copy that keeps .8 of its past at each step",
     "Yu et al. 2017, algorithm 1; update rate as in its public code",
-    least=4,
+    usual=4,
     lag=0.8,
 )

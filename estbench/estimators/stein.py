@@ -31,7 +31,7 @@ from estbench.estimators.base import (
 )
 from estbench.estimators.baselines import moving_deviation, moving_moments, update_moments
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import combine
+from estbench.estimators.control import combine, learn
 from estbench.models.policy import Policy
 from estbench.models.sequence_network import SequenceNetwork
 from estbench.models.trees import insert_rows, map_rows, repeat_rows
@@ -125,6 +125,7 @@ class Rodeo(Estimator):
             group=group,
             learned=("phi", "global", "local"),
             hard_evals=str(group),
+            version=2,  # 1 learned less from small rewards
         )
 
     def refusal(self, vocabulary: int, length: int) -> str:
@@ -200,11 +201,7 @@ class Rodeo(Estimator):
         learned = self._components(cache["kernel"], cache["sequences"], state)
         weights = combine((surrogate.components[0], *learned), (1.0, 1.0))
         loss = gradients.mean_squared_norm(surrogate, weights, None)
-        network, optimiser = state["network"], state["optimiser"]
-        found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-        for parameter, grad in zip(network.parameters(), found, strict=True):
-            parameter.grad = grad
-        optimiser.step()
+        learn(state["network"], state["optimiser"], loss)
 
     def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
         """See ``Estimator.without_control``: leave-one-out."""

@@ -177,14 +177,15 @@ class Vine(Estimator):
     costs only N sequences from the start: 1 + N T hard evaluations a draw.
 
     Args:
-      rollouts: Rollouts N a position; at least 4.
+      rollouts: Rollouts N a position; 0 for 4.
     """
 
     def __init__(self, rollouts: int = 0) -> None:
-        self.rollouts = max(rollouts, 4)
+        self.rollouts = rollouts or 4
         self.info = EstimatorInfo(
             name="vine",
-            summary="VinePPO's advantages: values of neighbouring states, 4 rollouts each",
+            summary="VinePPO's advantages: values of neighbouring states, "
+            f"{self.rollouts} rollouts each",
             source="Kazemnejad et al. 2024, section 4",
             baseline="rollouts",
             hard_evals=f"1 + {self.rollouts}T",

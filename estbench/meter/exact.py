@@ -96,8 +96,10 @@ def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048)
         ).double()
     p = log_p.exp()
     p = p / p.sum()
-    mean = float(p @ f)
-    centred = f - mean
+    # As differences from one of them, equal rewards leave nothing that only rounding made.
+    gaps = f - f[0]
+    centred = gaps - p @ gaps
+    mean = float(f[0] + p @ gaps)
     gradient: list[Tensor] | None = None
     norms: list[Tensor] = []
     fault = ""

@@ -48,7 +48,7 @@ def measure_at_snapshots(
         data = stream("adaptation data", task, seed, snapshot["snapshot"])
         reference = Reference([g.to(device) for g in snapshot["gradient"]], snapshot["noise"])
         before = reward.hard_evals + reward.relaxed_evals
-        batch = max(1, settings.batch_size // method.info.group)
+        batch = settings.batch_size // method.info.group
         for _ in range(experiment.snapshots.adaptation_batches):
             stage.next_batch(batch, data)
             adapt_once(method, policy, reward, batch, rng, learned)

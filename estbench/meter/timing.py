@@ -67,7 +67,7 @@ def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -
     learned = method.initial_state(policy, stream("timing state", task, name))
     rng = stream("timing", task, name, device=device)
     optimiser = Adam(policy.parameters(), lr=settings.generator_learning_rate)
-    draws = max(1, settings.batch_size // method.info.group)
+    draws = settings.batch_size // method.info.group
     stage.next_batch(draws, stream("timing data", task))
 
     def step(reward: AnyReward, clock: Clock | None = None) -> None:

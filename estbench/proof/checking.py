@@ -43,12 +43,6 @@ __all__ = [
 Make = Callable[[], Estimator]
 Finding = BiasFinding | ConductFinding | VarianceFinding | None
 
-CONTROL_FAMILIES = (
-    "estbench.estimators.controls",
-    "estbench.estimators.coupled_controls",
-    "estbench.estimators.published",
-)
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -77,7 +71,6 @@ class CheckResult:
     Attributes:
       info: What it declares.
       margin: Relative bias below which it passes.
-      must_be_found: Whether it is a negative control, which the test has to find biased.
       bias: Findings of the test of bias.
       conduct: Findings on its conduct.
       variance: The meter's variance beside the exact one, where there is one.
@@ -87,7 +80,6 @@ class CheckResult:
 
     info: EstimatorInfo
     margin: float = MARGIN
-    must_be_found: bool = False
     bias: list[BiasFinding] = field(default_factory=list)
     conduct: list[ConductFinding] = field(default_factory=list)
     variance: list[VarianceFinding] = field(default_factory=list)
@@ -108,7 +100,7 @@ class CheckResult:
     def holds(self) -> bool:
         """Whether everything that the estimator declares holds."""
         wanted = {"unbiased"} if self.info.unbiased else {"found", "not found"}
-        if self.must_be_found:
+        if self.info.control:
             wanted = {"found"}
         return (
             self.verdict in wanted
@@ -160,7 +152,7 @@ class CheckResult:
     def complaints(self) -> list[str]:
         """Return what does not hold, a line each."""
         found = []
-        if self.info.unbiased or self.must_be_found:
+        if self.info.unbiased or self.info.control:
             for f in self.bias:
                 where = f"{f.problem}, {f.state}"
                 if f.error:
@@ -168,7 +160,7 @@ class CheckResult:
                 elif f.result and self.info.unbiased and f.result.verdict != "unbiased":
                     suspect = f"; {f.suspect}" if f.suspect else ""
                     found.append(f"{where}: {f.result}{suspect}")
-            if self.must_be_found and self.verdict != "found":
+            if self.info.control and self.verdict != "found":
                 found.append(
                     "a negative control, and no bias was found: the test has lost its power"
                 )
@@ -218,8 +210,7 @@ def collect(result: CheckResult, finding: Finding, seconds: float) -> None:
 def started(make: Make, margin: float = MARGIN) -> CheckResult:
     """Return a result that holds nothing yet."""
     method = make()
-    control = type(method).__module__ in CONTROL_FAMILIES and not method.info.unbiased
-    return CheckResult(method.info, margin, must_be_found=control, left_out=left_out(method))
+    return CheckResult(method.info, margin, left_out=left_out(method))
 
 
 def check_one(

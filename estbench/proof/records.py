@@ -106,7 +106,11 @@ def as_document(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
     found = [
         {
             "estimator": result.name,
-            "declared": {"unbiased": result.info.unbiased, "why_biased": result.info.why_biased},
+            "declared": {
+                "unbiased": result.info.unbiased,
+                "why_biased": result.info.why_biased,
+                "control": result.info.control,
+            },
             "verdict": result.verdict,
             "holds": result.holds,
             "margin": result.margin,

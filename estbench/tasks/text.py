@@ -75,7 +75,7 @@ class TextTask(Task):
         quality_sequences: int = 0,
     ) -> None:
         _check_nltk()
-        self.full_samples = max(2, quality_sequences or FULL_SAMPLES)  # self-BLEU is among others
+        self.full_samples = _full_samples(quality_sequences)
         self.corpus = corpus.load(data, level, length, vocabulary, minimum_count)
         self.info = replace(info, vocabulary=self.corpus.vocabulary, length=self.corpus.length)
         self.tokens = self.corpus.tokens
@@ -88,6 +88,7 @@ class TextTask(Task):
     def check(info: TaskInfo, quality_sequences: int = 0, **options: Any) -> None:
         """Raise what making the task would raise; ``options`` are those of ``corpus.load``."""
         _check_nltk()
+        _full_samples(quality_sequences)
         corpus.load(**options)
 
     @staticmethod
@@ -227,6 +228,16 @@ def distinct_ngrams(sentences: Sequence[Sentence], n: int) -> float:
 
 def _ngrams(sentence: Sentence, n: int) -> Iterator[Sentence]:
     return (sentence[i : i + n] for i in range(len(sentence) - n + 1))
+
+
+def _full_samples(quality_sequences: int) -> int:
+    """Return the number of sequences in a full evaluation."""
+    if quality_sequences == 1:
+        raise UserError(
+            "quality_sequences = 1: a text's must be at least 2, as self-BLEU compares each "
+            f"sequence with the others; or 0 for {FULL_SAMPLES}"
+        )
+    return quality_sequences or FULL_SAMPLES
 
 
 def _check_nltk() -> None:

@@ -66,7 +66,7 @@ def train(
     rng = stream("estimator", task, seed, estimator, device=device)
     evaluation = stream("evaluation", task, seed, device=device)
     group = method.info.group
-    draws = max(1, settings.batch_size // group)
+    draws = settings.batch_size // group
     data = stream("batches", task, seed)
     aside = stream("variance", task, seed, estimator, device=device)
     curves, watch = Curves(), Stopwatch()

@@ -91,8 +91,8 @@ SMALL = Experiment(
     estimators=("reinforce", "rloo"),
     also_measured=("reinforce-ema",),
     seeds=(0, 1),
-    training=TrainingSettings(batches=8, batch_size=4),
-    snapshots=SnapshotSettings(sequences=8),
+    training=TrainingSettings(batches=8, batch_size=8),
+    snapshots=SnapshotSettings(sequences=16),
     timing=TimingSettings(rounds=2),
 )
 

@@ -90,7 +90,7 @@ def test_other_settings_are_refused_with_the_first_difference(grid: Grid) -> Non
     fakes.forget()
     for changes, text in (
         (
-            {"training": TrainingSettings(batches=9, batch_size=4)},
+            {"training": TrainingSettings(batches=9, batch_size=8)},
             r"\[training\] batches = 8, not 9",
         ),
         ({"per_task": {"expressions-3": {"rollouts": 2}}}, r"expressions-3\] rollouts = 0, not 2"),

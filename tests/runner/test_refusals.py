@@ -8,6 +8,7 @@ import pytest
 
 from estbench.cli import main
 from estbench.errors import UserError
+from estbench.experiment import SnapshotSettings, TrainingSettings
 from estbench.fit import REFUSED, check_fit, refusals
 from estbench.proof.gate import configurations
 from estbench.report.records import load
@@ -74,3 +75,20 @@ def test_what_takes_no_contexts_is_refused_where_there_are_some() -> None:
             names[1:], "it perturbs the parameters of one policy, not of one a context"
         )
     }
+
+
+def test_a_batch_that_does_not_fall_into_draws_is_refused_and_not_made_larger_or_smaller() -> None:
+    names = ("reinforce", "rloo", "reinforce-standardised")
+    wanted = replace(SMALL, tasks=("expressions-3",), estimators=names, also_measured=())
+    for size in (32, 96):
+        given = replace(
+            wanted,
+            training=TrainingSettings(batch_size=size),
+            snapshots=SnapshotSettings(sequences=256),
+        )
+        why = f"batch_size = {size} must be a multiple of 64, the sequences of one draw"
+        assert refusals(given) == {"expressions-3": {"reinforce-standardised": why}}
+        check_fit(given)
+    given = replace(given, training=TrainingSettings(batch_size=100))
+    with pytest.raises(UserError, match=r"batch_size = 100 must be a multiple of 8, .*of rloo"):
+        check_fit(given)
