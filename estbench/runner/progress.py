@@ -74,7 +74,7 @@ class LineDisplay:
             return
         how = f"FAILED: {error}" if error else f"{seconds:.1f} s"
         failed = f", {self.failed} failed" if self.failed else ""
-        rest = "" if left is None else f", about {duration(left)} left"
+        rest = f", about {duration(left)} left" if left else ""
         where = f"{PHASES[self.name]} {self.done}/{self.total}"
         self.note(f"[{where}{failed}{rest}] {label}: {how}")
 
@@ -131,6 +131,7 @@ class BarDisplay:
 
     def close(self) -> None:
         """See ``Display``."""
+        self.current = None  # what is over has no time left
         self.bars.stop()
 
     def left(self, phase: TaskID) -> str:
