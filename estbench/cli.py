@@ -351,3 +351,21 @@ def env(
     if hash_ is not None:
         return commands.show_digest(hash_, as_json=as_json)
     return commands.show_environment(as_json=as_json)
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print the script that makes a shell complete the words of estbench.
+
+    Parameters
+    ----------
+    shell
+        The shell. README.md says where it looks for the script.
+    """
+    from estbench import estimators, presets, tasks
+    from estbench.completion import script
+
+    proven = estimators.names()
+    names = {"estimators": proven, "names": proven, "tasks": tasks.names()}
+    print(script(app, shell, names | {"preset": presets.names()}))
+    return 0

@@ -153,8 +153,6 @@ def run(
         described = tasks.describe(task, wanted.training_for(task))
         if described:
             _say(described)
-    if "reinforce" in wanted.estimators and COMPANION not in wanted.estimators:
-        _say(f"also measured: {COMPANION}, because reinforce has no baseline to compare with")
     for task, reasons in refusals(wanted).items():
         for name, reason in reasons.items():
             _say(f"left out: {name} does not fit {task}: {reason}")

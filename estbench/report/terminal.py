@@ -41,7 +41,8 @@ def show(comparisons: Comparisons, console: Console) -> None:
         f"[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). Log "
         f"variance of the gradient per sequence, in nats, and ratios: geometric means over the "
         f"shared snapshots, paired by seed. {PLAIN} has no baseline: most of a ratio to it is what "
-        f"any baseline gives. per eval: variance × reward evaluations.{_signs(comparisons)}[/dim]"
+        f"any baseline gives, so compare to {BASELINED}. per eval: variance × reward "
+        f"evaluations.{_signs(comparisons)}[/dim]"
     )
     if few:
         console.print(

@@ -123,7 +123,7 @@ class BarDisplay:
             self.failed += 1
             self.note(f"{label} FAILED: {error}")
         failed = f"{self.failed} failed" if self.failed else ""
-        self.bars.update(self.current, advance=1, failed=failed)
+        self.bars.update(self.current, advance=1, failed=failed, refresh=True)
 
     def note(self, text: str) -> None:
         """See ``Display``."""
