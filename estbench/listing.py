@@ -36,6 +36,8 @@ def listing(what: str, *, as_json: bool) -> int:
     cells = [cells for _, cells in rows]
     if what == "estimators":
         cells = [_fitting(row, out.width) for row in cells]
+    if what == "presets" and out.width < WIDE:
+        cells = [_narrow(row) for row in cells]
     _print(cells, out)
     if what == "estimators":
         from estbench import plugins
@@ -105,6 +107,12 @@ def _fitting(cells: dict[str, str], width: int) -> dict[str, str]:
     facts += [f"learned: {cells['learned']}"] if cells["learned"] != "–" else []
     below = f"{cells['what it is']}\n[dim]{'; '.join(facts)}[/dim]"
     return {"name": cells["name"], "what it is": below}
+
+
+def _narrow(cells: dict[str, str]) -> dict[str, str]:
+    """Return a preset's cells with its lists of names under what it is, where none is broken."""
+    facts = "; ".join(f"{key}: {cells[key]}" for key in ("tasks", "estimators", "seeds", "batches"))
+    return {"name": cells["name"], "what it is": f"{cells['what it is']}\n[dim]{facts}[/dim]"}
 
 
 def _tasks() -> list[Row]:

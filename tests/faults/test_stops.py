@@ -70,8 +70,8 @@ def start(machine: Machine, code: str, *words: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words],
         env=machine.environment | {"XDG_CACHE_HOME": str(machine.out.parent / "cache")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         cwd=machine.out.parent,
@@ -84,7 +84,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Stop a process and its whole group, as ``timeout`` does; returns what was said."""
     process.send_signal(number)
     os.killpg(process.pid, number)
-    said, _ = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number, said
     assert "Traceback" not in said, said
     wait_for(lambda: not group(process.pid), 60)
@@ -109,7 +109,7 @@ def test_a_check_shows_what_was_finished_and_the_next_goes_on(
 
     fakes.forget()
     process = start(machine, CHECK, *words)
-    said, _ = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=120)
     assert "2 checked" in said
     assert fakes.calls() == ["relax 1"]
 
