@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -104,17 +105,23 @@ def in_workers(
             batch_size=1,
             pre_dispatch=dispatched,
         )
-        # A signal is sent to a whole group. Workers, which start here, are deaf from birth: one
-        # that it ended, or that it interrupted while importing, would be a traceback.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        results: Generator[Any, None, None] | None = None
         try:
-            for tracker in (loky_tracker, multiprocessing.resource_tracker):
-                tracker.ensure_running()  # where one starts, it unblocks some of them
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-            results = parallel(calls)
+            # A signal is sent to a whole group. Workers, which start here, are deaf from birth: one
+            # that it ended, or that it interrupted while importing, would be a traceback.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+            try:
+                for tracker in (loky_tracker, multiprocessing.resource_tracker):
+                    tracker.ensure_running()  # where one starts, it unblocks some of them
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+                results = parallel(calls)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is raised
+            yield from results
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    yield from results
+            if results is not None:
+                with undisturbed(), warnings.catch_warnings(action="ignore"):
+                    results.close()  # what is being worked on is given up; joblib warns of that
 
 
 def follow(driver: int) -> None:
@@ -136,4 +143,6 @@ def stop_workers() -> None:
     from joblib.externals.loky import get_reusable_executor
 
     with undisturbed():
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        # The one that there is, whatever its settings: another would wait for its work to end.
+        there = get_reusable_executor(reuse=True, kill_workers=True)
+        there.shutdown(wait=True, kill_workers=True)

@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib import delayed
 from runner import fakes
 from runner.processes import LISTEN, group
 
+from estbench.processes import Terminated, in_workers, stop_workers, terminable
 from estbench.proof.checking import Make, Unit
 
 from .conftest import Machine, wait_for
@@ -89,6 +93,20 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     assert "Traceback" not in said, said
     wait_for(lambda: not group(process.pid), 60)
     return said
+
+
+@SIGNALS
+def test_a_stop_while_workers_are_started_waits_for_none_of_them(number: signal.Signals) -> None:
+    def calls() -> Iterator[object]:
+        os.kill(os.getpid(), number)
+        for _ in range(4):
+            yield delayed(time.sleep)(300)
+
+    started = time.monotonic()
+    with pytest.raises(Terminated), terminable():
+        list(in_workers(calls(), 2))
+    stop_workers()
+    assert time.monotonic() - started < 200
 
 
 @SIGNALS
