@@ -6,14 +6,17 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estbench.commands import console, load_plugin
+from estbench.commands import command_line, console, load_plugin
 from estbench.errors import UserError, printable
-from estbench.processes import Terminated, stop_workers, terminable
+from estbench.processes import Terminated, stop_workers, undisturbed
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from estbench.meter.notices import Slow
     from estbench.proof.checking import CheckResult
 
@@ -33,6 +36,9 @@ def check(
 ) -> int:
     """Check estimators; return 0 where everything they declare holds, else 1.
 
+    Where it is interrupted, the estimators that were finished are shown and written, and the next
+    call goes on from all that was found out.
+
     Args:
       names: Which; all of the catalogue if empty, those of the plugin if there is one.
       plugin: A file with a user's own estimators.
@@ -47,7 +53,6 @@ def check(
     from estbench import estimators, plugins
     from estbench.proof.checking import by_name
     from estbench.proof.judging import MARGIN
-    from estbench.proof.records import as_document, as_frame
     from estbench.proof.running import check_many
     from estbench.runner.environment import worker_count
 
@@ -64,33 +69,57 @@ def check(
     folder = out or Path("results") / "check"
     _writable(folder)
     begun = time.perf_counter()
+    finished: dict[str, CheckResult] = {}
+    interrupted: KeyboardInterrupt | None = None
     try:
         progress = Progress(quiet=as_json)
-        with terminable(), progress as tell:
-            results = check_many(
-                {name: by_name(name) for name in wanted},
+        with progress as tell:
+            makes = {name: by_name(name) for name in wanted}
+            for name, result in check_many(
+                makes,
                 margin=margin,
                 workers=workers or worker_count(),
                 plugins=plugins.loaded(),
                 tell=tell,
                 slow=progress.slow,
-            )
+            ):
+                finished[name] = result
     except KeyboardInterrupt as stop:
-        stop_workers()
-        print("estbench: interrupted; nothing was written", file=sys.stderr)
-        return Terminated.code(stop)
-    document = as_document(results)
-    _write(folder, document, as_frame(results))
-    if as_json:
-        print(json.dumps(document, indent=2))
-    else:
-        _show(results)
+        interrupted = stop
+    results = [finished[name] for name in wanted if name in finished]
+    if interrupted is None:
+        _tell(results, folder, as_json)
+        remembered = sum(result.remembered for result in results)
         print(
-            f"{len(results)} checked in {time.perf_counter() - begun:.0f} s; check.csv, check.json "
-            f"and bias.svg are in {folder}",
+            f"{len(results)} checked in {time.perf_counter() - begun:.0f} s"
+            + (f" ({remembered} tests are remembered from before)" if remembered else "")
+            + f"; check.csv, check.json and bias.svg are in {folder}",
             file=sys.stderr,
         )
-    return 0 if all(result.holds for result in results) else 1
+        return 0 if all(result.holds for result in results) else 1
+    with undisturbed(), suppress(OSError):  # the terminal may be gone
+        stop_workers()
+        _tell(results, folder, as_json)
+        kept = f"; check.csv, check.json and bias.svg in {folder} hold those" if results else ""
+        print(
+            f"estbench: interrupted; {len(results)} of {len(wanted)} are checked{kept}; "
+            f"go on with: {command_line()}",
+            file=sys.stderr,
+        )
+    return Terminated.code(interrupted)
+
+
+def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
+    """Write the results, if there are any, and print them."""
+    from estbench.proof.records import as_document, as_frame
+
+    document = as_document(results)
+    if results:
+        _write(folder, document, as_frame(results))
+    if as_json:
+        print(json.dumps(document, indent=2))
+    elif results:
+        _show(results)
 
 
 def _writable(folder: Path) -> None:
@@ -161,23 +190,11 @@ class Progress:
 
 def _show(results: Sequence[CheckResult]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, side in (
-        ("estimator", "left"),
-        ("declared", "left"),
-        ("bias", "left"),
-        ("size", "right"),
-        ("where it is largest", "left"),
-        ("conduct", "left"),
-        ("variance", "left"),
-        ("s", "right"),
-    ):
-        table.add_column(title, justify=side, no_wrap=title in ("estimator", "size"))  # type: ignore[arg-type]
-    for result in results:
-        table.add_row(*_cells(result))
     out = console()
+    table = _table(results, wide=True)
+    if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
+        table = _table(results, wide=False)
     out.print(table)
     failing = [result for result in results if not result.holds]
     for result in failing:
@@ -190,11 +207,38 @@ def _show(results: Sequence[CheckResult]) -> None:
     margin = results[0].margin if results else 0.0
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
-        f"what there may be; an unbiased estimator passes below {margin:.2%}. s: seconds of work, "
-        "not of waiting.[/dim]"
+        f"what there may be; an unbiased estimator passes below {margin:.2%}. CPU s: seconds of "
+        "processor time.[/dim]"
     )
     if not failing:
         out.print("[green]everything that was declared holds[/green]")
+
+
+def _table(results: Sequence[CheckResult], wide: bool) -> Table:
+    """Return a row an estimator; a narrow one leaves out what the verdict says already."""
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    longest = max((cell_len(result.name) for result in results), default=0)
+    table.add_column("estimator", no_wrap=True, min_width=longest)
+    for title, side in (
+        *([("declared", "left")] if wide else []),
+        ("bias", "left"),
+        *([("size", "right"), ("where it is largest", "left")] if wide else [("size", "left")]),
+        ("conduct", "left"),
+        ("variance", "left"),
+        ("CPU s", "right"),
+    ):
+        table.add_column(title, justify=side)  # type: ignore[arg-type]
+    for result in results:
+        name, declared, bias, size, where, *others = _cells(result)
+        if wide:
+            table.add_row(name, declared, bias, size, where, *others)
+        else:
+            below = f"\n[dim]{where}[/dim]" if where else ""
+            table.add_row(name, bias, size + below, *others)
+    return table
 
 
 def _cells(result: CheckResult) -> list[str]:
@@ -223,5 +267,5 @@ def _cells(result: CheckResult) -> list[str]:
         where,
         conduct,
         agreement,
-        f"{result.seconds:.0f}",
+        f"{result.cpu_s:.0f}",
     ]

@@ -1,7 +1,7 @@
 """The verbs of the command line: parse, call, print. Nothing heavy is imported before it is used.
 
 Exit codes: 0 all is well, 1 something failed while it ran, 2 what was typed is wrong (nothing was
-computed), 130 interrupted.
+computed), 128 + n stopped by signal n (130: Ctrl-C).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import UserError, printable
+from estbench.errors import UserError, printable, unknown_name
+from estbench.processes import Terminated, terminable
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,7 @@ app = App(
     name="estbench",
     version=__version__,
     help="Prove, measure and compare gradient estimators for discrete sequence models.",
+    suppress_keyboard_interrupt=False,
 )
 
 JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
@@ -38,20 +40,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     whole = "--traceback" in given
     given = [word for word in given if word != "--traceback"]
     try:
-        code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+        with terminable():
+            code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        error.verbose = False
         verb = next((word for word in given if word in app and not word.startswith("-")), "")
-        text = " ".join(str(error).split())
-        return _fail(f"{text} (see: {' '.join(('estbench', verb)).strip()} --help)", 2)
+        return _fail(_mistake(error, f"(see: {' '.join(('estbench', verb)).strip()} --help)"), 2)
     except UserError as error:
         if whole and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         return _fail(str(error), 2)
+    except KeyboardInterrupt as stop:
+        return _fail("interrupted", Terminated.code(stop))
     except BrokenPipeError:  # "estbench list tasks | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _mistake(error: CycloptsError, hint: str) -> str:
+    """Return what is wrong with the words typed, in a line."""
+    if isinstance(error, UnknownOptionError):
+        typed = (error.token.keyword or error.token.value).partition("=")[0]
+        names = (name for argument in error.argument_collection for name in argument.names)
+        options = [name for name in names if name.startswith("-")]
+        return str(unknown_name("option", typed, options, hint))
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        verbs = [name for name in app if not name.startswith("-")]
+        return str(unknown_name("command", error.unused_tokens[0], verbs, hint))
+    error.verbose = False
+    return f"{error} {hint}"
 
 
 def _fail(text: str, code: int) -> int:
@@ -334,3 +351,21 @@ def env(
     if hash_ is not None:
         return commands.show_digest(hash_, as_json=as_json)
     return commands.show_environment(as_json=as_json)
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print the script that makes a shell complete the words of estbench.
+
+    Parameters
+    ----------
+    shell
+        The shell. README.md says where it looks for the script.
+    """
+    from estbench import estimators, presets, tasks
+    from estbench.completion import script
+
+    proven = estimators.names()
+    names = {"estimators": proven, "names": proven, "tasks": tasks.names()}
+    print(script(app, shell, names | {"preset": presets.names()}))
+    return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from estbench import presets
 from estbench.errors import UserError, printable
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
-from estbench.processes import Terminated, stop_workers, terminable
+from estbench.processes import Terminated, stop_workers
 from estbench.validation import parse_seeds
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 COMPANION = "reinforce-ema"
+UNBOUND = 100_000  # characters in a line
 SHOWN_FAILURES = 20
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -155,32 +158,35 @@ def run(
             _say(f"left out: {name} does not fit {task}: {reason}")
     summary = runner.Summary()
     try:
-        with terminable():
-            runner.run_experiment(
-                wanted,
-                directory,
-                workers=workers,
-                command=command_line(),
-                display=runner.display_for(),
-                summary=summary,
-                retry_failed=retry_failed,
-                renew=renew,
-                prove=partial(_proofs, wanted, workers, gate),
-                live=live,
-                tensorboard=tensorboard,
-            )
-            if not summary.made:
-                _say(f"nothing to do: {directory} holds all of this already")
-            if not summary.made and is_current(directory):
-                again = shlex.join(["estbench", "report", str(directory)])
-                _say(f"{directory / 'report.html'} is up to date; {again} makes it anew")
-            else:
-                _say(f"writing tables, figures and report.html to {directory}")
-                _report(directory)
+        runner.run_experiment(
+            wanted,
+            directory,
+            workers=workers,
+            command=command_line(),
+            display=runner.display_for(),
+            summary=summary,
+            retry_failed=retry_failed,
+            renew=renew,
+            prove=partial(_proofs, wanted, workers, gate),
+            live=live,
+            tensorboard=tensorboard,
+        )
+        if not summary.made:
+            _say(f"nothing to do: {directory} holds all of this already")
+        if not summary.made and is_current(directory):
+            again = shlex.join(["estbench", "report", str(directory)])
+            _say(f"{directory / 'report.html'} is up to date; {again} makes it anew")
+            _say_page(directory)
+        else:
+            _say(f"writing tables, figures and report.html to {directory}")
+            _report(directory)
     except KeyboardInterrupt as stop:
         done = summary.made + summary.found
-        _say(f"interrupted; the {done} records that were finished are kept in {directory}")
-        _say(f"go on with: {command_line()}")
+        kept = f"the {done} records that were finished are kept in {directory}"
+        if not done:
+            kept = "no record was finished; what was proven is kept"
+        with suppress(OSError):  # the terminal may be gone
+            _say(f"interrupted; {kept}; go on with: {command_line()}")
         return Terminated.code(stop)
     except _NotProvenError as error:
         _say(str(error))
@@ -193,7 +199,6 @@ def run(
     except StorageError as error:
         _say(f"estbench: {error}; make room or give --out another folder, then run the same again")
         return 1
-    _say_companion(wanted)
     return _say_failures(summary)
 
 
@@ -311,26 +316,24 @@ def _report(directory: Path, *, latex: bool = False) -> None:
         raise
     for path in paths.latex:
         _say(f"wrote {path}")
+    _say_page(directory)
 
 
 def console() -> Console:
     """Return where tables are printed."""
     from rich.console import Console
 
-    # A file or a pipe has no width of its own; tables should not be folded for it.
-    return Console(width=None if sys.stdout.isatty() else 160)
+    # A file or a pipe has no width of its own: unless COLUMNS says one, nothing is folded or cut.
+    unbound = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=UNBOUND if unbound else None)
 
 
 def _say(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def _say_companion(wanted: Experiment) -> None:
-    if "reinforce" in wanted.estimators and COMPANION not in wanted.estimators:
-        print(
-            "reinforce has no baseline, so that most of any ratio to it is what a constant "
-            f"baseline gives; {COMPANION} was measured at the snapshots beside it: compare to that"
-        )
+def _say_page(directory: Path) -> None:
+    _say(f"open the report: {(directory / 'report.html').resolve().as_uri()}")
 
 
 def _say_failures(summary: Summary) -> int:

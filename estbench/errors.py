@@ -6,9 +6,11 @@ import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["UserError", "printable", "unknown_name"]
+__all__ = ["UserError", "nearest", "printable", "unknown_name"]
 
 LONGEST = 100  # letters of a name that an error repeats
+NEAR = 0.66  # similarity from which a name may have been meant; 1 is equal
+FEW = 12  # names that an error lists
 
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -31,17 +33,36 @@ def printable(text: str) -> str:
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
-    """Return the error for a name that does not exist, with the nearest one that does.
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name that somebody who typed ``name`` may have meant; None where none is near.
+
+    The dashes before an option are no likeness.
+    """
+    bare = {each.lstrip("-"): each for each in sorted(known)}
+    close = difflib.get_close_matches(name.lstrip("-"), bare, n=1, cutoff=NEAR)
+    return bare[close[0]] if close else None
+
+
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], hint: str = "", prefix: str = ""
+) -> UserError:
+    """Return the error for a name that does not exist: it suggests the nearest one that does.
+
+    Where none is near it lists them all, or, where they are many, says where to find them.
 
     Args:
       kind: What the name was meant to be ("estimator", "task", "preset", "setting").
       name: What was typed.
       known: The names that exist.
-      hint: What to run to see them all; appended as it is.
+      hint: What to run to see them all, in parentheses.
+      prefix: What stands before all of these names, such as a section; it is shown, not compared.
     """
     names = sorted(known)
     name = name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    remedy = f"did you mean {close[0]!r}?" if close else "one of: " + ", ".join(names)
-    return UserError(f"unknown {kind} {name!r}: {remedy}{' ' + hint if hint else ''}")
+    close = nearest(name, names)
+    remedy = ""
+    if close:
+        remedy = f": did you mean {prefix + close!r}?"
+    elif len(names) <= FEW or not hint:
+        remedy = ": one of: " + ", ".join(names)
+    return UserError(f"unknown {kind} {prefix + name!r}{remedy} {hint}".rstrip())

@@ -125,6 +125,12 @@ def _fitting(cells: Cells, width: int) -> Cells:
     return {"name": cells["name"], "what it is": below}
 
 
+def _narrow(cells: Cells) -> Cells:
+    """Return a preset's cells with its lists of names under what it is, where none is broken."""
+    facts = "; ".join(f"{key}: {cells[key]}" for key in ("tasks", "estimators", "seeds", "batches"))
+    return {"name": cells["name"], "what it is": f"{cells['what it is']}\n[dim]{facts}[/dim]"}
+
+
 def _tasks() -> list[Declared]:
     from estbench import tasks
 
@@ -147,7 +153,7 @@ def _presets() -> list[Declared]:
 
 def _preset_cells(declared: Declared, width: int) -> Cells:
     name = declared["name"]
-    return {
+    cells = {
         "name": name + (" (default)" if name == presets.DEFAULT else ""),
         "tasks": ", ".join(declared["tasks"]),
         "estimators": ", ".join(declared["estimators"]),
@@ -155,6 +161,7 @@ def _preset_cells(declared: Declared, width: int) -> Cells:
         "batches": str(declared["training"]["batches"]),
         "what it is": declared["description"],
     }
+    return cells if width >= WIDE else _narrow(cells)
 
 
 KINDS: dict[str, tuple[Callable[[], list[Declared]], Callable[[Declared, int], Cells]]] = {

@@ -10,41 +10,88 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-__all__ = ["Terminated", "stop_workers", "terminable", "undisturbed", "workers"]
+__all__ = ["Terminated", "in_workers", "stop_workers", "terminable", "undisturbed"]
 
 ORPHAN_S = 0.5  # seconds between two looks at whether the driver lives
+SAME_S = 1.0  # ``timeout`` signals a process and then its group: twice, for one stop
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a batch system sends it: ends a command the way Ctrl-C does."""
+    """One of ``STOPS`` arrived: Ctrl-C, a batch system or ``timeout``, a terminal that closes.
+
+    Attributes:
+      number: Which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
     @staticmethod
     def code(stop: KeyboardInterrupt) -> int:
         """Return the exit code of a command that was stopped."""
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
+
+
+def terminable() -> AbstractContextManager[None]:
+    """Raise ``Terminated`` when one of ``STOPS`` arrives meanwhile."""
+    last = -SAME_S
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before >= SAME_S:
+            raise Terminated(number)
+
+    return _handled(stop)
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """Ignore ``STOPS`` meanwhile: an impatient second Ctrl-C would leave workers behind."""
+    return _handled(signal.SIG_IGN)
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Raise ``Terminated`` where SIGTERM arrives meanwhile."""
+def _handled(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
+    """Have ``STOPS`` handled; those that are ignored (``nohup``, a job in the background) stay so.
 
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
+    Only the main thread can do that; elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOPS}
+    before = {n: kept for n, kept in before.items() if kept not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, kept in before.items():
+            signal.signal(number, kept)
 
 
-@contextmanager
-def workers(threads: int = 1) -> Iterator[None]:
-    """Have joblib's calls inside done by processes of so many threads, which end when this does."""
-    from joblib import parallel_config
+def in_workers(
+    calls: Iterable[Any], count: int, *, threads: int = 1, dispatched: int | str = "2 * n_jobs"
+) -> Iterator[Any]:
+    """Yield what calls return, as they end, out of processes that end when this one does.
+
+    Args:
+      calls: What ``joblib.delayed`` makes.
+      count: Processes; 1 works in this one.
+      threads: Threads of each.
+      dispatched: Calls that are handed out at a time.
+    """
+    import multiprocessing.resource_tracker
+
+    from joblib import Parallel, parallel_config
+    from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
     with parallel_config(
         backend="loky",
@@ -52,7 +99,29 @@ def workers(threads: int = 1) -> Iterator[None]:
         initializer=follow,
         initargs=(os.getpid(),),
     ):
-        yield
+        parallel = Parallel(
+            n_jobs=count,
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch=dispatched,
+        )
+        results: Generator[Any, None, None] | None = None
+        try:
+            # A signal is sent to a whole group. Workers, which start here, are deaf from birth: one
+            # that it ended, or that it interrupted while importing, would be a traceback.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+            try:
+                for tracker in (loky_tracker, multiprocessing.resource_tracker):
+                    tracker.ensure_running()  # where one starts, it unblocks some of them
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+                results = parallel(calls)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is raised
+            yield from results
+        finally:
+            if results is not None:
+                with undisturbed(), warnings.catch_warnings(action="ignore"):
+                    results.close()  # what is being worked on is given up; joblib warns of that
 
 
 def follow(driver: int) -> None:
@@ -63,6 +132,9 @@ def follow(driver: int) -> None:
             time.sleep(ORPHAN_S)
         os._exit(1)
 
+    for number in STOPS:  # the driver hears them too, and ends its workers
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=watch, name="driver", daemon=True).start()
 
 
@@ -71,17 +143,6 @@ def stop_workers() -> None:
     from joblib.externals.loky import get_reusable_executor
 
     with undisturbed():
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ignore an impatient second Ctrl-C, which would leave workers behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        # The one that there is, whatever its settings: another would wait for its work to end.
+        there = get_reusable_executor(reuse=True, kill_workers=True)
+        there.shutdown(wait=True, kill_workers=True)

@@ -159,8 +159,10 @@ def known(given: Mapping[str, Any], existing: Iterable[str], section: str) -> No
         if key not in existing:
             raise unknown_name(
                 "setting",
-                f"{section}.{key}".lstrip("."),
-                [f"{section}.{name}".lstrip(".") for name in existing],
+                key,
+                existing,
+                "(see: estbench list presets --json)",
+                prefix=f"{section}." if section else "",
             )
 
 

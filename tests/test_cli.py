@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,8 +56,10 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
 
 BAD = [
-    (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
-    (["run", "--seed", "3"], "Did you mean --seeds?"),
+    (["rnu"], "unknown command 'rnu': did you mean 'run'?"),
+    (["frobnicate"], "unknown command 'frobnicate': one of: check, compare, completion, env,"),
+    (["run", "--seed", "3"], "unknown option '--seed': did you mean '--seeds'?"),
+    (["run", "--colour", "3"], "unknown option '--colour' (see: estbench run --help)"),
     (["run", "a.toml", "b"], "Unused Tokens: ['b']"),
     (["run", "--seeds"], "--seeds requires an argument"),
     (["run", "--seeds", "0"], "--seeds = 0: must be from 1 to"),
@@ -67,13 +70,15 @@ BAD = [
     (["run", "--jobs", "-1"], "--jobs -1: must be at least 1"),
     (["run", "--jobs", "x"], 'unable to convert "x" into int'),
     (["run", "--estimators", "relx"], "unknown estimator 'relx': did you mean 'relax'?"),
+    (["run", "--estimators", "nvil"], "unknown estimator 'nvil' (see: estbench list estimators)"),
     (["run", "--estimators", "relax,"], "--estimators 'relax,': give names separated by commas"),
     (["run", "--tasks", "expressions-4"], "unknown task 'expressions-4': did you mean"),
     (["run", "--preset", "papr"], "unknown preset 'papr': did you mean 'paper'?"),
     (["run", "--preset", "smoke", "bad.toml"], "give --preset or bad.toml, not both"),
     (["run", "smoke"], "no such file: smoke; did you mean --preset smoke?"),
     (["run", "none.toml"], "no such file: none.toml"),
-    (["run", "bad.toml"], "bad.toml: unknown setting 'training.batchs'"),
+    (["run", "bad.toml"], "unknown setting 'training.batchs': did you mean 'training.batches'?"),
+    (["run", "far.toml"], "unknown setting 'snapshots.fractions': one of: adaptation_batches, "),
     (["run", "--device", "tpu"], "device 'tpu': must be cpu, cuda, cuda:N or several"),
     (["run", "--device", "cuda:99"], "device cuda:99: there is none here; one of: cpu"),
     (["run", "--out", "bad.toml"], "cannot write to bad.toml (it is a file): give --out"),
@@ -94,7 +99,7 @@ BAD = [
     (["compare", "none"], "B requires an argument"),
     (["compare", "none", "none2"], "no result set at none: not a folder"),
     (["compare", "none", "none2", "--margin", ".9"], "margin 0.9: must be from 1 to 100"),
-    (["compare", "none", "none2", "--fail-on-wrose"], "Did you mean --fail-on-worse?"),
+    (["compare", "none", "none2", "--fail-on-wrose"], "did you mean '--fail-on-worse'?"),
     (["list", "estimator"], 'Choose from: "estimators", "tasks", "presets"'),
 ]
 
@@ -104,6 +109,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_done(
     words: list[str], text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     Path("bad.toml").write_text('preset = "bench"\n[training]\nbatchs = 3\n')
+    Path("far.toml").write_text('preset = "bench"\n[snapshots]\nfractions = 3\n')
     Path("empty.txt").write_text("")
     Path("own.toml").write_text('preset = "bench"\n[per_task.expressions-3]\nvocabulary = 3\n')
     Path("reference.toml").write_text('preset = "bench"\n')
@@ -167,7 +173,7 @@ def test_the_report_is_live_and_event_files_are_not_written_unless_asked(
     assert recorded.options["live"] is False
 
 
-def test_reinforce_brings_the_one_with_a_baseline_and_says_why(
+def test_reinforce_brings_the_one_with_a_baseline(
     recorded: Recorded, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "--estimators", "reinforce,rebar,relax", "--seeds", "10"]) == 0
@@ -176,13 +182,11 @@ def test_reinforce_brings_the_one_with_a_baseline_and_says_why(
     assert recorded.experiment.also_measured == ("reinforce-ema",)
     assert recorded.experiment.seeds == tuple(range(10))
     assert recorded.directory == Path("results/bench")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "no baseline" in line]
-    assert len(lines) == 1
-    assert "reinforce-ema was measured" in lines[0]
+    printed = capsys.readouterr()
+    assert "baseline" not in printed.out + printed.err, "the report says it, once"
 
     assert main(["run", "--estimators", "rloo,relax"]) == 0
     assert not recorded.experiment.also_measured
-    assert "no baseline" not in capsys.readouterr().out
 
 
 def test_failures_are_named_with_their_files_and_the_exit_code_is_1(
@@ -205,8 +209,50 @@ def test_an_interruption_says_what_is_kept_and_how_to_go_on(
     monkeypatch.setattr(sys, "argv", ["estbench", "run", "--tasks", "expressions-3"])
     assert main() == 130
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-2] == "interrupted; the 5 records that were finished are kept in results/bench"
-    assert lines[-1] == "go on with: estbench run --tasks expressions-3"
+    assert lines == [
+        "interrupted; the 5 records that were finished are kept in results/bench; "
+        "go on with: estbench run --tasks expressions-3"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_verb_ends_with_a_line_and_the_exit_code_of_the_signal(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(commands, "show_environment", lambda **_: os.kill(os.getpid(), number))
+    assert main(["env"]) == 128 + number
+    assert capsys.readouterr().err == "estbench: interrupted\n"
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_ignored_stays_ignored_as_under_nohup(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(
+            commands, "show_environment", lambda **_: os.kill(os.getpid(), signal.SIGHUP) or 0
+        )
+        assert main(["env"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_end_of_a_run_says_how_to_open_its_page(
+    recorded: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--out", "a set"]) == 0
+    page = Path("a set", "report.html").resolve()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"open the report: {page.as_uri()}"
+    assert main(["report", "a set"]) == 0
+    assert page.as_uri() in capsys.readouterr().err
+
+
+def test_a_pipe_has_the_width_of_columns_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert commands.console().width == 80
+    monkeypatch.delenv("COLUMNS")
+    assert commands.console().width == commands.UNBOUND
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(

@@ -31,6 +31,17 @@ def test_names_and_properties_are_readable_at_any_width(
     assert ("Jang et al. 2017" in text) == (width >= 150), "the paper has a column where it fits"
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("what", ["tasks", "presets"])
+def test_no_name_is_broken(
+    what: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listing, "console", lambda: Console(width=width))
+    assert listing.listing(what, as_json=False) == 0
+    words = {word.strip(",;") for word in capsys.readouterr().out.split()}
+    assert {"expressions-3", "expressions-15", "oracle-small"} <= words
+
+
 def test_evaluations_are_said_in_words() -> None:
     for hard, relaxed, said in (
         ("1", "0", "1"),

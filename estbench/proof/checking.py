@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckResult",
+    "Finding",
     "Make",
     "Unit",
     "by_name",
@@ -59,9 +60,9 @@ class Unit:
     function: Callable[[], Finding]
 
     def __call__(self) -> tuple[Finding, float]:
-        """Return the finding and how long it took."""
-        started = time.perf_counter()
-        return self.function(), time.perf_counter() - started
+        """Return the finding and the CPU seconds that it took."""
+        started = time.process_time()
+        return self.function(), time.process_time() - started
 
 
 @dataclass
@@ -74,7 +75,8 @@ class CheckResult:
       bias: Findings of the test of bias.
       conduct: Findings on its conduct.
       variance: The meter's variance beside the exact one, where there is one.
-      seconds: What all of it took.
+      cpu_s: CPU seconds that all of it took, of whatever processes.
+      remembered: How many findings an earlier check made.
       left_out: Problems that it does not fit, each with the reason.
     """
 
@@ -83,7 +85,8 @@ class CheckResult:
     bias: list[BiasFinding] = field(default_factory=list)
     conduct: list[ConductFinding] = field(default_factory=list)
     variance: list[VarianceFinding] = field(default_factory=list)
-    seconds: float = 0.0
+    cpu_s: float = 0.0
+    remembered: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -196,9 +199,9 @@ def units(
     return found
 
 
-def collect(result: CheckResult, finding: Finding, seconds: float) -> None:
+def collect(result: CheckResult, finding: Finding, cpu_s: float) -> None:
     """Put a finding where it belongs."""
-    result.seconds += seconds
+    result.cpu_s += cpu_s
     if isinstance(finding, BiasFinding):
         result.bias.append(finding)
     elif isinstance(finding, ConductFinding):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from estbench.estimators import info, make
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
-from estbench.processes import workers as worker_processes
+from estbench.processes import in_workers
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, binary, expressions, tiny
 from estbench.store.atomic import StorageError, write_json
@@ -35,6 +35,8 @@ __all__ = [
     "Configuration",
     "Proof",
     "assumed",
+    "cached",
+    "code_key",
     "configurations",
     "key_of",
     "prove",
@@ -220,15 +222,10 @@ def proven(
 def _prove_all(wanted: Sequence[Configuration], workers: int) -> Iterable[Proof]:
     if not wanted:
         return
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
-    with worker_processes():
-        parallel = Parallel(
-            n_jobs=max(1, min(workers, len(wanted))),
-            return_as="generator_unordered",
-            batch_size=1,
-        )
-        yield from parallel(delayed(_in_worker)(given, plugins.loaded()) for given in wanted)
+    calls = (delayed(_in_worker)(given, plugins.loaded()) for given in wanted)
+    yield from in_workers(calls, max(1, min(workers, len(wanted))))
 
 
 def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof:
@@ -239,12 +236,17 @@ def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof:
 
 def key_of(configuration: Configuration) -> str:
     """Return the hash of all that a verdict depends on."""
+    return code_key(configuration.estimator, asdict(configuration))
+
+
+def code_key(estimator: str, given: Mapping[str, Any]) -> str:
+    """Return the hash of the code that a verdict on an estimator depends on, and of ``given``."""
     parts = {
         "schema": SCHEMA,
         "code": _code(),
-        "own": plugins.source_hash(configuration.estimator),
+        "own": plugins.source_hash(estimator),
         "torch": torch.__version__,
-        **asdict(configuration),
+        **given,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -261,9 +263,14 @@ def _code() -> str:
 
 
 def _path(configuration: Configuration) -> Path:
+    return cached("proofs", configuration.estimator, asdict(configuration))
+
+
+def cached(kind: str, estimator: str, given: Mapping[str, Any]) -> Path:
+    """Return where the user's cache keeps what was found out about an estimator."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    name = hashlib.sha256(json.dumps(asdict(configuration), sort_keys=True).encode()).hexdigest()
-    return Path(base) / "estbench" / "proofs" / f"{configuration.estimator}-{name[:16]}.json"
+    name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    return Path(base) / "estbench" / kind / f"{estimator}-{name[:16]}.json"
 
 
 def assumed(wanted: Iterable[Configuration]) -> list[Proof]:

@@ -51,7 +51,7 @@ class BiasFinding:
       problem: Its name.
       state: "fresh", "arbitrary" or "trained".
       result: What the test said; None where it failed.
-      seconds: Wall-clock of training and test.
+      cpu_s: CPU seconds of training and test.
       suspect: Which term is to blame, where that can be told.
       error: Why there is no result, or "".
     """
@@ -59,7 +59,7 @@ class BiasFinding:
     problem: str
     state: str
     result: BiasResult | None
-    seconds: float
+    cpu_s: float
     suspect: str = ""
     error: str = ""
 
@@ -110,7 +110,7 @@ def judge(
       plan: Looks, margin and error rates.
       name: The problem's name, where the problem itself is given.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     label = problem if isinstance(problem, str) else name
     try:
         given = named(problem) if isinstance(problem, str) else problem
@@ -120,11 +120,11 @@ def judge(
         result = bias_test(method, given.policy, given.reward, given.gradient, rng, state, plan)
     except Exception as error:  # whatever a user's estimator raises is a finding about it
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return BiasFinding(label, how, None, time.perf_counter() - started, error=text)
-    found = BiasFinding(label, how, result, time.perf_counter() - started)
+        return BiasFinding(label, how, None, time.process_time() - started, error=text)
+    found = BiasFinding(label, how, result, time.process_time() - started)
     if result.verdict == "biased":
         found = replace(found, suspect=suspect(make, given, how, plan))
-    return replace(found, seconds=time.perf_counter() - started)
+    return replace(found, cpu_s=time.process_time() - started)
 
 
 def verdict_on(unbiased: bool, findings: Sequence[BiasFinding]) -> Verdict:

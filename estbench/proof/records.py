@@ -34,7 +34,7 @@ COLUMNS = (
     "noise",
     "measured_variance",
     "exact_variance",
-    "seconds",
+    "cpu_s",
     "detail",
 )
 
@@ -50,6 +50,7 @@ def as_frame(results: Sequence[CheckResult]) -> pd.DataFrame:
       projection: E g on the exact gradient, 1 is right.
       p_value: Smallest of all directions and the norm, after Holm within the look.
       draws: Draws when the test ended; noise is tr Cov of one of them / |grad J|^2.
+      cpu_s: CPU seconds of the test, in whatever process.
     """
     rows: list[dict[str, Any]] = []
     for result in results:
@@ -60,7 +61,7 @@ def as_frame(results: Sequence[CheckResult]) -> pd.DataFrame:
             "holds": result.holds,
         }
         for b in result.bias:
-            row = {"kind": "bias", "what": b.problem, "state": b.state, "seconds": b.seconds}
+            row = {"kind": "bias", "what": b.problem, "state": b.state, "cpu_s": b.cpu_s}
             row["detail"] = b.error or b.suspect
             if b.result:
                 look = b.result.last
@@ -119,7 +120,7 @@ def as_document(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
             "bias": [dataclasses.asdict(f) for f in result.bias],
             "conduct": [dataclasses.asdict(f) for f in result.conduct],
             "variance": [dataclasses.asdict(f) for f in result.variance],
-            "seconds": result.seconds,
+            "cpu_s": result.cpu_s,
         }
         for result in results
     ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from estbench.meter.notices import Slow, relayed, sending
-from estbench.processes import workers as worker_processes
+from estbench.processes import in_workers
 from estbench.proof.checking import CheckResult, Make, Unit, collect, in_order, started, units
 from estbench.proof.judging import MARGIN
+from estbench.proof.memory import Memory
 
 __all__ = ["check_many"]
 
@@ -23,8 +25,11 @@ def check_many(
     plugins: Sequence[str] = (),
     tell: Tell | None = None,
     slow: Callable[[str, Slow], None] = lambda estimator, notice: None,
-) -> list[CheckResult]:
-    """Return a result for each estimator, in their order; the same for any number of workers.
+) -> Iterator[tuple[str, CheckResult]]:
+    """Yield the name and the result of each estimator once all of it is tried.
+
+    The results are the same for any number of workers. What an earlier check found out is not
+    tried again; see ``estbench.proof.memory``.
 
     Args:
       makes: What makes each, by name.
@@ -35,18 +40,37 @@ def check_many(
       slow: Told (estimator, why) before draws are differentiated one by one.
     """
     results = {name: started(make, margin) for name, make in makes.items()}
-    work = [unit for name, make in makes.items() for unit in units(name, make, margin)]
+    memories = {name: Memory(name, margin) for name in makes}
+    every = [unit for name, make in makes.items() for unit in units(name, make, margin)]
+    work = []
+    for unit in every:
+        known = memories[unit.estimator].findings.get(unit.label)
+        if known is None:
+            work.append(unit)
+        else:
+            collect(results[unit.estimator], *known)
+            results[unit.estimator].remembered += 1
+    left = Counter(unit.estimator for unit in work)
+    for name, result in results.items():
+        if not left[name]:
+            yield name, in_order(result)
+    done = len(every) - len(work)
     with relayed(slow) as address:
-        units_done = _done(work, workers, plugins, address)
-        for done, (unit, finding, seconds) in enumerate(units_done, start=1):
-            collect(results[unit.estimator], finding, seconds)
+        for unit, finding, cpu_s in _done(work, workers, plugins, address):
+            done += 1
+            memories[unit.estimator].add(unit.label, finding, cpu_s)
+            collect(results[unit.estimator], finding, cpu_s)
             if tell is not None:
-                tell(done, len(work), f"{unit.estimator}: {unit.label}")
-    return [in_order(result) for result in results.values()]
+                tell(done, len(every), f"{unit.estimator}: {unit.label}")
+            left[unit.estimator] -= 1
+            if not left[unit.estimator]:
+                yield unit.estimator, in_order(results[unit.estimator])
 
 
-def _done(work: Sequence[Unit], workers: int, plugins: Sequence[str], address: str) -> Any:
-    from joblib import Parallel, delayed
+def _done(
+    work: Sequence[Unit], workers: int, plugins: Sequence[str], address: str
+) -> Iterator[tuple[Unit, Any, float]]:
+    from joblib import delayed
 
     if workers == 1:
         for unit in work:
@@ -54,12 +78,9 @@ def _done(work: Sequence[Unit], workers: int, plugins: Sequence[str], address: s
                 found = unit()
             yield unit, *found
         return
-    with worker_processes():
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-        for index, finding, seconds in parallel(
-            delayed(_one)(index, unit, tuple(plugins), address) for index, unit in enumerate(work)
-        ):
-            yield work[index], finding, seconds
+    calls = (delayed(_one)(index, unit, tuple(plugins), address) for index, unit in enumerate(work))
+    for index, finding, cpu_s in in_workers(calls, workers):
+        yield work[index], finding, cpu_s
 
 
 def _one(index: int, unit: Unit, plugins: tuple[str, ...], address: str) -> tuple[int, Any, float]:

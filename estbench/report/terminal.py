@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
+LONGEST = 40  # letters of a name
+
 Column = tuple[str, Callable[[str], tuple[str, str]]]
 
 
@@ -30,22 +32,17 @@ def show(comparisons: Comparisons, console: Console) -> None:
         names = _names(comparisons, task)
         if not names:
             continue
-        variance, training = _columns(comparisons, task)
         console.print(f"\n[bold]{escape(clean(task, 60))}[/bold]")
-        whole = _table(comparisons, task, names, variance + training)
-        wanted = console.measure(whole, options=console.options.update(width=1000)).maximum
-        if wanted <= console.width:
-            console.print(whole)
-        else:
-            for group in (variance, training):
-                console.print(_table(comparisons, task, names, group))
+        for table in _tables(comparisons, task, names, console):
+            console.print(table)
         counts = _counts(comparisons, task, names).values()
         few = few or any(0 < n < ENOUGH_SEEDS for n in counts)  # 0: no variance, or nothing ran
     console.print(
         f"[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). Log "
         f"variance of the gradient per sequence, in nats, and ratios: geometric means over the "
         f"shared snapshots, paired by seed. {PLAIN} has no baseline: most of a ratio to it is what "
-        f"any baseline gives. per eval: variance × reward evaluations.{_signs(comparisons)}[/dim]"
+        f"any baseline gives, so compare to {BASELINED}. per eval: variance × reward "
+        f"evaluations.{_signs(comparisons)}[/dim]"
     )
     if few:
         console.print(
@@ -65,8 +62,24 @@ def _signs(comparisons: Comparisons) -> str:
     return said + (" ‡: not proven unbiased, not ranked." if "‡" in marks else "")
 
 
-def _columns(comparisons: Comparisons, task: str) -> tuple[list[Column], list[Column]]:
-    """Return the columns of variance, and those of training and time."""
+def _tables(comparisons: Comparisons, task: str, names: list[str], console: Console) -> list[Table]:
+    """Return the columns in as few tables as the width allows; no name or number is broken."""
+
+    def fits(columns: list[Column]) -> bool:
+        table = _table(comparisons, task, names, columns)
+        return console.measure(table, options=unbound).maximum <= console.width
+
+    unbound = console.options.update(width=1000)
+    groups: list[list[Column]] = [[]]
+    for column in _columns(comparisons, task):
+        if groups[-1] and not fits([*groups[-1], column]):
+            groups.append([])
+        groups[-1].append(column)
+    return [_table(comparisons, task, names, columns) for columns in groups]
+
+
+def _columns(comparisons: Comparisons, task: str) -> list[Column]:
+    """Return the columns of variance, then those of training and time."""
 
     def against(quantity_name: str, other: str) -> Callable[[str], tuple[str, str]]:
         def cell(name: str) -> tuple[str, str]:
@@ -87,13 +100,12 @@ def _columns(comparisons: Comparisons, task: str) -> tuple[list[Column], list[Co
         return quantity(thousand.value), _ends(thousand, quantity)
 
     ema = BASELINED.replace("-", "\n-")
-    variance: list[Column] = [
+    columns: list[Column] = [
         ("log\nvariance", log_variance),
         (f"ratio to\n{PLAIN}", against("variance_per_sequence", PLAIN)),
         (f"ratio to\n{ema}", against("variance_per_sequence", BASELINED)),
         (f"per eval,\n{ema}", against("variance_per_evaluation", BASELINED)),
     ]
-    training: list[Column] = [("ms/step", step)]
     metric = comparisons.primary(task)
     if metric is not None:
         name = metric.name
@@ -101,26 +113,27 @@ def _columns(comparisons: Comparisons, task: str) -> tuple[list[Column], list[Co
         def quality(estimator: str) -> tuple[str, str]:
             return _number(comparisons.final(task, estimator, name))
 
-        training.insert(0, (metric.label, quality))
-    return variance, training
+        columns.append((metric.label, quality))
+    return [*columns, ("ms/step", step)]
 
 
 def _table(comparisons: Comparisons, task: str, names: list[str], columns: list[Column]) -> Table:
     """Return one table; the interval stands under its number."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("estimator", no_wrap=True, min_width=18)
+    shown = {name: _shown(name) for name in names}
+    table.add_column("estimator", no_wrap=True, min_width=max(map(cell_len, shown.values())))
     table.add_column("n", justify="right", no_wrap=True, min_width=2)
     for head, _ in columns:
         table.add_column(head, justify="right", overflow="fold")
     counts = _counts(comparisons, task, names)
     for name in names:
-        mark = estimator_facts(name).mark
         lost = sum(comparisons.lost(kind, "failed", task, name) for kind in (SNAPSHOTS, TRAINING))
         n = Text(str(counts[name])).append(f"\n{lost}✕" if lost else "", style="red")
-        cells = [Text(clean(name, 18) + (mark and f" {mark}")), n]
+        cells = [Text(shown[name]), n]
         for _, make in columns:
             value, ends = make(name)
             cell = Text(value)
@@ -129,6 +142,11 @@ def _table(comparisons: Comparisons, task: str, names: list[str], columns: list[
             cells.append(cell)
         table.add_row(*cells)
     return table
+
+
+def _shown(name: str) -> str:
+    mark = estimator_facts(name).mark
+    return clean(name, LONGEST) + (mark and f" {mark}")
 
 
 def _names(comparisons: Comparisons, task: str) -> list[str]:

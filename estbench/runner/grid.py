@@ -196,12 +196,13 @@ def _time(
     summary: Summary,
 ) -> None:
     """Make the timing rounds that are due; the workers are gone by now."""
-    left = whole.timing.seconds
+    budget, spent, done = whole.timing.seconds, 0.0, 0
     display.phase("timing", len(due))
 
     def tell(index: int, error: str, seconds: float) -> None:
-        nonlocal left
-        left -= seconds
+        nonlocal spent, done
+        spent, done = spent + seconds, done + 1
+        left = min(budget - spent, spent / done * (len(due) - done))
         summary.made += 1
         if error:
             summary.failures.append(

@@ -68,7 +68,7 @@ class LineDisplay:
             return
         how = f"FAILED: {error}" if error else f"{seconds:.1f} s"
         failed = f", {self.failed} failed" if self.failed else ""
-        rest = "" if left is None else f", about {duration(left)} left"
+        rest = f", about {duration(left)} left" if left else ""
         where = f"{PHASES[self.name]} {self.done}/{self.total}"
         self.note(f"[{where}{failed}{rest}] {label}: {how}")
 
@@ -117,7 +117,7 @@ class BarDisplay:
             self.failed += 1
             self.note(f"{label} FAILED: {error}")
         failed = f"{self.failed} failed" if self.failed else ""
-        self.bars.update(self.current, advance=1, failed=failed)
+        self.bars.update(self.current, advance=1, failed=failed, refresh=True)
 
     def note(self, text: str) -> None:
         """See ``Display``."""
@@ -125,6 +125,7 @@ class BarDisplay:
 
     def close(self) -> None:
         """See ``Display``."""
+        self.current = None  # what is over has no time left
         self.bars.stop()
 
     def left(self, phase: TaskID) -> str:

@@ -290,5 +290,5 @@ def builder(name: str) -> Callable[..., Any]:
 
 def _entry(name: str) -> tuple[TaskInfo, str]:
     if name not in _TASKS:
-        raise unknown_name("task", name, _TASKS)
+        raise unknown_name("task", name, _TASKS, "(see: estbench list tasks)")
     return _TASKS[name]

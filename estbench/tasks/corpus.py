@@ -9,7 +9,6 @@ lines that hold a token outside the vocabulary are left out, and counted.
 from __future__ import annotations
 
 import codecs
-import difflib
 import hashlib
 import importlib
 import os
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estbench.errors import UserError
+from estbench.errors import UserError, nearest
 
 __all__ = [
     "END",
@@ -471,11 +470,9 @@ def _missing(data: str) -> UserError:
         there = []
     near = [os.path.join(os.path.dirname(data), found) for found in there]
     known = near + ([] if folder else list(READY))
-    close = difflib.get_close_matches(data, known, n=1, cutoff=0.6)
-    if close:
-        remedy = f"did you mean {close[0]}?"
-    else:
-        remedy = f"give a text file or one of {', '.join(READY)}"
+    close = nearest(data, known)
+    ready = f"give a text file or one of {', '.join(READY)}"
+    remedy = f"did you mean {close}?" if close else ready
     return UserError(f"no such file: {data}; {remedy}")
 
 

@@ -555,6 +555,21 @@ def test_the_tables_fit_the_terminal(first: Path, second: Path, width: int) -> N
     assert "1.51…1.52" in text
 
 
+def test_names_are_whole(tmp_path: Path) -> None:
+    name = "without-replacement-8-none"
+    sets = []
+    for part in ("a", "b"):
+        directory = write_result_set(
+            tmp_path / part, tasks=(TASK,), trained=("rloo",), also_measured=(), seeds=3
+        )
+        change(directory, "*/*/*/*.json", lambda r: r.update(estimator=name))
+        for folder in list(directory.glob("*/*/rloo")):
+            folder.rename(folder.with_name(name))
+        sets.append(directory)
+    change(sets[1], "snapshots/*/*/*.json", scale_variance(2.0))
+    assert name in printed(*sets, 80)
+
+
 def test_json_has_no_number_that_is_not_finite(first: Path, second: Path) -> None:
     change(second, "manifest.json", lambda m: m["experiment"]["training"].update(batches=9))
     document = as_document(between(first, second))

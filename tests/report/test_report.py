@@ -420,6 +420,18 @@ def test_the_summary_fits_the_terminal_and_cuts_nothing(built: Path, width: int)
     assert "2 training runs are missing" in text
 
 
+def test_no_name_and_no_number_is_broken_at_any_width(tmp_path: Path) -> None:
+    write_result_set(tmp_path, tasks=("expressions-3",), seeds=2, batches=3, rounds=2)
+    _rename(tmp_path, "rebar", "without-replacement-8-none")
+    tables = [printed(tmp_path, width).partition("Under each")[0] for width in (50, 80, 200)]
+    assert all("without-replacement-8-none" in table for table in tables)
+    assert len({frozenset(table.split()) for table in tables}) == 1
+
+
+def test_the_caution_about_the_missing_baseline_is_said_once(small_set: Path) -> None:
+    assert " ".join(printed(small_set).split()).count("has no baseline") == 1
+
+
 def test_importing_the_report_is_cheap() -> None:
     code = (
         "import sys, estbench.report; "

@@ -53,6 +53,19 @@ def test_on_a_terminal_there_are_bars_with_counts_failures_and_time_left() -> No
         assert shown in text
 
 
+def test_what_is_over_has_no_time_left() -> None:
+    stream = io.StringIO()
+    display = BarDisplay(Console(file=stream, force_terminal=True, width=100))
+    display.phase("timing", 5)
+    display.ended("round 0", "", 1.0, 4.0)  # the budget ends before the rounds
+    display.close()
+    assert "left" not in stream.getvalue().splitlines()[-1]
+    lines = LineDisplay(io.StringIO())
+    lines.phase("timing", 1)
+    lines.ended("round 0", "", 1.0, 0.0)
+    assert lines.stream.getvalue() == "[timing 1/1] round 0: 1.0 s\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (200, "3 min"), (4800, "1 h 20 min")]
 )

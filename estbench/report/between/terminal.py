@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 STYLES = {"better": "green", "worse": "bold red", "differs": "yellow", "not comparable": "yellow"}
+LONGEST = 40  # letters of a name
 LISTED = 12  # what is more than that of one kind is counted
 
 
@@ -88,12 +89,14 @@ def _differences(differences: Iterable[Difference]) -> Table:
 
 def _table(rows: pd.DataFrame) -> Table:
     """Return the table of one quantity; a task heads its estimators."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     ratio = rows["kind"].iloc[0] == "ratio"
-    table.add_column("", no_wrap=True)
+    names = {name: "  " + clean(str(name), LONGEST) for name in rows["estimator"].unique()}
+    table.add_column("", no_wrap=True, min_width=max(map(cell_len, names.values())))
     for head in HEADS:
         right = head not in ("95 %", "verdict")
         title = "B − A" if head == "B/A" and not ratio else head
@@ -103,7 +106,7 @@ def _table(rows: pd.DataFrame) -> Table:
         for _, row in own.iterrows():
             *numbers, verdict = cells(row)
             style = STYLES.get(str(row["verdict"]), "dim")
-            name = Text("  " + clean(str(row["estimator"]), 20))
+            name = Text(names[row["estimator"]])
             table.add_row(name, *(Text(n) for n in numbers), Text(verdict, style=style))
     return table
 

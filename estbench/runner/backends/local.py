@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from estbench.processes import stop_workers
-from estbench.processes import workers as worker_processes
+from estbench.processes import in_workers, stop_workers
 from estbench.runner.backends.base import WorkerKilled
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome, execute, found, give_up
@@ -83,7 +82,7 @@ def run_jobs(
 
 def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Iterator[Outcome]:
     """Yield outcomes; ``sent`` grows by each job that is handed to a worker."""
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     def calls() -> Iterator[object]:
         for job in jobs:
@@ -93,11 +92,5 @@ def _sweep(jobs: list[Job], sent: list[Job], width: int, directory: Path) -> Ite
     # As many jobs are out as there are workers, never one in advance: what is out when the pool
     # dies is what was being worked on. With n_jobs=1 joblib would work in this process, where a
     # job could neither be stopped nor die alone; hence two workers, of which one works.
-    with worker_processes(jobs[0].experiment.execution.threads):
-        parallel = Parallel(
-            n_jobs=max(2, width),
-            pre_dispatch=width,
-            batch_size=1,
-            return_as="generator_unordered",
-        )
-        yield from parallel(calls())
+    threads = jobs[0].experiment.execution.threads
+    yield from in_workers(calls(), max(2, width), threads=threads, dispatched=width)

@@ -1,0 +1,147 @@
+"""Whole processes that are stopped: by Ctrl-C, by a batch system, by a terminal that closes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joblib import delayed
+from runner import fakes
+from runner.processes import LISTEN, group
+
+from estbench.processes import Terminated, in_workers, stop_workers, terminable
+from estbench.proof.checking import Make, Unit
+
+from .conftest import Machine, wait_for
+
+pytestmark = pytest.mark.slow
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+CHECK = f"""
+{LISTEN}
+import sys
+from estbench.proof import running
+from faults.test_stops import two_each
+running.units = two_each
+from estbench.cli import main
+sys.exit(main())
+"""
+RUN = f"{LISTEN}; import sys; from estbench.cli import main; sys.exit(main())"
+
+ASLEEP = """
+import time
+import estbench
+from estbench.estimators.score_function import Reinforce
+
+@estbench.register
+class Asleep(Reinforce):
+    def __init__(self):
+        super().__init__("asleep", "none")
+
+    def surrogate(self, *given):
+        time.sleep(60)
+        return super().surrogate(*given)
+"""
+
+
+def two_each(name: str, make: Make, margin: float) -> list[Unit]:
+    """Two quick units an estimator, but for relax, whose second never ends."""
+    from functools import partial
+
+    from estbench.proof.rules import RULES
+
+    return [Unit(name, rule, partial(kept, name, rule)) for rule in list(RULES)[:2]]
+
+
+def kept(name: str, rule: str) -> Any:
+    from estbench.proof.conduct import ConductFinding
+    from estbench.proof.rules import RULES
+
+    label = f"{name} {list(RULES).index(rule)}"
+    fakes._begin(label)
+    return ConductFinding(rule, True)
+
+
+def start(machine: Machine, code: str, *words: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env=machine.environment | {"XDG_CACHE_HOME": str(machine.out.parent / "cache")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=machine.out.parent,
+    )
+    machine.started.append(process)
+    return process
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Stop a process and its whole group, as ``timeout`` does; returns what was said."""
+    process.send_signal(number)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said, said
+    wait_for(lambda: not group(process.pid), 60)
+    return said
+
+
+@SIGNALS
+def test_a_stop_while_workers_are_started_waits_for_none_of_them(number: signal.Signals) -> None:
+    def calls() -> Iterator[object]:
+        os.kill(os.getpid(), number)
+        for _ in range(4):
+            yield delayed(time.sleep)(300)
+
+    started = time.monotonic()
+    with pytest.raises(Terminated), terminable():
+        list(in_workers(calls(), 2))
+    stop_workers()
+    assert time.monotonic() - started < 200
+
+
+@SIGNALS
+def test_a_check_shows_what_was_finished_and_the_next_goes_on(
+    machine: Machine, number: signal.Signals
+) -> None:
+    fakes.plan_mischief("sleep", "relax 1")
+    words = ["check", "rloo", "relax", "--jobs", "2", "--out", str(machine.out)]
+    process = start(machine, CHECK, *words)
+    cache = machine.out.parent / "cache" / "estbench" / "checks"
+    wait_for(lambda: sum(path.read_text().count("kind") for path in cache.glob("*.json")) == 3)
+    wait_for(lambda: "relax 1" in fakes.calls())
+    said = stop(process, number)
+    assert "interrupted; 1 of 2 are checked" in said
+    assert "go on with: " in said.splitlines()[-1]
+    with (machine.out / "check.csv").open() as file:
+        assert {row["estimator"] for row in csv.DictReader(file)} == {"rloo"}
+
+    fakes.forget()
+    process = start(machine, CHECK, *words)
+    _, said = process.communicate(timeout=120)
+    assert "2 checked" in said
+    assert fakes.calls() == ["relax 1"]
+
+
+@SIGNALS
+def test_the_proving_of_a_run_keeps_its_verdicts(
+    machine: Machine, number: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "asleep.py").write_text(ASLEEP)
+    words = ["run", "--preset", "smoke", "--tasks", "expressions-3", "--jobs", "2"]
+    words += ["--estimators", "gumbel-softmax,asleep", "--plugin", "asleep.py"]
+    process = start(machine, RUN, *words, "--out", str(machine.out))
+    cache = tmp_path / "cache" / "estbench" / "proofs"
+    wait_for(lambda: list(cache.glob("gumbel-softmax-*.json")))
+    said = stop(process, number)
+    assert "no record was finished; what was proven is kept; go on with: " in said.splitlines()[-1]
+    assert not list(machine.out.rglob("seed-*.json"))

@@ -1,0 +1,163 @@
+"""A check that is stopped keeps and shows what it found out; the next goes on from there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from estbench.cli import main
+from estbench.meter.bias import BiasResult
+from estbench.meter.blocks import Look
+from estbench.proof import gate, running
+from estbench.proof.checking import Finding, Make, Unit
+from estbench.proof.conduct import ConductFinding
+from estbench.proof.judging import BiasFinding
+from estbench.proof.memory import Memory
+from estbench.proof.rules import RULES
+from estbench.proof.variance import VarianceFinding
+
+LOOK = Look(128, 0.004, 0.0, 0.011, 0.012, 1.003, math.inf, {"norm": 0.1 + 0.2, "gradient": 0.5})
+BIAS = BiasFinding(
+    "expressions-3", "fresh", BiasResult("unbiased", "", (LOOK, LOOK), 0.02, 1e-4), 3.25
+)
+VARIANCE = VarianceFinding("autoregressive", 1.0, 0.9, math.inf, 1.0, True)
+RULE = next(iter(RULES))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cache" / "estbench" / "checks"
+
+
+class Tried:
+    """Stands in for what is tried on an estimator: a bias and a rule each; remembers both."""
+
+    def __init__(self) -> None:
+        self.units: list[str] = []
+        self.before: dict[str, Callable[[], object]] = {}
+
+    def of(self, name: str, make: Make, margin: float) -> list[Unit]:
+        findings = {"bias": BIAS, "rule": ConductFinding(RULE, True)}
+        return [Unit(name, what, partial(self.find, name, what, f)) for what, f in findings.items()]
+
+    def find(self, name: str, what: str, finding: Finding) -> Finding:
+        self.units.append(f"{name} {what}")
+        self.before.pop(self.units[-1], lambda: None)()
+        return finding
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
+    found = Tried()
+    monkeypatch.setattr(running, "units", found.of)
+    return found
+
+
+CHECK = ["check", "rloo", "relax", "rebar", "--jobs", "1", "--out", "out"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_was_finished_is_shown_and_written_and_not_tried_again(
+    tried: Tried, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried.before["relax rule"] = lambda: os.kill(os.getpid(), number)
+    assert main(CHECK) == 128 + number
+    said = capsys.readouterr()
+    assert "1 of 3 are checked; check.csv, check.json and bias.svg in out hold those" in said.err
+    assert "; go on with: " in said.err
+    assert said.err.count("\n") == 1
+    assert "rloo" in said.out
+    assert "relax" not in said.out
+    assert set(pd.read_csv("out/check.csv")["estimator"]) == {"rloo"}
+
+    tried.units.clear()
+    assert main(CHECK) == 0
+    assert tried.units == ["relax rule", "rebar bias", "rebar rule"]
+    assert "3 checked" in capsys.readouterr().err
+    assert [row["estimator"] for row in json.loads(Path("out/check.json").read_text())] == CHECK[
+        1:4
+    ]
+
+
+def test_json_holds_what_was_finished(tried: Tried, capsys: pytest.CaptureFixture[str]) -> None:
+    tried.before["relax bias"] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    assert main([*CHECK, "--json"]) == 143
+    assert [row["estimator"] for row in json.loads(capsys.readouterr().out)] == ["rloo"]
+
+
+def test_nothing_is_written_where_nothing_was_finished(tried: Tried) -> None:
+    tried.before["rloo bias"] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    assert main(CHECK) == 143
+    assert not list(Path("out").iterdir())
+
+
+@pytest.mark.parametrize("finding", [BIAS, VARIANCE, ConductFinding(RULE, None, "none"), None])
+def test_a_finding_comes_back_as_it_was(finding: Finding) -> None:
+    Memory("rloo", 0.02).add("this", finding, 1.5)
+    assert Memory("rloo", 0.02).findings == {"this": (finding, 1.5)}
+    assert not Memory("relax", 0.02).findings
+    assert not Memory("rloo", 0.01).findings
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        BiasFinding("expressions-3", "fresh", None, 1.0, error="MemoryError"),
+        ConductFinding(RULE, False, "MemoryError"),
+        VarianceFinding("autoregressive", error="MemoryError"),
+    ],
+)
+def test_what_went_wrong_is_tried_again(finding: Finding) -> None:
+    Memory("rloo", 0.02).add("this", finding, 1.5)
+    assert not Memory("rloo", 0.02).findings
+
+
+def test_findings_are_forgotten_when_the_code_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    Memory("rloo", 0.02).add("this", BIAS, 1.5)
+    with monkeypatch.context() as patch:
+        patch.setattr("estbench.plugins.source_hash", lambda name: "another plugin")
+        assert not Memory("rloo", 0.02).findings
+    monkeypatch.setattr(gate, "_code", lambda: "another estbench")
+    assert not Memory("rloo", 0.02).findings
+
+
+@pytest.mark.parametrize("change", [("unbiased", "biased"), ("{", "["), ("1.5", "2.5")])
+def test_a_damaged_memory_is_none(own_cache: Path, change: tuple[str, str]) -> None:
+    Memory("rloo", 0.02).add("this", BIAS, 1.5)
+    (path,) = own_cache.iterdir()
+    path.write_text(path.read_text().replace(*change))
+    assert not Memory("rloo", 0.02).findings
+
+
+def test_seconds_are_of_the_processor_and_waiting_is_none_of_them(tried: Tried) -> None:
+    tried.before["rloo bias"] = lambda: time.sleep(0.5)
+    assert main(CHECK) == 0
+    (first, *_) = json.loads(Path("out/check.json").read_text())
+    assert first["cpu_s"] < 0.3
+    assert first["bias"][0]["cpu_s"] == BIAS.cpu_s
+    assert "seconds" not in first
+    assert "cpu_s" in pd.read_csv("out/check.csv")
+
+
+def test_names_are_whole_at_80_columns(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["seqgan-rollouts", "reinforce-step-constants", "without-replacement-8-none"]
+    main(["check", *names, "--jobs", "1", "--out", "out"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in names:
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1
+    assert max(map(len, lines)) <= 80
+    assert "expressions-3, fresh" in " ".join(" ".join(lines).split())
