@@ -82,7 +82,7 @@ BAD = [
     (["run", "--preset", "text", "--data", "none.txt"], "none.txt"),
     (["run", "--preset", "text", "--data", "empty.txt"], "empty.txt"),
     (["run", "--data", "bad.toml"], "--data is of no use to expressions-3"),
-    (["run", "--tasks", "oracle", "--oracle-weights", "bad.toml"], "bad.toml is no pickle"),
+    (["run", "--tasks", "oracle", "--oracle-weights", "bad.toml"], "bad.toml is a text file"),
     (["run", "--tasks", "oracle", "--vocabulary", "1"], "vocabulary = 1: an oracle's must be"),
     (["run", "--vocabulary", "x"], 'unable to convert "x" into int'),
     (["run", "--preset", "text", "--level", "word"], 'Choose from: "words", "characters"'),
