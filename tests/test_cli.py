@@ -79,6 +79,7 @@ BAD = [
     (["run", "--out", "bad.toml"], "cannot write to bad.toml (it is a file): give --out"),
     (["run", "--out", "bad.toml/x"], "cannot write to bad.toml/x (Not a directory)"),
     (["run", "reference.toml"], "results/reference/ is for committed sets"),
+    (["run", "--preset", "text"], "no text: give your own with --data FILE, or a ready corpus"),
     (["run", "--preset", "text", "--data", "none.txt"], "none.txt"),
     (["run", "--preset", "text", "--data", "empty.txt"], "empty.txt"),
     (["run", "--data", "bad.toml"], "--data is of no use to expressions-3"),

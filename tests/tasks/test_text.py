@@ -118,7 +118,7 @@ class TestTheTask:
     def test_its_mistakes_are_the_users(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError, match="no such file"):
             TextTask.check(tasks.info("text"), data="none.txt", quality_sequences=3)
-        with pytest.raises(UserError, match="no text: give a file"):
+        with pytest.raises(UserError, match="no text: give your own"):
             made()
         TextTask.check(tasks.info("text"), data="pydoc")
         monkeypatch.setitem(sys.modules, "nltk", None)
