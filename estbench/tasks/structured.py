@@ -36,13 +36,13 @@ def check_plain(data: str, text: str) -> None:
     extension = os.path.splitext(data)[1].lower()
     separator = EXTENSIONS.get(extension)
     head = list(islice((m[0] for m in re.finditer(r"[^\n]*\S[^\n]*", text)), HEAD))
-    found = _json(head[0], text)
-    if found is not None:
-        raise _refusal(data, "JSON", _jq(data, *found))
-    tables = {found: _rows(head, found) for found in (separator or ",", "\t", ";")}
-    for found, rows in tables.items():
-        if _is_table(rows, found):
-            raise _refusal(data, "TSV" if found == "\t" else "CSV", _cut(data, found, rows))
+    records = _json(head[0], text)
+    if records is not None:
+        raise _refusal(data, "JSON", _jq(data, *records))
+    tables = {mark: _rows(head, mark) for mark in (separator or ",", "\t", ";")}
+    for mark, rows in tables.items():
+        if _is_table(rows, mark):
+            raise _refusal(data, "TSV" if mark == "\t" else "CSV", _cut(data, mark, rows))
     if separator is not None:  # the extension alone says it
         remedy = _cut(data, separator, tables[separator]) if separator else _jq(data, None, ".")
         kind = f"{extension[1:].upper()} by its name"
