@@ -293,7 +293,7 @@ def printed(text: str) -> str:
     It gets a backslash, ``\<end>``; so does one that has backslashes before it already. To undo
     it, take one backslash away from each ``<end>``.
     """
-    return re.sub(r"\\*<end>", r"\\\g<0>", text) if END in text else text
+    return re.sub(r"(?<!\\)\\*<end>", r"\\\g<0>", text) if END in text else text
 
 
 @lru_cache(maxsize=2)

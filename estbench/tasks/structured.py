@@ -35,7 +35,8 @@ def check_plain(data: str, text: str) -> None:
     """
     extension = os.path.splitext(data)[1].lower()
     separator = EXTENSIONS.get(extension)
-    head = list(islice((m[0] for m in re.finditer(r"[^\n]*\S[^\n]*", text)), HEAD))
+    lines = (found[0] for found in re.finditer(r"[^\n]+", text))
+    head = list(islice((line for line in lines if not line.isspace()), HEAD))
     records = _json(head[0], text)
     if records is not None:
         raise _refusal(data, "JSON", _jq(data, *records))
