@@ -17,7 +17,8 @@ BASE = {"name": "x", "tasks": ["expressions-3"], "estimators": ["rloo"], "seeds"
 
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_valid_and_names_what_exists(name: str) -> None:
-    experiment = presets.preset(name)
+    text = {"training": {"data": "pydoc"}} if name == "text" else {}  # it has none of its own
+    experiment = presets.preset(name, text)
     experiment.check_names()
     assert experiment.name == name
     assert experiment.description

@@ -1,8 +1,9 @@
 """tables/*.tex: the main tables of a result set, ready for ``\\input`` in a paper.
 
-They need the package booktabs and nothing else. Bold is the best of a column, and with it all that
-the paired test, after Holm's correction, cannot tell from it; what is not ranked († and ‡) is never
-bold. Where nothing could be tested, nothing is bold.
+They need the package booktabs and nothing else. Bold marks the best of a column and every
+estimator for which the paired test, after Holm's correction, finds no difference from it. A test of
+fewer than eight seeds or rounds can find hardly any difference, so it makes nothing bold. What is
+not ranked († and ‡) is never bold.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def write_latex(comparisons: Comparisons, folder: Path) -> list[Path]:
 def leading(
     comparisons: Comparisons, task: str, quantity: str, values: dict[str, float], better: str
 ) -> set[str]:
-    """Return the best estimator and those that its tests do not tell from it.
+    """Return the best estimator and those for which the test finds no difference from it.
 
     Args:
       quantity: Whose pairs are tested, one of `comparisons.QUANTITIES`.
@@ -136,7 +137,8 @@ def leading(
       better: "lower" or "higher"; with anything else nothing leads.
 
     Returns:
-      Ranked estimators only; none if the best was tested against no other.
+      Ranked estimators only, and of them only those tested on at least ENOUGH_SEEDS seeds or
+      rounds. None if the best has no such test.
     """
     ranked = {
         name: value
@@ -147,7 +149,9 @@ def leading(
         return set()
     best = (min if better == "lower" else max)(ranked, key=lambda name: ranked[name])
     tests = {
-        name: comparisons.p_holm(task, quantity, best, name) for name in ranked if name != best
+        name: comparisons.p_holm(task, quantity, best, name)
+        for name in ranked
+        if name != best and comparisons.compare(task, quantity, best, name).df >= ENOUGH_SEEDS - 1
     }
     tested = {name: p_value for name, p_value in tests.items() if math.isfinite(p_value)}
     return {best, *(n for n, p_value in tested.items() if p_value >= ALPHA)} if tested else set()
@@ -360,10 +364,16 @@ def _notes(
     if tested:
         notes.insert(
             0,
-            "Bold: the best, and all that a paired test does not tell from it (5\\,\\% level, Holm "
-            "over all pairs of estimators of a task).",
+            "Bold: the best, and all for which a paired test finds no difference from it "
+            f"(5\\,\\% level, Holm over all pairs of estimators of a task; at least {ENOUGH_SEEDS} "
+            "seeds or rounds, or nothing is bold).",
         )
     counts = [estimate.n for estimate in shown if estimate.known and estimate.n]
+    if not tested and counts and min(counts) < ENOUGH_SEEDS:
+        notes.append(
+            f"Nothing is bold: a test of fewer than {ENOUGH_SEEDS} {layout.counted} can find "
+            "hardly any difference."
+        )
     if counts and min(counts) < ENOUGH_SEEDS and layout.counted == "seeds":
         notes.append(
             f"Fewer than {ENOUGH_SEEDS} seeds: the intervals lean on normality."

@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from estbench.errors import UserError, nearest
+from estbench.tasks.filetypes import EMPTY, JSON, TEXT, UNKNOWN, file_type
+from estbench.tasks.structured import check_plain
 
 __all__ = [
     "END",
@@ -38,12 +40,13 @@ __all__ = [
     "encode",
     "fingerprint",
     "load",
+    "printed",
     "read",
     "split",
 ]
 
 END = "<end>"
-"""How the end symbol is printed where it is printed at all."""
+"""How the end symbol is printed where it is printed at all; see ``printed``."""
 
 LONGEST = {"words": 20, "characters": 40}
 """The most tokens that length = 0 takes: SeqGAN's T = 20, and about as much text in characters."""
@@ -117,7 +120,8 @@ class Corpus:
         lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), sequences.shape[1])
         separator = " " if self.level == "words" else ""
         for row, length in zip(sequences, lengths.tolist(), strict=True):
-            yield separator.join([self.tokens[token] for token in row[:length].tolist()])
+            text = separator.join([self.tokens[token] for token in row[:length].tolist()])
+            yield text if separator else printed(text)  # words are escaped one by one
 
     def summary(self) -> str:
         """Return in a line what was read, and how many lines were left out and why."""
@@ -175,12 +179,16 @@ def read(data: str) -> Text:
     CR; a byte order mark is dropped.
 
     Raises:
-      UserError: No such file, not a file, over 200 MB, not UTF-8, control characters, or no text.
-        It names the line.
+      UserError: No such file, not a file, over 200 MB, of another kind (an archive, a web page,
+        JSON, CSV, TSV), not UTF-8, control characters, or no text. It names the line.
     """
     if data in READY:
         return Text(f"corpus {data}", _ready(data), ready=True)
     raw = _content(data)
+    kind = file_type(raw, data)
+    if kind not in (EMPTY, TEXT, JSON, UNKNOWN):
+        remedy = kind.remedy or "give plain text, one sequence a line"
+        raise UserError(f"{data} is {kind.name}: {remedy}")
     mark = len(codecs.BOM_UTF8) if raw.startswith(codecs.BOM_UTF8) else 0
     try:
         text = raw[mark:].decode("utf-8")
@@ -204,6 +212,7 @@ def read(data: str) -> Text:
     if not any(lines):
         what = "has only blank lines" if text else "is empty"
         raise UserError(f"{data} {what}: give text, one sequence a line")
+    check_plain(data, text)
     return Text(data, lines)
 
 
@@ -273,7 +282,17 @@ def encode(
     sequences[np.arange(T) < lengths[:, None]] = rank[flat]
     if (sequences == sequences[0]).all():
         raise UserError(f"{text.source}: all lines are the same: give lines that differ")
-    return Corpus(text.source, level, (*tokens, END), sequences, len(too_long), int((~whole).sum()))
+    shown = (*map(printed, tokens), END)
+    return Corpus(text.source, level, shown, sequences, len(too_long), int((~whole).sum()))
+
+
+def printed(text: str) -> str:
+    r"""Return text as it is printed: each ``<end>`` in it, which is not the end symbol, is escaped.
+
+    It gets a backslash, ``\<end>``; so does one that has backslashes before it already. To undo
+    it, take one backslash away from each ``<end>``.
+    """
+    return re.sub(r"(?<!\\)\\*<end>", r"\\\g<0>", text) if END in text else text
 
 
 @lru_cache(maxsize=2)
@@ -441,7 +460,10 @@ def _state(data: str) -> object:
 def _stat(data: str) -> os.stat_result:
     """Return a regular file's state, or raise with what is there instead."""
     if not data:
-        raise UserError(f"no text: give a file (--data FILE) or one of {', '.join(READY)}")
+        raise UserError(
+            "no text: give your own with --data FILE, or a ready corpus by its name: "
+            + ", ".join(f"--data {name}" for name in READY)
+        )
     try:
         found = os.stat(_path(data))
     except FileNotFoundError:

@@ -22,6 +22,8 @@ import torch
 from estbench.errors import UserError
 from estbench.models.generator import Generator
 from estbench.store.reading import read_bytes
+from estbench.tasks import filetypes
+from estbench.tasks.filetypes import FileType, file_type
 
 __all__ = ["NAMES", "file_hash", "load_into", "read_arrays", "sizes"]
 
@@ -35,6 +37,8 @@ NAMES = (
 input weights [E, H], recurrent weights [H, H] and bias [H]; output weights [H, V] and bias [V]."""
 
 LARGEST_FILE = 1 << 30
+WANTED = f"a pickle or an .npz of {len(NAMES)} arrays"
+CONVERT = "load it and write its arrays with numpy.savez (docs/seqgan.md has the code)"
 GATES = "ifco"  # torch's order: input, forget, cell, output; c is the cell's candidate
 
 
@@ -127,11 +131,17 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
     """
     try:
         content = read_bytes(path, LARGEST_FILE)
+    except IsADirectoryError:
+        raise UserError(f"{path} is a directory: name the .pkl or .npz file itself") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; name a .pkl or .npz file") from None
-    found = (
-        _npz(content, path) if zipfile.is_zipfile(io.BytesIO(content)) else _pickle(content, path)
-    )
+    kind = file_type(content, path.name)
+    if kind == filetypes.NPZ:
+        found = _npz(content, path)
+    elif kind in PERHAPS_PICKLES:
+        found = _pickle(content, path, kind)
+    else:
+        raise _wrong_kind(path, kind)
     arrays = []
     for name, value in zip(NAMES, found, strict=True):
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
@@ -144,22 +154,57 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
     return arrays
 
 
-def _pickle(content: bytes, path: Path) -> Sequence[Any]:
+# Old pickles begin like text, and have no first bytes of their own.
+PERHAPS_PICKLES = (
+    filetypes.PICKLE,
+    filetypes.LINE_ENDS,
+    filetypes.JSON,
+    filetypes.TEXT,
+    filetypes.UNKNOWN,
+)
+
+
+def _wrong_kind(path: Path, kind: FileType) -> UserError:
+    if kind.remedy:
+        return UserError(f"{path} is {kind.name}: {kind.remedy}")
+    return UserError(f"{path} is {kind.name}, and an oracle is {WANTED}: {CONVERT}")
+
+
+def _pickle(content: bytes, path: Path, kind: FileType) -> Sequence[Any]:
     try:
         found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-        if isinstance(found, list | tuple) and len(found) == len(NAMES):
-            found = [entry.numpy() if isinstance(entry, _Array) else entry for entry in found]
-    except Exception as error:
-        # Whatever a damaged or hostile pickle stumbles over, it is not an oracle.
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"{path} is no pickle of arrays ({text}); nothing in it was run. Give the published "
-            "pickle, or an .npz"
-        ) from None
+    except Exception as error:  # whatever a damaged or hostile pickle stumbles over
+        raise _not_loaded(content, path, kind, error) from None
     if not isinstance(found, list | tuple) or len(found) != len(NAMES):
         size = f"{len(found)} entries" if isinstance(found, list | tuple) else type(found).__name__
         raise UserError(f"{path} holds {size}; an oracle is a list of {len(NAMES)} arrays")
-    return found
+    try:
+        return [entry.numpy() if isinstance(entry, _Array) else entry for entry in found]
+    except Exception as error:
+        raise UserError(f"{path} is no pickle of arrays ({_line(error)}): give {WANTED}") from None
+
+
+def _not_loaded(content: bytes, path: Path, kind: FileType, error: Exception) -> UserError:
+    """Return what is wrong with a file that could not be read as a pickle."""
+    text = _line(error)
+    if kind in (filetypes.TEXT, filetypes.JSON):
+        return UserError(f"{path} is {kind.name}: give {WANTED}")
+    if kind == filetypes.LINE_ENDS:
+        return _wrong_kind(path, kind)
+    if text.startswith("it asks for torch."):
+        return _wrong_kind(path, FileType("a pickle of torch tensors"))
+    if kind == filetypes.PICKLE and not text.startswith("it asks for"):
+        return UserError(
+            f"{path} is a damaged or truncated pickle ({len(content):,} bytes; {text}): "
+            "download it again in binary mode"
+        )
+    return UserError(
+        f"{path} is no pickle of arrays ({text}); nothing in it was run: give {WANTED}"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _npz(content: bytes, path: Path) -> Sequence[Any]:
@@ -170,8 +215,9 @@ def _npz(content: bytes, path: Path) -> Sequence[Any]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays: Mapping[str, Any] = {name: file[name] for name in file.files}
     except Exception as error:
-        text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} is a damaged .npz file ({text})") from None
+        raise UserError(
+            f"{path} is a damaged .npz file ({_line(error)}): download it again"
+        ) from None
     numbered = [f"arr_{i}" for i in range(len(NAMES))]
     for names in (NAMES, numbered):
         if set(names) == set(arrays):

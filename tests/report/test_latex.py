@@ -123,6 +123,32 @@ def test_one_seed_has_no_interval_and_nothing_in_bold(tmp_path: Path) -> None:
         assert "[" not in text[text.index(r"\midrule") : text.index(r"\bottomrule")]
 
 
+@pytest.mark.parametrize("counted", ["seeds", "rounds"])
+def test_nothing_is_bold_where_a_test_could_not_find_a_difference(
+    tmp_path: Path, counted: str
+) -> None:
+    sizes = {"seeds": 8, "rounds": 8} | {counted: 2}
+    write_result_set(tmp_path, tasks=("expressions-3",), batches=3, **sizes)
+    write_latex(load_comparisons(tmp_path), tmp_path)
+    texts = {name: (tmp_path / name).read_text(encoding="utf-8") for name in NAMES}
+    few = {"seeds": NAMES[:2], "rounds": NAMES[2:]}[counted]
+    for name, text in texts.items():
+        assert (r"\textbf" in text) == (name not in few)
+        assert (f"Nothing is bold: a test of fewer than 8 {counted}" in text) == (name in few)
+        assert ("Bold:" in text) == (name not in few)
+
+
+def test_a_row_of_two_seeds_is_not_bold_beside_rows_of_ten(tmp_path: Path) -> None:
+    write_result_set(tmp_path, tasks=("expressions-3",), seeds=10, batches=3, rounds=8)
+    for path in tmp_path.glob("snapshots/expressions-3/reinforce-ema/*"):
+        if path.stem not in ("seed-000", "seed-001"):
+            path.unlink()
+    write_latex(load_comparisons(tmp_path), tmp_path)
+    rows = rows_of((tmp_path / NAMES[0]).read_text(encoding="utf-8"), r"\emph{expressions-3}")
+    assert rows["reinforce-ema"][-1] == "2"
+    assert r"\textbf" not in "".join(rows["reinforce-ema"])
+
+
 def test_what_is_not_ranked_is_marked_explained_and_never_bold(
     bench_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

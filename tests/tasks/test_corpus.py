@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -90,6 +93,111 @@ def test_a_file_that_is_no_text_is_refused_by_line(content: str | bytes, text: s
     assert text in refused(write(content))
 
 
+RECORDS = [{"id": i, "text": line} for i, line in enumerate(TEN)]
+JSON_LINES = "\n".join(map(json.dumps, RECORDS))
+TABLE = [f"{record['id']}\t{record['text']}" for record in RECORDS]
+COMMAS = ["id,text", *(f'{record["id"]},"{record["text"]}"' for record in RECORDS)]
+PANDAS = "python -c 'import pandas; print(*pandas.read_csv"
+NOT_PLAIN = [
+    ("a.jsonl", JSON_LINES, "jq -r .text a.jsonl > a.txt"),
+    ("a.txt", JSON_LINES, "jq -r .text a.txt > a-lines.txt"),
+    ("a b.json", json.dumps(RECORDS), "jq -r '.[].text' 'a b.json' > 'a b.txt'"),
+    ("b.json", json.dumps(RECORDS, indent=1), "jq -r '.[].text' b.json > b.txt"),
+    ("c.json", json.dumps({"rows": RECORDS}, indent=1), "jq -r '.rows[].text' c.json > c.txt"),
+    ("d.json", json.dumps(TEN), "jq -r '.[]' d.json > d.txt"),
+    ("e.txt", "\n".join(json.dumps([line, 1]) for line in TEN), "jq -r '.[0]' e.txt > e-lines.txt"),
+    ("f.jsonl", json.dumps({"my key": "a"}) + "\n", """jq -r '.["my key"]' f.jsonl > f.txt"""),
+    ("a.tsv", "\n".join(["id\ttext", *TABLE]), "tail -n +2 a.tsv | cut -f2 > a.txt"),
+    ("t.txt", "\n".join(TABLE), "cut -f2 t.txt > t-lines.txt"),
+    ("a.csv", "\n".join(COMMAS), f"""{PANDAS}("a.csv")["text"], sep="\\n")' > a.txt"""),
+    (
+        "c.txt",
+        "\n".join(COMMAS).replace(",", ";"),
+        f"""{PANDAS}("c.txt", sep=";")["text"], sep="\\n")' > c-lines.txt""",
+    ),
+]
+
+
+class TestRecords:
+    @pytest.mark.parametrize(("name", "content", "command"), NOT_PLAIN)
+    def test_records_are_not_taken_for_sequences(
+        self, name: str, content: str, command: str
+    ) -> None:
+        kind = "JSON" if "jq" in command else "TSV" if "cut" in command else "CSV"
+        assert refused(write(content, name)) == (
+            f"{name} is {kind}, not a sequence a line: write its text out first: {command}"
+        )
+
+    @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+    @pytest.mark.parametrize(("name", "content", "command"), NOT_PLAIN)
+    def test_the_command_of_the_message_writes_the_text(
+        self, name: str, content: str, command: str
+    ) -> None:
+        write(content, name)
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+        subprocess.run(command, shell=True, check=True, env={**os.environ, "PATH": path})
+        target = command.split(" > ")[1].strip("'")
+        assert read(target).lines[:-1] == (["a"] if name == "f.jsonl" else TEN)
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.TSV"])
+    def test_plain_text_by_a_name_for_records_is_asked_to_be_renamed(self, name: str) -> None:
+        message = refused(write(TEN, name))
+        assert f"{name} is {name[2:].upper()} by its name, not a sequence a line" in message
+        assert message.endswith("; if it is plain text, name it .txt")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "Roses are red, violets blue\nSugar is sweet, so are you",
+            "Tea; coffee\nMilk; juice",
+            "[Music]\n[Applause]",
+            '"Hello," she said\n"Go," he said',
+            '["Hello," she said]\n["Go," he said]',
+            '{"Braces"} in prose\nand more',
+            '"a quoted sentence"\n"another one"',
+            "1\n2\n3",
+            "one,two\nthree",
+            "a\tb\nc",
+            "1,000 miles\n2,000 miles",
+        ],
+    )
+    def test_punctuation_of_prose_makes_no_records(self, content: str) -> None:
+        assert read(write(content)).lines == content.split("\n")
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"\x1f\x8b\x08\x00", "a.txt is a gzip archive: unpack it and name the file inside"),
+            (b"PK\x03\x04" + bytes(9), "a.txt is a damaged or truncated zip archive"),
+            (b"%PDF-1.7\nabc", "a.txt is a PDF: give plain text, one sequence a line"),
+            (b"PAR1\x15\x04", "a.txt is a Parquet file: give plain text"),
+            (b"<!doctype html>\n<p>a", "a.txt is a web page (HTML): download the raw file"),
+            (b"version https://git-lfs.github.com/spec/v1\noid 1\n", "run: git lfs pull"),
+        ],
+    )
+    def test_a_file_of_another_kind_is_named_for_what_it_is(
+        self, content: bytes, says: str
+    ) -> None:
+        assert says in refused(write(content))
+
+
+class TestTheEndInPrint:
+    def test_a_literal_end_does_not_print_like_the_end_symbol(self) -> None:
+        lines = [*TEN, "<end> it", r"\<end> it", r"\\<end> it", "x<end><end> it"]
+        found = load(write(lines))
+        assert found.tokens.count(END) == 1
+        assert found.tokens[found.end] == END
+        shown = list(found.texts())
+        assert shown[10:] == [r"\<end> it", r"\\<end> it", r"\\\<end> it", r"x\<end>\<end> it"]
+        assert [re.sub(r"\\(\\*<end>)", r"\1", line) for line in shown] == lines
+
+    def test_nor_do_its_characters(self) -> None:
+        lines = [*TEN, "an <end> in it", r"an \<end> in it"]
+        found = load(write(lines), level="characters")
+        assert list(found.texts())[10:] == [r"an \<end> in it", r"an \\<end> in it"]
+        assert found.sequences.shape[1] == max(map(len, lines))
+
+
 class TestPaths:
     def test_a_missing_file_is_answered_with_the_nearest_name(self) -> None:
         write(TEN, "sentences.txt")
@@ -109,7 +217,10 @@ class TestPaths:
         os.mkfifo("pipe")
         assert refused(".") == ". is a directory: give a text file, one sequence a line"
         assert "pipe is not a regular file" in refused("pipe")
-        assert refused("").startswith("no text: give a file (--data FILE) or one of pydoc")
+        assert refused("") == (
+            "no text: give your own with --data FILE, or a ready corpus by its name: "
+            "--data pydoc, --data kjv, --data words"
+        )
         assert "cannot read" in refused("a\0b")
         assert "cannot read" in refused("a" * 5000)
         write(TEN)

@@ -120,7 +120,7 @@ class TestTheTask:
             TextTask.check(tasks.info("text"), data="none.txt", quality_sequences=3)
         with pytest.raises(UserError, match="quality_sequences = 1: a text's must be at least 2"):
             TextTask.check(tasks.info("text"), data="none.txt", quality_sequences=1)
-        with pytest.raises(UserError, match="no text: give a file"):
+        with pytest.raises(UserError, match="no text: give your own"):
             made()
         TextTask.check(tasks.info("text"), data="pydoc")
         monkeypatch.setitem(sys.modules, "nltk", None)

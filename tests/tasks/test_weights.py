@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import json
+import lzma
 import os
 import pickle
+import re
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +113,91 @@ def test_anything_else_is_refused_in_a_line(
     assert not (tmp_path / "estbench-was-here").exists()
 
 
+def zipped(entry: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(entry, pickle.dumps(arrays()))
+    return content.getvalue()
+
+
+def tarred() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("oracle.pkl"))
+    return content.getvalue()
+
+
+def saved_by_torch(new: bool) -> bytes:
+    content = io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, content, _use_new_zipfile_serialization=new)
+    return content.getvalue()
+
+
+def safetensors() -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(4)
+
+
+def one_array() -> bytes:
+    content = io.BytesIO()
+    np.save(content, np.zeros(3))
+    return content.getvalue()
+
+
+PICKLE = pickle.dumps(arrays(), protocol=2)
+LINE_ENDS = "is a pickle whose line ends were converted (LF to CRLF): download it again in binary"
+CONVERT = "load it and write its arrays with numpy.savez (docs/seqgan.md has the code)"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1334000\n"
+OTHER_FILES = [
+    *(
+        (f"crlf-{n}.pkl", pickle.dumps(arrays(), protocol=n).replace(b"\n", b"\r\n"), LINE_ENDS)
+        for n in (0, 1, 2, 3)
+    ),
+    ("utf8.pkl", PICKLE.decode("utf-8", "replace").encode(), "is a pickle that was saved as text"),
+    ("latin.pkl", PICKLE.decode("latin-1").encode(), "is a pickle that was saved as text"),
+    ("half.pkl", PICKLE[:200], "is a damaged or truncated pickle (200 bytes"),
+    ("last.pkl", PICKLE[:-1], "is a damaged or truncated pickle"),
+    ("empty.pkl", b"", "is empty: download it again"),
+    ("page.pkl", b"\n<!DOCTYPE html>\n<html>", "is a web page (HTML): download the raw file"),
+    ("pointer.pkl", LFS, "is a Git LFS pointer, which stands for a file that was not fetched: run"),
+    ("error.pkl", b'<?xml version="1.0"?><Error/>', "is an XML document (perhaps a server's error"),
+    ("text.pkl", b"404: Not Found\n", "is a text file: give a pickle or an .npz of 15 arrays"),
+    ("a.json", b'{"embedding": [[1.0]]}', "is a JSON file: give a pickle or an .npz"),
+    ("a.pkl.gz", gzip.compress(PICKLE), "is a gzip archive: unpack it and name the file inside"),
+    ("a.pkl.bz2", bz2.compress(PICKLE), "is a bzip2 archive: unpack it"),
+    ("a.pkl.xz", lzma.compress(PICKLE), "is an xz archive: unpack it"),
+    ("a.tar", tarred(), "is a tar archive: unpack it"),
+    ("a.zip", zipped("oracle.pkl"), "is a zip archive: unpack it"),
+    ("half.npz", zipped("embedding.npy")[:-50], "is a damaged or truncated zip archive or .npz"),
+    (
+        "new.pt",
+        saved_by_torch(new=True),
+        f"is a torch checkpoint, and an oracle is a pickle or an .npz of 15 arrays: {CONVERT}",
+    ),
+    ("old.pt", saved_by_torch(new=False), "is a torch checkpoint"),
+    ("tensors.pkl", pickle.dumps([torch.zeros(3)] * 15), "is a pickle of torch tensors"),
+    ("a.safetensors", safetensors(), "is a safetensors file"),
+    ("one.npy", one_array(), "is a single NumPy array (.npy)"),
+    ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(9), "is an HDF5 file"),
+    ("checkpoint", b'model_checkpoint_path: "a"\n', "is part of a TensorFlow checkpoint"),
+    ("a.ckpt-3.data-00000-of-00001", b"\1\2\3", "is part of a TensorFlow checkpoint"),
+    ("a.ckpt-3.index", bytes(9) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "TensorFlow checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), OTHER_FILES, ids=[f[0] for f in OTHER_FILES])
+def test_a_file_of_another_kind_is_named_for_what_it_is(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"{path} ")) as caught:
+        read_arrays(path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
-    truncated = tmp_path / "half.pkl"
-    truncated.write_bytes(pickle.dumps(arrays())[:200])
     damaged = tmp_path / "half.npz"
     np.savez(damaged, *arrays())
     content = bytearray(damaged.read_bytes())
@@ -117,13 +207,36 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     np.savez(lacking, embedding=np.zeros((V, E)))
     for path, says in (
         (tmp_path / "nothing.pkl", "No such file"),
-        (tmp_path, "cannot read"),
-        (truncated, "no pickle of arrays"),
+        (tmp_path, "is a directory: name the .pkl or .npz file itself"),
         (damaged, "damaged"),
         (lacking, "lacks W_i"),
     ):
         with pytest.raises(UserError, match=says):
             read_arrays(path)
+
+
+class Lstm(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(V, E)
+        self.lstm = torch.nn.LSTM(E, H, batch_first=True)
+        self.output = torch.nn.Linear(H, V)
+
+
+def test_the_page_converts_a_torch_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "seqgan.md"
+    code = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    model = Lstm()
+    torch.save(model.state_dict(), "oracle.pt")
+    exec(code[0], {})
+    oracle = Generator(V, 5, embedding=E, hidden=H)
+    load_into(oracle, read_arrays(Path("oracle.npz")), Path("oracle.npz"))
+    tokens = torch.tensor([[3, 0, 11, 7, 2]])
+    after, _ = model.lstm(model.embedding(torch.tensor([[0, 3, 0, 11, 7]])))
+    torch.testing.assert_close(oracle.log_probs(tokens), model.output(after).log_softmax(dim=2))
 
 
 @given(st.binary(max_size=400), st.booleans())
