@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +17,12 @@ from torch import Tensor
 from estbench import estimators
 from estbench.errors import UserError
 from estbench.estimators.base import Direct, Draws, Estimator
+from estbench.estimators.formula import evaluate
 from estbench.meter.bias import Centred
+from estbench.meter.cost import declared_evaluations
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.models.generator import Generator
-from estbench.proof.formula import evaluate
 from estbench.proof.problems import function_reward, rng
 from estbench.proof.states import disturb
 
@@ -174,14 +177,56 @@ def flat_numbers(state: Any) -> list[float]:
 @pytest.mark.parametrize(("name", "rollouts"), CASES)
 def test_the_declared_cost_is_what_is_counted(name: str, rollouts: int) -> None:
     method, policy, reward, state = prepared(name, rollouts=rollouts)
-    method.surrogate(policy, reward, 10, rng(4), state)
-    for formula, counted in (
-        (method.info.hard_evals, reward.hard_evals),
-        (method.info.relaxed_evals, reward.relaxed_evals),
-    ):
-        sizes = {"T": T, "V": policy.vocabulary, "K": method.info.group, "n": 10}
-        assert counted == pytest.approx(10 * evaluate(formula, sizes)), formula
-    assert (reward.relaxed_evals > 0) == method.info.needs_relaxed_reward
+    for draws in (3, 10):
+        reward.hard_evals = reward.relaxed_evals = 0
+        method.surrogate(policy, reward, draws, rng(4), state)
+        for formula, counted in (
+            (method.info.hard_evals, reward.hard_evals),
+            (method.info.relaxed_evals, reward.relaxed_evals),
+        ):
+            sizes = {"T": T, "V": policy.vocabulary, "K": method.info.group, "n": draws}
+            assert counted == pytest.approx(draws * evaluate(formula, sizes)), formula
+        assert (reward.relaxed_evals > 0) == method.info.needs_relaxed_reward
+
+
+BATCHES = 8  # between two comparisons of REBAR's temperatures
+
+
+@pytest.mark.parametrize(("name", "rollouts"), CASES)
+def test_a_sequence_costs_what_is_counted_while_it_trains(name: str, rollouts: int) -> None:
+    """What tunes the estimator is among it: REBAR's temperatures take 2.25 evaluations, not 2."""
+    draws = 3
+    method, policy, reward, state = prepared(name, rollouts=rollouts)
+    reward.hard_evals = reward.relaxed_evals = 0
+    for batch in range(BATCHES):
+        adapt_once(method, policy, reward, draws, rng(batch), state)
+    sequences = BATCHES * draws * method.info.group
+    declared = declared_evaluations(method.info, policy.vocabulary, T, draws)
+    counted = (reward.hard_evals + reward.relaxed_evals) / sequences
+    assert declared == pytest.approx(counted)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "batch", "limit"),
+    [
+        ("reinforce", 1, 1, 1),
+        ("rloo", 1, 1, 1),
+        ("rebar", 2.25, 2.25, 2.25),
+        ("muprop", 2, 1 + 1 / 128, 1),
+        ("reinforce-greedy", 2, 1 + 1 / 128, 1),
+    ],
+)
+def test_evaluations_that_a_batch_shares_cost_less_the_larger_it_is(
+    name: str, one: float, batch: float, limit: float
+) -> None:
+    info = estimators.info(name)
+    for draws, expected in ((1, one), (128, batch), (math.inf, limit)):
+        assert declared_evaluations(info, 12, 3, draws) == expected
+
+
+def test_a_cost_that_cannot_be_evaluated_is_unknown() -> None:
+    info = dataclasses.replace(estimators.info("reinforce"), hard_evals="some")
+    assert math.isnan(declared_evaluations(info, 12, 3, 1))
 
 
 @pytest.mark.parametrize("name", NAMES)
