@@ -29,7 +29,8 @@ def moments_of(optimiser: torch.optim.Optimizer, policy: nn.Module) -> dict[str,
         **{name: [state[name].detach().clone().cpu() for state in states] for name in KEPT},
         "step": int(states[0]["step"]),
         "lr": float(settings["lr"]),
-        "betas": tuple(settings["betas"]),
+        # A tuple of its own: a file whose bytes count tells shared ones from equal ones.
+        "betas": tuple(float(beta) for beta in settings["betas"]),
         "eps": float(settings["eps"]),
     }
 

@@ -26,7 +26,7 @@ from estbench.report.figures.base import (
 from estbench.report.statistics import interval_frame
 from estbench.report.style import MUTED
 
-__all__ = ["draw"]
+__all__ = ["draw", "halfway"]
 
 MOST_STEPS = 20  # columns of a panel; longer sequences are put together in runs of steps
 ROW_INCHES = 0.19
@@ -41,7 +41,7 @@ HEADS = {"tensor": "by parameter tensor", "step": "by time step"}
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw two tables of tiles a task, a row an estimator."""
     rows = comparisons.results.sources
-    rows = _halfway(rows)
+    rows = halfway(rows)
     if rows.empty or rows["share"].notna().sum() == 0:
         return None
     data = _data(rows)
@@ -82,7 +82,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     return Drawn("sources", title, caption, alt, data, figure, data[columns])
 
 
-def _halfway(rows: pd.DataFrame) -> pd.DataFrame:
+def halfway(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the snapshot nearest to half of the batches, the one with time steps."""
     gaps = rows.assign(gap=(rows["fraction"] - 0.5).abs())
     nearest = gaps.sort_values(["gap", "snapshot"]).drop_duplicates("task")
