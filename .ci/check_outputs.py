@@ -20,11 +20,12 @@ COLUMNS = {
         "task estimator seed snapshot draws sequences_per_draw total_variance variance_low "
         "variance_high kurtosis relative_bias bias_low bias_high snr cosine mse "
         "hard_evals_per_draw relaxed_evals_per_draw adapt_evals policy_steps_per_draw "
-        "seconds_per_draw"
+        "seconds_per_draw reward_std reward_scale adam_variance adam_gradient_norm largest_share "
+        "tail_index between_variance evaluations_at_one evaluations_at_batch evaluations_in_limit"
     ),
     "timing": "task estimator round seconds_per_step ratio low high",
 }
-SNAPSHOTS = 5
+SNAPSHOTS = 8  # of smoke: nine, the first two of which fall on the same of its batches
 # What a browser would fetch; a link that a reader may follow (<a href>) is no such thing.
 LOADS = re.compile(
     r"""<(?:img|script|iframe|source|link|image|use)\b[^>]*\b(?:src|href)\s*=\s*["']?(?:https?:)?//

@@ -25,8 +25,8 @@ __all__ = [
     "check_keys",
 ]
 
-FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0)
-"""Snapshots are taken after these fractions of all batches."""
+FRACTIONS = (0.0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)
+"""Snapshots are taken after these fractions of all batches; most change comes early."""
 
 Count = Annotated[int, AtLeast(1)]
 Natural = Annotated[int, AtLeast(0)]
@@ -131,7 +131,7 @@ class TrainingSettings(Settings):
 
 @dataclass(frozen=True)
 class SnapshotSettings(Settings):
-    """How estimators are measured at the five shared snapshots of a reference trajectory."""
+    """How estimators are measured at the shared snapshots of a reference trajectory."""
 
     section: ClassVar[str] = "snapshots"
 

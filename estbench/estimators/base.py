@@ -71,6 +71,8 @@ class EstimatorInfo:
         where a call evaluates once for its n draws. Where it is "0", the rewards that draws report
         may be those of their relaxed sequences.
       relaxed_evals: Relaxed reward evaluations a draw.
+      tuning_evals: Evaluations a draw, hard and relaxed together, that ``adapt`` makes beyond
+        these, as a mean over many batches.
       source: Paper and equation.
       switches: What can be turned on and off by name: ``NAME@a+b`` has a and b alone, ``NAME@none``
         has none of them, ``NAME`` all.
@@ -90,6 +92,7 @@ class EstimatorInfo:
     learned: tuple[str, ...] = ()
     hard_evals: str = "1"
     relaxed_evals: str = "0"
+    tuning_evals: str = "0"
     switches: tuple[str, ...] = ()
     version: int = 1
 

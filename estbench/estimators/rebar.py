@@ -169,6 +169,7 @@ class Rebar(Estimator):
             learned=("eta", "temperature", *(("constant",) if self.constant else ())),
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
             relaxed_evals=self.control.evals(),
+            tuning_evals=self._tuning_evals(),
             version=self.baseline.version,
         )
 
@@ -229,6 +230,12 @@ class Rebar(Estimator):
     def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
         """See ``Estimator.without_control``."""
         return without_control(self.coefficients, surrogate, state["coefficients"])
+
+    def _tuning_evals(self) -> str:
+        """Return what the comparison of temperatures costs a draw, spread over its batches."""
+        if not self.temperature_every:
+            return "0"
+        return f"{len(GRID) - 1}({self.control.evals()})/{self.temperature_every}"
 
     def _move_temperature(
         self,

@@ -69,49 +69,78 @@ class ContextMoments(Moments):
         super().__init__(reference, names)
         self.contexts = contexts
         self.within: list[Tensor] = []
+        size = sum(g.numel() for g in reference.gradient)
+        self.by_element = torch.zeros(size, dtype=torch.float64)  # variance, summed over draws
+        self.between = 0.0  # the same of variance between contexts
 
     def add(self, found: DrawGradients, by_tensor: bool = True) -> None:
         """Add a batch with the same number of draws of each context, at least two."""
         for total, part in zip(self.sums, found.sums, strict=True):
             total += part.double()
-        distances, squares = _within(found, self.contexts, by_tensor)
+        wanted = by_tensor or self.reference.metric is not None
+        distances, squares, between = _within(found, self.contexts, wanted)
         self.distances.append(distances.flatten())
         self.within.append(distances)
-        if by_tensor:
-            sizes = [g.numel() for g in found.sums]
-            self.by_tensor += torch.stack([part.sum() for part in torch.split(squares, sizes)])
+        self.by_element += squares
+        self.between += between * found.draws
 
     def _variance(self, q: Tensor, gap2: float) -> tuple[float, float]:
         means = torch.cat(self.within, dim=1).mean(dim=1)
         return float(means.mean()), float(means.std()) / math.sqrt(len(means))
 
     def _variance_by_tensor(self, mean: Sequence[Tensor]) -> Tensor:
-        return self.by_tensor / self.draws
+        sizes = [g.numel() for g in mean]
+        parts = torch.split(self.by_element / self.draws, sizes)
+        return torch.stack([part.sum() for part in parts])
+
+    def metric_variance(self) -> float:
+        """See ``Moments.metric_variance``; within contexts."""
+        if self.reference.metric is None:
+            return math.nan
+        P = torch.cat([p.flatten() for p in self.reference.metric]).cpu()
+        return float(P @ self.by_element) / self.draws
+
+    def between_variance(self) -> float:
+        """Return tr Cov of the gradient of one context drawn at random.
+
+        By the law of total variance, a draw of a random context has this and the variance within
+        contexts together. Unbiased for the data that the M contexts were drawn from, but for being
+        cut off at 0.
+        """
+        return max(self.between / self.draws, 0.0)
 
 
-def _within(found: DrawGradients, contexts: int, by_tensor: bool) -> tuple[Tensor, Tensor]:
-    """Return each draw's share of the variance within its context, and of each parameter's.
+def _within(found: DrawGradients, contexts: int, by_element: bool) -> tuple[Tensor, Tensor, float]:
+    """Return how draws differ within their contexts, and how the contexts' gradients differ.
 
     Args:
       found: n draws, those of a context consecutive.
       contexts: Their number M, a divisor of n.
-      by_tensor: Whether the second value is wanted.
+      by_element: Whether the second value is wanted.
 
     Returns:
-      ``[M, n / M]``, whose mean is the variance, unbiased; and the sum of the same over draws for
-      each element of the parameters, ``[P]`` (zeros if not wanted). Both float64.
+      Each draw's share of the variance within its context ``[M, n / M]``, whose mean is the
+      variance, unbiased; the sum of the same over draws for each element of the parameters, ``[P]``
+      (zeros if not wanted), both float64; and tr Cov of the contexts' own gradients, unbiased: the
+      noise of their means over n / M draws is subtracted.
     """
     each = found.draws // contexts
     whole = max(1, ROWS // each) * each
     shares, total = [], torch.zeros(sum(g.numel() for g in found.sums), dtype=torch.float64)
+    norms = 0.0
     for part in found.chunks(whole):
         gradients = part.detach().view(-1, each, part.shape[1])
-        squares = (gradients - gradients.mean(dim=1, keepdim=True)) ** 2
+        means = gradients.mean(dim=1, keepdim=True)
+        norms += float((means.double() ** 2).sum())
+        squares = (gradients - means) ** 2
         squares *= each / (each - 1)
         shares.append(squares.sum(dim=2, dtype=torch.float64).cpu())
-        if by_tensor:
+        if by_element:
             total += squares.sum(dim=(0, 1), dtype=torch.float64).cpu()
-    return torch.cat(shares), total
+    distances = torch.cat(shares)
+    mean = sum(float((s.double() ** 2).sum()) for s in found.sums) / found.draws**2
+    spread = (norms - contexts * mean) / (contexts - 1) if contexts > 1 else 0.0
+    return distances, total, spread - float(distances.mean()) / each
 
 
 def within_contexts(
@@ -143,4 +172,4 @@ def within_contexts(
             surrogate = method.surrogate(policy, reward, 2 * len(some), rng, learned)
         found = tape.differentiate(surrogate, check=False)
     reward.hard_evals, reward.relaxed_evals = evals
-    return float(_within(found, len(some), by_tensor=False)[0].mean())
+    return float(_within(found, len(some), by_element=False)[0].mean())

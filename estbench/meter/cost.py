@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from estbench.estimators.base import EstimatorInfo
+from estbench.estimators.formula import evaluate
 from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 from estbench.models.trees import leaves
 
-__all__ = ["StepCount", "count_steps", "sequences_at_once"]
+__all__ = ["StepCount", "count_steps", "declared_evaluations", "sequences_at_once"]
 
 
 @dataclass
@@ -21,6 +24,26 @@ class StepCount:
     """Rows times positions that the policy was advanced."""
 
     steps: int = 0
+
+
+def declared_evaluations(info: EstimatorInfo, vocabulary: int, length: int, draws: float) -> float:
+    """Return the reward evaluations that a sequence costs in training; NaN where that is unknown.
+
+    Hard and relaxed ones, and those that tune what is learned, as the estimator declares them.
+
+    Args:
+      info: What the estimator declares.
+      vocabulary: V.
+      length: T.
+      draws: Draws of the same context in a call, which share what is evaluated once; may be
+        infinite.
+    """
+    sizes = {"T": length, "V": vocabulary, "K": info.group, "n": draws}
+    try:
+        parts = (info.hard_evals, info.relaxed_evals, info.tuning_evals)
+        return sum(evaluate(part, sizes) for part in parts) / info.group
+    except ValueError:  # a formula that says nothing, or a number too large
+        return math.nan
 
 
 def rollout_steps(tokens: Tensor, rollouts: int) -> int:

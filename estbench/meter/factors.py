@@ -21,6 +21,7 @@ from estbench.meter.taps import Part, Tap, at_least_float32
 __all__ = ["Factors", "join"]
 
 CHUNK_NUMBERS = 1 << 22  # numbers held at a time where whole gradients must be formed
+CACHED_NUMBERS = 1 << 17  # fewer where each is read once: in the cache it is ten times as fast
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,37 @@ class Factor:
             return out.scatter_add(1, index, d)
         left, right = (x, d) if self.transposed else (d, x)
         return (left.transpose(1, 2) @ right).reshape(-1, *self.shape)
+
+    def squares(self) -> Tensor:
+        """Return the sum over draws of each element's square, float64 ``[*shape]``."""
+        if self.d is not None and self.x is not None and not self.x.is_floating_point():
+            return self._token_squares(self.d, self.x)
+        total = torch.zeros(self.shape, dtype=torch.float64, device=self._device())
+        draws = len(self.d if self.whole is None else self.whole)  # type: ignore[arg-type]
+        size = max(1, CACHED_NUMBERS // max(1, total.numel()))
+        for start in range(0, draws, size):
+            total += self.form(slice(start, start + size)).square().sum(dim=0)
+        return total
+
+    def _token_squares(self, d: Tensor, x: Tensor) -> Tensor:
+        """Return ``squares`` of an embedding, from the rows that a draw's tokens touch alone."""
+        same = x.unsqueeze(1) == x.unsqueeze(2)
+        touched = same.to(d.dtype) @ d  # at each place, the whole gradient of its token's row
+        again = same.tril(diagonal=-1).any(dim=2)
+        touched[again] = 0  # a row counts once, where its token stands first
+        total = torch.zeros(self.shape, dtype=torch.float64, device=d.device)
+        return total.index_add_(0, x.flatten(), touched.double().square().flatten(0, 1))
+
+    def _device(self) -> torch.device:
+        held = self.d if self.whole is None else self.whole
+        assert held is not None
+        return held.device
+
+    def first(self, draws: int) -> Factor:
+        """Return the first draws alone."""
+        parts = (None if t is None else t[:draws] for t in (self.d, self.x, self.whole))
+        d, x, whole = parts
+        return replace(self, d=d, x=x, whole=whole)
 
     @property
     def fits(self) -> bool:
@@ -138,6 +170,11 @@ class Factors:
                 x = f.x.reshape(-1, f.x.shape[2])
                 out.append((x.t() @ d if f.transposed else d.t() @ x).reshape(f.shape))
         return out
+
+    def second_moments(self, draws: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return for each parameter the sum of the first draws, and of their elements' squares."""
+        some = [f.first(draws) for f in self.factors]
+        return Factors(some, draws).sums(), [f.squares() for f in some]
 
     def scales(self) -> list[float]:
         """Return for each parameter the size that the rounding of its sum goes with.

@@ -479,6 +479,13 @@ class DrawGradients:
         """Return ``[n]`` inner products, draw by draw, with gradients from the same tape."""
         return self.factors.inner(other.factors)
 
+    def second_moments(self, draws: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the sum of the first draws, and of their elements' squares (float64).
+
+        Both are a tensor for each parameter.
+        """
+        return self.factors.second_moments(draws)
+
     def chunks(self, size: int = 256) -> Iterator[Tensor]:
         """Yield whole gradients ``[<= size, parameters in all]``."""
         for start in range(0, self.draws, size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ def measure(
     group = method.info.group
     total = max(2, sequences // group)
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
-    moments, without = (moments_for(policy, reference, names) for _ in range(2))
+    moments = moments_for(policy, reference, names)
+    without = moments_for(policy, replace(reference, metric=None), names)
     hard, relaxed = reward.hard_evals, reward.relaxed_evals
     seconds, fault = 0.0, ""
     surrogate: Draws | None = None

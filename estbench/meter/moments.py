@@ -20,6 +20,12 @@ __all__ = ["Moments", "total_variance"]
 
 Z95 = 1.959963984540054
 ROUNDING = 8.0  # times the precision: what of a squared norm is not told from nothing
+LARGEST = 0.01  # of the draws, whose share of all squared distances is looked at
+TAIL = 0.05  # of the draws, from which Hill's index is estimated
+FEWEST_TAIL = 10  # draws, or there is no such estimate
+EXAMINED = 1 << 26
+"""Elements of gradients, in all, that Adam's metric is applied to, for it needs whole gradients:
+of a policy of 10,000 parameters 6,710 draws, of one of 300,000 still 223."""
 
 
 def total_variance(found: DrawGradients) -> float:
@@ -44,15 +50,28 @@ class Reference:
     Attributes:
       gradient: A tensor for each parameter, float64.
       noise: tr Cov of ``gradient`` as an estimate; 0 where it is exact.
+      metric: Diagonal P of a metric, a tensor for each parameter, float64; or None.
+      metric_noise: As ``noise``, in that metric: tr(P Cov).
     """
 
     gradient: list[Tensor]
     noise: float
+    metric: list[Tensor] | None = None
+    metric_noise: float = 0.0
 
     @property
     def squared_norm(self) -> float:
         """An unbiased estimate of |grad J|^2."""
         return sum(float((g.double() ** 2).sum()) for g in self.gradient) - self.noise
+
+    @property
+    def metric_norm(self) -> float:
+        """sqrt(g' P g) of the true gradient g, the noise subtracted; NaN where that is unknown."""
+        if self.metric is None:
+            return math.nan
+        squares = [g.double() ** 2 for g in self.gradient]
+        found = _weighted(self.metric, squares) - self.metric_noise
+        return math.sqrt(found) if found > 0 else math.nan
 
 
 class Moments:
@@ -70,6 +89,10 @@ class Moments:
         self.by_tensor = torch.zeros(len(names), dtype=torch.float64)
         self.distances: list[Tensor] = []
         self.rounding = 0.0  # what of the distances' sum may be rounding's
+        self.precision = 0.0  # the part of a squared norm that is rounding's
+        self.examined = 0  # draws that went into the two sums below
+        self.examined_sums = [torch.zeros_like(g) for g in reference.gradient]
+        self.examined_squares = [torch.zeros_like(g) for g in reference.gradient]
 
     def add(self, found: DrawGradients, by_tensor: bool = True) -> None:
         """Add a batch of draws."""
@@ -84,6 +107,22 @@ class Moments:
             total += part.double()
         if by_tensor:
             self.by_tensor += found.squared_norms_by_tensor().double().sum(dim=1).cpu()
+        if self.reference.metric is not None:
+            self._examine(found)
+
+    def _examine(self, found: DrawGradients) -> None:
+        """Add each element's second moment, until enough draws have been looked at."""
+        most = max(2, EXAMINED // max(1, sum(g.numel() for g in found.sums)))
+        rows = min(found.draws, most - self.examined)
+        if rows < 1:
+            return
+        self.precision = _rounding(found)
+        sums, squares = found.second_moments(rows)
+        for total, part in zip(self.examined_sums, sums, strict=True):
+            total += part.double()
+        for total, part in zip(self.examined_squares, squares, strict=True):
+            total += part
+        self.examined += rows
 
     @property
     def draws(self) -> int:
@@ -97,6 +136,14 @@ class Moments:
         one on its logarithm, its standard error from the spread of the squared distances, which
         heavy tails widen; ``kurtosis`` is E|g - m|^4 / (E|g - m|^2)^2. Bias is |E g - grad J| /
         |grad J| with the noise of both means subtracted; its interval is that of the distance.
+
+        ``largest_share`` is the part of all squared distances that the largest 1 % of the draws
+        hold; ``tail_index`` Hill's estimate of the exponent a with which P(|g - m| > x) falls, as
+        x^-a, from the largest 5 % (Hill 1975). Variance needs a > 2, its interval a > 4.
+
+        ``adam_variance`` and ``adam_gradient_norm`` are tr(P Cov) and sqrt(g' P g) in the
+        reference's metric, NaN where it has none; ``between_variance`` is the variance of the
+        contexts' own gradients, which ``total_variance`` leaves out.
         """
         q = torch.cat(self.distances)
         n = len(q)
@@ -137,6 +184,11 @@ class Moments:
             "cosine": cosine,
             "mse": variance + max(bias2, 0.0),
             "gradient_norm": math.sqrt(true2) if true2 > 0 else math.nan,
+            "largest_share": _largest_share(q),
+            "tail_index": _tail_index(q),
+            "adam_variance": self.metric_variance(),
+            "adam_gradient_norm": self.reference.metric_norm,
+            "between_variance": self.between_variance(),
             "by_tensor": dict(zip(self.names, tensors.tolist(), strict=True)),
         }
 
@@ -144,7 +196,24 @@ class Moments:
         """Return the mean of the draws as a reference for others, with its noise."""
         n, mean = self.draws, [s / self.draws for s in self.sums]
         gap2 = _squared_distance(mean, self.reference.gradient)
-        return Reference(mean, self._variance(torch.cat(self.distances), gap2)[0] / n)
+        variance = self._variance(torch.cat(self.distances), gap2)[0]
+        metric = self.reference.metric
+        noise = 0.0 if metric is None else self.metric_variance() / n
+        return Reference(mean, variance / n, metric, noise)
+
+    def metric_variance(self) -> float:
+        """Return tr(P Cov) of one draw in the reference's metric; NaN where it has none."""
+        n = self.examined
+        if self.reference.metric is None or n < 2:
+            return math.nan
+        means = [(s / n) ** 2 for s in self.examined_sums]
+        squares = _weighted(self.reference.metric, self.examined_squares)
+        found = (squares - n * _weighted(self.reference.metric, means)) / (n - 1)
+        return found if found > self.precision * squares / n else 0.0
+
+    def between_variance(self) -> float:
+        """Return the variance of the contexts' own gradients: 0, for there is one context."""
+        return 0.0
 
     def _variance(self, q: Tensor, gap2: float) -> tuple[float, float]:
         """Return the variance and its standard error, from squared distances q ``[n]``."""
@@ -166,3 +235,28 @@ class Moments:
 
 def _squared_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     return sum(float(((x - y) ** 2).sum()) for x, y in zip(a, b, strict=True))
+
+
+def _weighted(metric: Sequence[Tensor], squares: Sequence[Tensor]) -> float:
+    """Return the sum over all elements of P times what stands there."""
+    return sum(float((p * s).sum()) for p, s in zip(metric, squares, strict=True))
+
+
+def _largest_share(q: Tensor) -> float:
+    """Return the part of all squared distances ``[n]`` that the largest hold; NaN if all are 0."""
+    if not q.any():
+        return math.nan
+    largest = q.topk(max(1, int(LARGEST * len(q)))).values
+    return min(1.0, float(largest.sum() / q.sum()))
+
+
+def _tail_index(q: Tensor) -> float:
+    """Return Hill's estimate from the largest distances; NaN from fewer than ten, or equal ones."""
+    k = int(TAIL * len(q))
+    if k < FEWEST_TAIL:
+        return math.nan
+    largest = q.topk(k + 1).values
+    if not largest[k] > 0:
+        return math.nan
+    excess = float((largest[:k] / largest[k]).log().sum()) / 2  # of distances, not their squares
+    return k / excess if excess > 0 else math.nan

@@ -7,20 +7,30 @@ that are measured come after.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from estbench.estimators import make
-from estbench.experiment import FRACTIONS, Experiment
+from estbench.experiment import Experiment
+from estbench.meter.adam import metric
+from estbench.meter.cost import declared_evaluations
 from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.moments import Reference
 from estbench.meter.sources import variance_by_step
 from estbench.seeding import stream
 from estbench.tasks.stage import make_stage
 
-__all__ = ["measure_at_snapshots"]
+__all__ = ["halfway", "measure_at_snapshots"]
 
-SOURCES_AT = 3  # the snapshot after half of the batches, whose variance is taken apart by time step
 SOURCES_FROM = 256  # sequences; each step costs a backward pass over them
+
+
+def halfway(snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the snapshot nearest to half of the batches; the first of two that are as near."""
+    half = snapshots[-1]["step"] / 2
+    return min(snapshots, key=lambda snapshot: abs(snapshot["step"] - half))
 
 
 def measure_at_snapshots(
@@ -42,13 +52,20 @@ def measure_at_snapshots(
     method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("snapshot", task, seed, estimator, device=device)
+    batch = settings.batch_size // method.info.group
+    evaluations = partial(declared_evaluations, method.info, policy.vocabulary, policy.length)
     rows = []
+    middle = halfway(state["snapshots"])
     for snapshot in state["snapshots"]:
         stage.load(snapshot)
         data = stream("adaptation data", task, seed, snapshot["snapshot"])
-        reference = Reference([g.to(device) for g in snapshot["gradient"]], snapshot["noise"])
+        reference = Reference(
+            [g.to(device) for g in snapshot["gradient"]],
+            snapshot["noise"],
+            metric(snapshot["optimiser"], device),
+            snapshot["metric_noise"],
+        )
         before = reward.hard_evals + reward.relaxed_evals
-        batch = settings.batch_size // method.info.group
         for _ in range(experiment.snapshots.adaptation_batches):
             stage.next_batch(batch, data)
             adapt_once(method, policy, reward, batch, rng, learned)
@@ -57,8 +74,8 @@ def measure_at_snapshots(
             measured = measure(
                 method, policy, reward, experiment.snapshots.sequences, rng, learned, reference
             )
-        # Taken apart by time step, variance between contexts would be among it.
-        if snapshot["snapshot"] == SOURCES_AT and not stage.conditional:
+        # Only here is variance taken apart by time step. Between contexts it would be mixed in.
+        if snapshot is middle and not stage.conditional:
             measured["by_step"] = variance_by_step(
                 method,
                 policy,
@@ -71,9 +88,15 @@ def measure_at_snapshots(
             {
                 "snapshot": snapshot["snapshot"],
                 "step": snapshot["step"],
-                "fraction": FRACTIONS[snapshot["snapshot"]],
+                "fraction": snapshot["step"] / settings.batches,
+                "reward_std": snapshot["reward_std"],
+                "reward_scale": snapshot["reward_scale"],
                 **measured,
                 "adapt_evals": adapted,
+                # In training each draw has a context of its own: none share an evaluation.
+                "evaluations_at_one": evaluations(1),
+                "evaluations_at_batch": evaluations(1 if stage.conditional else batch),
+                "evaluations_in_limit": evaluations(math.inf),
             }
         )
     return {

@@ -86,6 +86,17 @@ class Streamed(Factors):
         each = [part.sums() for part in self._parts()]
         return [torch.stack(list(parts)).sum(dim=0) for parts in zip(*each, strict=True)]
 
+    def second_moments(self, draws: int) -> tuple[list[Tensor], list[Tensor]]:
+        """See ``Factors.second_moments``."""
+        starts = range(0, draws, self.size)
+        parts = (self.part(start, min(start + self.size, draws)) for start in starts)
+        each = [part.second_moments(part.draws) for part in parts]
+        sums, squares = (
+            [torch.stack(list(tensors)).sum(dim=0) for tensors in zip(*found, strict=True)]
+            for found in zip(*each, strict=True)
+        )
+        return sums, squares
+
     def block_sums(self, blocks: int) -> Tensor:
         """See ``Factors.block_sums``."""
         if self.draws % blocks:

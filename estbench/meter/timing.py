@@ -15,6 +15,7 @@ from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.moments import total_variance
 from estbench.meter.phases import Clock, listening
+from estbench.meter.snapshots import halfway
 from estbench.meter.step import measured_step
 from estbench.models.adam import Adam
 from estbench.seeding import numpy_stream, stream
@@ -22,7 +23,6 @@ from estbench.tasks.stage import make_stage
 
 __all__ = ["timing_round"]
 
-MIDDLE = 3  # the snapshot after half of the batches
 STEPS = 3  # timed steps a round; their median counts
 
 
@@ -61,7 +61,7 @@ def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -
     settings = experiment.training_for(task)
     device = experiment.device
     stage = make_stage(experiment, task, experiment.seeds[0])
-    stage.load(state["snapshots"][MIDDLE])
+    stage.load(halfway(state["snapshots"]))
     policy, reward = stage.policy, stage.reward
     method = make(name, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("timing state", task, name))

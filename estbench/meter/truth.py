@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from estbench.estimators.base import Reward
+from estbench.estimators.base import Estimator, Reward
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
 from estbench.meter.centred import Centred
 from estbench.meter.contexts import moments_for, portions
@@ -22,7 +23,11 @@ GROUP = 16  # sequences a draw, where there are several contexts
 
 
 def true_gradient(
-    policy: Policy, reward: Reward, sequences: int, rng: torch.Generator
+    policy: Policy,
+    reward: Reward,
+    sequences: int,
+    rng: torch.Generator,
+    metric: list[Tensor] | None = None,
 ) -> Reference:
     """Return the gradient of E[reward], with its noise.
 
@@ -40,72 +45,79 @@ def true_gradient(
       reward: The reward; its counters are left alone.
       sequences: How many sequences, where it cannot be enumerated.
       rng: Noise of the draws.
+      metric: Diagonal P of a metric in which the noise is wanted too, a tensor for each parameter.
     """
     evals = reward.hard_evals
     truncation = policy.truncation
     if truncation:
         policy.truncation = 0
     try:
-        return _untruncated(policy, reward, sequences, rng)
+        return _untruncated(policy, reward, sequences, rng, metric)
     finally:
         reward.hard_evals = evals
         if truncation:
             policy.truncation = truncation
 
 
-def _untruncated(policy: Policy, reward: Reward, sequences: int, rng: torch.Generator) -> Reference:
+def _untruncated(
+    policy: Policy,
+    reward: Reward,
+    sequences: int,
+    rng: torch.Generator,
+    metric: list[Tensor] | None,
+) -> Reference:
     if policy.fewest_rows > 1:
-        return _over_contexts(policy, reward, sequences, rng)
+        return _over_contexts(policy, reward, sequences, rng, metric)
     if enumerable(policy):
-        return Reference(exact(policy, reward).gradient, 0.0)
+        return Reference(exact(policy, reward).gradient, 0.0, metric)
     method = Reinforce("reference", "none")
     centre = float(reward(policy.sample(PILOT, rng)).double().mean())
     centred = Centred(reward, centre)
-    sums = None
-    squares, done, fault = 0.0, 0, ""
-    at_once = sequences_at_once(policy, CHUNK)
-    while done < sequences:
-        n = min(at_once, sequences - done)
-        with Tape(policy, fault) as tape:
-            surrogate = method.surrogate(
-                policy,
-                centred,
-                n,
-                rng,
-                method.initial_state(policy, rng),
-            )
-        found = tape.differentiate(surrogate, check=done == 0)
-        fault = tape.fault
-        squares += float(found.squared_norms().double().sum())
-        parts = [s.double() for s in found.sums]
-        sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
-        done += n
-    assert sums is not None
-    mean = [s / done for s in sums]
-    norm2 = sum(float((m**2).sum()) for m in mean)
-    return Reference(mean, (squares - done * norm2) / (done - 1) / done)
+    return _from_draws(
+        method, policy, centred, sequences, sequences_at_once(policy, CHUNK), rng, metric
+    )
 
 
 def _over_contexts(
-    policy: Policy, reward: Reward, sequences: int, rng: torch.Generator
+    policy: Policy,
+    reward: Reward,
+    sequences: int,
+    rng: torch.Generator,
+    metric: list[Tensor] | None,
 ) -> Reference:
     assert policy.contexts is not None
-    zeros = [
-        torch.zeros_like(p, dtype=torch.float64) for p in policy.parameters() if p.requires_grad
-    ]
     if enumerable(policy):
-        M = policy.contexts.count
+        total, M = _zeros(policy), policy.contexts.count
         for context in torch.split(policy.contexts.values, 1):
             with policy.contexts.given(context):
                 found = exact(policy, reward).gradient
-            zeros = [a + b / M for a, b in zip(zeros, found, strict=True)]
-        return Reference(zeros, 0.0)
-    method = LeaveOneOut(GROUP, name="reference")
-    moments = moments_for(policy, Reference(zeros, 0.0), ["" for _ in zeros])
-    fault = ""
-    for draws in portions(policy, sequences // GROUP, sequences_at_once(policy, CHUNK) // GROUP):
+            total = [a + b / M for a, b in zip(total, found, strict=True)]
+        return Reference(total, 0.0, metric)
+    method, draws = LeaveOneOut(GROUP, name="reference"), sequences // GROUP
+    at_once = sequences_at_once(policy, CHUNK) // GROUP
+    return _from_draws(method, policy, reward, draws, at_once, rng, metric)
+
+
+def _from_draws(
+    method: Estimator,
+    policy: Policy,
+    reward: Reward,
+    draws: int,
+    at_once: int,
+    rng: torch.Generator,
+    metric: list[Tensor] | None,
+) -> Reference:
+    """Return the mean of an estimator's draws, at most ``at_once`` in a pass."""
+    zeros = _zeros(policy)
+    moments = moments_for(policy, Reference(zeros, 0.0, metric), ["" for _ in zeros])
+    state, fault = method.initial_state(policy, rng), ""
+    for size in portions(policy, draws, at_once):
         with Tape(policy, fault) as tape:
-            surrogate = method.surrogate(policy, reward, draws, rng, {})
+            surrogate = method.surrogate(policy, reward, size, rng, state)
         moments.add(tape.differentiate(surrogate, check=moments.draws == 0), by_tensor=False)
         fault = tape.fault
     return moments.mean_as_reference()
+
+
+def _zeros(policy: Policy) -> list[Tensor]:
+    return [torch.zeros_like(p, dtype=torch.float64) for p in policy.parameters()]

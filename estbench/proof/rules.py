@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from estbench import noise
 from estbench.estimators.base import Direct, Draws, Estimator, Surrogate
+from estbench.estimators.formula import evaluate
 from estbench.meter.centred import Centred
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.reward import FunctionReward
 from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
-from estbench.proof.formula import evaluate
 from estbench.proof.objective import learned_gradients
 from estbench.proof.problems import function_reward, rng
 from estbench.proof.setting import Setting, T, bits

@@ -36,6 +36,10 @@ SNAPSHOT_FIELDS += ["cosine", "mse", "hard_evals_per_draw", "relaxed_evals_per_d
 SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
 # After DESIGN's columns: what the figures need beside them.
 SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
+# Unknown in records made before snapshots were nine.
+SNAPSHOT_EXTRAS += ["reward_std", "reward_scale", "adam_variance", "adam_gradient_norm"]
+SNAPSHOT_EXTRAS += ["largest_share", "tail_index", "between_variance"]
+SNAPSHOT_EXTRAS += ["evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"]
 # The squared bias with its sign. Records without it have the root alone, cut off at zero.
 SIGNED_BIAS = "relative_bias_squared"
 # What tables/ have to hold where they stand in for run files.
@@ -46,7 +50,8 @@ STORED = {
 }
 MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
-SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "by", "part", "position", "share"]
+SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
+SOURCE_COLUMNS += ["share"]
 PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
 
 
@@ -428,6 +433,7 @@ def _source_frame(records: list[Record]) -> pd.DataFrame:
     for record in records:
         for entry in () if _failed(record) else record.get("snapshots") or ():
             head = _identity(record) | {"snapshot": _integer(entry.get("snapshot"), 0)}
+            head |= {"fraction": _float(entry.get("fraction"))}
             tensors = entry.get("by_tensor") or {}
             steps = entry.get("by_step") or {}
             parts = [
@@ -444,7 +450,7 @@ def _source_frame(records: list[Record]) -> pd.DataFrame:
                 rows.append(head | own)
     frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
     types = dict.fromkeys(("seed", "snapshot", "position"), "int64")
-    return frame.astype({**types, "share": "float64"})
+    return frame.astype({**types, "fraction": "float64", "share": "float64"})
 
 
 def _phase_frame(records: list[Record]) -> pd.DataFrame:

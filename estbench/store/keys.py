@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, fields
 from typing import Any
 
-from estbench.experiment import Experiment, TrainingSettings
+from estbench.experiment import FRACTIONS, Experiment, TrainingSettings
 from estbench.store.schema import SCHEMA
 
 __all__ = ["REFERENCE_ESTIMATOR", "Keys", "key", "timing_key"]
@@ -61,6 +61,8 @@ class Keys:
         source = plugins.source_hash(estimator)
         if source:  # an estimator of the user's own is another one when its file changes
             settings["source"] = source
+        if kind == "reference":  # older ones have five snapshots, and no word of it
+            settings["fractions"] = FRACTIONS
         if kind == "snapshots":
             settings["snapshots"] = asdict(experiment.snapshots)
         return settings

@@ -21,7 +21,7 @@ __all__ = ["CorruptRecordError", "ResultSet"]
 
 
 MOST_STATE_BYTES = 1 << 34
-"""Of the states of a reference: five policies, rewards and what trains them."""
+"""Of the states of a reference: a policy, its reward and its optimiser for each snapshot."""
 
 
 class CorruptRecordError(Exception):

@@ -22,6 +22,7 @@ from typing import Any
 from estbench.store.shapes import (
     LARGEST,
     Shape,
+    between,
     column,
     each,
     fields,
@@ -208,11 +209,17 @@ _MEASURES = (
     *("hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals", "policy_steps_per_draw"),
     *("seconds_per_draw", "gradient_norm", "untrained_variance"),
 )
+_SIZES = (
+    *("reward_std", "reward_scale", "adam_variance", "adam_gradient_norm", "tail_index"),
+    *("between_variance", "evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"),
+)
 _SNAPSHOT: Shape = fields(
     {"snapshot": whole(0, 10**6)},
     {
         **dict.fromkeys(_COUNTS, maybe(whole())),
         **dict.fromkeys(_MEASURES, _MEASURE),
+        **dict.fromkeys(_SIZES, maybe(between(0, LARGEST))),
+        "largest_share": maybe(between(0, 1)),
         "by_tensor": maybe(_VALUES),
         "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
     },

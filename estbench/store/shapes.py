@@ -16,6 +16,7 @@ __all__ = [
     "LARGEST_WHOLE",
     "Shape",
     "anything",
+    "between",
     "column",
     "each",
     "fields",
@@ -55,6 +56,17 @@ def number(value: Any, where: str) -> None:
     """Take a number of a size that can be computed with."""
     if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
         raise ValueError(f"{where} is no number")
+
+
+def between(low: float, high: float) -> Shape:
+    """Take a number from ``low`` to ``high``."""
+
+    def shape(value: Any, where: str) -> None:
+        number(value, where)
+        if not low <= value <= high:
+            raise ValueError(f"{where} is no number from {low:g} to {high:g}")
+
+    return shape
 
 
 def whole(low: int = 0, high: int = LARGEST_WHOLE) -> Shape:

@@ -69,7 +69,7 @@ def test_a_control_that_is_not_found_biased_fails_the_check(
 ) -> None:
     result = started(by_name(name))
     assert result.verdict == "not found"
-    monkeypatch.setattr("estbench.proof.running.check_many", lambda *_, **__: [result])
+    monkeypatch.setattr("estbench.proof.running.check_many", lambda *_, **__: [(name, result)])
     assert check([name], out=tmp_path, as_json=True) == code
     lost = "a negative control, and no bias was found: the test has lost its power"
     assert result.complaints() == [lost] * code

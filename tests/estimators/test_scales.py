@@ -10,11 +10,11 @@ from torch import Tensor
 
 from estbench import estimators
 from estbench.errors import UserError
+from estbench.estimators.formula import evaluate
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.meter.moments import total_variance
 from estbench.models.generator import Generator
-from estbench.proof.formula import evaluate
 from estbench.proof.problems import rng
 
 V, T = 4, 3

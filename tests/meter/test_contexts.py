@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,8 +24,11 @@ def centred(images: int) -> tuple[Encoder, Centred]:
     return reward.encoder, Centred(reward, bound(reward).mean().item())
 
 
-def exact_variances(images: int) -> tuple[float, float]:
-    """Return REINFORCE's variance within images, averaged, and what between them would add."""
+def exact_variances(images: int, correction: int = 0) -> tuple[float, float]:
+    """Return REINFORCE's variance within images, averaged, and what between them would add.
+
+    With a correction of 1 the second is unbiased for all data that the images are some of.
+    """
     encoder, reward = centred(images)
     contexts = encoder.contexts
     within, gradients = [], []
@@ -33,7 +37,7 @@ def exact_variances(images: int) -> tuple[float, float]:
             found = exact(encoder, reward)
         within.append(found.reinforce_variance())
         gradients.append(torch.cat([g.flatten() for g in found.gradient]))
-    between = torch.stack(gradients).var(dim=0, correction=0).sum().item()
+    between = torch.stack(gradients).var(dim=0, correction=correction).sum().item()
     return sum(within) / images, between
 
 
@@ -52,6 +56,36 @@ class TestMeasured:
         assert row["hard_evals_per_draw"] == 1
         assert row["bias_low"] == 0
 
+    @pytest.mark.parametrize("sequences", [600, 60_000])
+    def test_variance_between_contexts_is_given_beside_it(self, sequences: int) -> None:
+        """Few draws of each context are noisy: that noise is no difference between contexts."""
+        _, between = exact_variances(3, correction=1)
+        encoder, reward = centred(3)
+        truth = true_gradient(encoder, reward, 2, rng())
+        for name in ("reinforce", "rloo"):
+            method = make(name)
+            found = []
+            for seed in range(60_000 // sequences):
+                learned = method.initial_state(encoder, rng())
+                row = measure(method, encoder, reward, sequences, rng(seed), learned, truth)
+                found.append(row["between_variance"])
+            assert sum(found) / len(found) == pytest.approx(between, rel=0.05)
+
+    def test_in_a_metric_variance_is_within_contexts_too(self) -> None:
+        encoder, reward = centred(3)
+        truth = true_gradient(encoder, reward, 2, rng())
+        P = [torch.full_like(g, 3.0) for g in truth.gradient]
+        truth = replace(truth, metric=P)
+        method = make("rloo")
+        row = measure(method, encoder, reward, 2400, rng(1), {}, truth)
+        assert row["adam_variance"] == pytest.approx(3 * row["total_variance"])
+
+    def test_one_context_has_no_variance_between(self) -> None:
+        reward = tiny(2, 1)
+        truth = true_gradient(reward.encoder, reward, 2, rng())
+        row = measure(make("rloo"), reward.encoder, reward, 240, rng(1), {}, truth)
+        assert row["between_variance"] == 0
+
     def test_no_bias_is_seen_where_gradients_of_contexts_differ(self) -> None:
         """The reference has the same contexts: else their difference would look like bias."""
         reward = tiny(2, 3)
@@ -65,10 +99,12 @@ class TestMeasured:
         reward = tiny(2, 3)
         truth = true_gradient(reward.encoder, reward, 2, rng())
         monkeypatch.setattr("estbench.meter.truth.enumerable", lambda policy: False)
+        P = [torch.full_like(g, 3.0) for g in truth.gradient]
         gaps, noises = [], []
         for seed in range(40):
-            found = true_gradient(reward.encoder, reward, 480, rng(seed))
+            found = true_gradient(reward.encoder, reward, 480, rng(seed), P)
             noises.append(found.noise)
+            assert found.metric_noise == pytest.approx(3 * found.noise)
             pairs = zip(found.gradient, truth.gradient, strict=True)
             gaps.append(sum(float(((a - b) ** 2).sum()) for a, b in pairs))
         assert sum(gaps) / 40 == pytest.approx(sum(noises) / 40, rel=0.4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench import estimators
-from estbench.estimators.base import Component, Surrogate
+from estbench.estimators.base import Component, Direct, Surrogate
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.bias import Centred
 from estbench.meter.gradients import DrawGradients, Tape
@@ -415,3 +415,37 @@ def test_a_tape_listens_only_while_it_is_open() -> None:
         assert len(tape.taps) == heard
     policy.log_probs(torch.zeros(2, T, dtype=torch.int64))
     assert len(tape.taps) == heard > 0
+
+
+@pytest.mark.parametrize("vocabulary", [V, 70])  # the latter's tokens are not made one-hot
+@pytest.mark.parametrize("name", ["reinforce", "rloo", "rebar", "gumbel-softmax", "spsa"])
+def test_second_moments_of_elements_are_those_of_the_loop(name: str, vocabulary: int) -> None:
+    policy = Generator(vocabulary, T, embedding=5, hidden=6, dtype=torch.float64)
+    policy.initialise("normal", 0.5, rng(1))
+    method, f = estimators.make(name), Centred(function_reward(vocabulary, T, 2), 0.1)
+    state = method.initial_state(policy, rng(2))
+    disturb(method, policy, state, rng(3))
+    with Tape(policy) as tape:
+        surrogate = method.surrogate(policy, f, DRAWS, rng(4), state)
+    if isinstance(surrogate, Direct):
+        whole = list(surrogate.gradients(0, DRAWS))
+    else:
+        whole = loop(policy, surrogate)
+    found = tape.differentiate(surrogate)
+    assert tape.fault == ""
+    for draws in (DRAWS, 5):
+        sums, squares = found.second_moments(draws)
+        for each, total, square in zip(whole, sums, squares, strict=True):
+            torch.testing.assert_close(total, each[:draws].sum(dim=0))
+            torch.testing.assert_close(square, each[:draws].square().sum(dim=0))
+
+
+def test_second_moments_do_not_depend_on_how_many_draws_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tape, surrogate = taped(estimators.make("rebar"), make_policy(torch.float64))
+    found = tape.differentiate(surrogate)
+    _, together = found.second_moments(DRAWS)
+    monkeypatch.setattr("estbench.meter.factors.CACHED_NUMBERS", 1)
+    for a, b in zip(together, found.second_moments(DRAWS)[1], strict=True):
+        torch.testing.assert_close(a, b)

@@ -62,6 +62,92 @@ def test_kurtosis_is_that_of_the_distance_from_the_truth() -> None:
     assert moments.summary(1)["kurtosis"] == pytest.approx((3 + 81) / 4 / 9)
 
 
+def pareto(exponent: float, n: int) -> DrawGradients:
+    """Return draws whose distance x from 0 has P(|g| > x) = x^-exponent."""
+    u = torch.rand(n, 1, generator=rng(), dtype=torch.float64)
+    return direct(torch.randn(n, 1, generator=rng(1)).sign().double() * u ** (-1 / exponent))
+
+
+def tail_of(found: DrawGradients) -> dict[str, object]:
+    moments = Moments(Reference([torch.zeros(1).double()], 0.0), ["only"])
+    moments.add(found)
+    return moments.summary(1)
+
+
+@pytest.mark.parametrize("exponent", [2.5, 4.0, 8.0])
+def test_the_tail_of_a_pareto_law_is_found(exponent: float) -> None:
+    """The largest share p of its squares holds p^(1 - 2 / exponent) of them."""
+    n = 100_000
+    row = tail_of(pareto(exponent, n))
+    assert row["tail_index"] == pytest.approx(exponent, rel=0.05)
+    if exponent > 4:  # else the share itself is as uncertain as the variance
+        assert row["largest_share"] == pytest.approx(0.01 ** (1 - 2 / exponent), rel=0.05)
+
+
+def test_of_equal_draws_the_largest_hold_what_is_theirs() -> None:
+    row = tail_of(direct(torch.ones(300, 1).double()))
+    assert row["largest_share"] == pytest.approx(0.01)
+    assert math.isnan(row["tail_index"])
+
+
+def test_one_draw_may_hold_nearly_everything() -> None:
+    draws = torch.full((100, 1), 0.01).double()
+    draws[7] = 10.0
+    row = tail_of(direct(draws))
+    assert row["largest_share"] == pytest.approx(1.0, abs=1e-3)
+    assert math.isnan(row["tail_index"])  # five draws are too few for an index
+
+
+def test_without_draws_that_differ_there_is_no_tail() -> None:
+    row = tail_of(direct(torch.zeros(300, 1).double()))
+    assert math.isnan(row["largest_share"])
+    assert math.isnan(row["tail_index"])
+
+
+def test_in_a_metric_each_element_has_a_weight_of_its_own() -> None:
+    """Variances 1, 4, 4 and a mean of (3, 4, 0): tr(P Cov) = 26, g' P g = 2 * 9 + 16."""
+    n = 40_000
+    first, second = normal_draws(n, [3.0, 4.0], [1.0, 2.0]), normal_draws(n, [0.0], [2.0], 1)
+    truth = [torch.tensor([3.0, 4.0]).double(), torch.zeros(1).double()]
+    P = [torch.tensor([2.0, 1.0]).double(), torch.tensor([5.0]).double()]
+    moments = Moments(Reference(truth, 0.0, P), ["first", "second"])
+    for part in range(4):
+        rows = slice(part * n // 4, (part + 1) * n // 4)
+        moments.add(direct(first[rows], second[rows]))
+    row = moments.summary(1)
+    assert row["adam_variance"] == pytest.approx(2 + 4 + 5 * 4, rel=0.02)
+    assert row["adam_gradient_norm"] == pytest.approx(math.sqrt(34))
+    own = torch.cat([first, second], dim=1).var(dim=0) @ torch.cat(P)
+    assert row["adam_variance"] == pytest.approx(float(own), rel=1e-9)
+
+
+def test_the_noise_of_a_reference_is_not_taken_for_gradient_in_a_metric_either() -> None:
+    P = [torch.tensor([4.0]).double()]
+    found = Reference([torch.tensor([3.0]).double()], 1.0, P, metric_noise=4.0)
+    assert found.metric_norm == pytest.approx(math.sqrt(4 * 9 - 4))
+    assert math.isnan(Reference(found.gradient, 1.0).metric_norm)
+
+
+def test_many_parameters_are_looked_at_in_some_of_the_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("estbench.meter.moments.EXAMINED", 100)
+    draws = normal_draws(100, [1.0, 0.0], [1.0, 2.0])
+    moments = Moments(Reference([torch.zeros(2).double()], 0.0, [torch.ones(2).double()]), ["x"])
+    for rows in torch.split(draws, 30):
+        moments.add(direct(rows))
+    expected = float(draws[:50].var(dim=0).sum())
+    assert moments.summary(1)["adam_variance"] == pytest.approx(expected)
+
+
+def test_draws_that_are_all_the_same_have_no_variance_in_a_metric() -> None:
+    same = torch.tensor([[0.1, 0.7]]).expand(50, 2)
+    truth = [same[0].double()]
+    moments = Moments(Reference(truth, 0.0, [torch.tensor([3.0, 1e6]).double()]), ["x"])
+    moments.add(direct(same))
+    assert moments.summary(1)["adam_variance"] == 0
+
+
 def test_an_unbiased_case_has_no_bias_beyond_noise() -> None:
     covered = 0
     for seed in range(60):

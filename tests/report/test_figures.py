@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from estbench.experiment import FRACTIONS
 from estbench.report.building import load_comparisons
 from estbench.report.figures import quality
 from estbench.report.figures.base import drawing, n_text
 from estbench.report.figures.curves import MAX_POINTS, curve_data
 from estbench.report.figures.direct import spread
 from estbench.report.figures.scales import log_view, tick_text, view
+from estbench.report.figures.sources import halfway
 from estbench.report.published import PUBLISHED, block_centres
 from estbench.report.style import estimator_order, look, task_order
 
@@ -151,3 +153,14 @@ def test_a_figure_without_its_metric_is_left_out(tmp_path: Path) -> None:
         path.write_text(json.dumps(record))
     with drawing():
         assert quality.draw(load_comparisons(tmp_path)) is None
+
+
+FIVE = (0.0, 0.125, 0.25, 0.5, 1.0)  # as older sets have them
+
+
+@pytest.mark.parametrize("fractions", [FIVE, FRACTIONS], ids=["five", "nine"])
+def test_sources_are_of_the_snapshot_after_half_of_the_batches(
+    fractions: tuple[float, ...],
+) -> None:
+    rows = pd.DataFrame({"fraction": fractions, "snapshot": range(len(fractions)), "task": "t"})
+    assert list(halfway(rows)["fraction"]) == [0.5]

@@ -22,6 +22,7 @@ from estbench.store import (
     write_bytes,
     write_json,
 )
+from estbench.store.schema import check_record
 
 BASE = Experiment("x", ("expressions-3",), ("rloo",), (0, 1))
 
@@ -117,6 +118,44 @@ def test_a_key_depends_on_all_that_determines_the_numbers(
     later = replace(estimators.info("relax"), version=99)
     monkeypatch.setattr(estimators, "info", lambda name: later)
     assert key("run", BASE, *where) not in keys
+
+
+def test_other_snapshots_make_another_reference_and_not_another_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is measured at five snapshots is not gone on with at nine."""
+    kinds, where = ("run", "reference", "snapshots"), ("expressions-3", "rloo", 0)
+    nine = [key(kind, BASE, *where) for kind in kinds]
+    monkeypatch.setattr("estbench.store.keys.FRACTIONS", (0.0, 0.125, 0.25, 0.5, 1.0))
+    five = [key(kind, BASE, *where) for kind in kinds]
+    assert [a == b for a, b in zip(nine, five, strict=True)] == [True, False, False]
+
+
+def measurement(**columns: object) -> dict[str, object]:
+    record = envelope("snapshots", "k", "t", "e", 0)
+    return record | {"snapshots": [{"snapshot": 0, **columns}]}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("largest_share", 1.01),
+        ("largest_share", -0.01),
+        ("tail_index", -1.0),
+        ("reward_std", -0.1),
+        ("reward_scale", "much"),
+        ("adam_variance", -1e-9),
+        ("adam_gradient_norm", -1.0),
+        ("between_variance", float("nan")),
+        ("evaluations_at_batch", -1.0),
+    ],
+)
+def test_a_measurement_that_cannot_be_is_no_record(column: str, value: object) -> None:
+    check_record(measurement())  # as older ones are
+    check_record(measurement(**{column: None}))
+    check_record(measurement(**{column: 0.5}))
+    with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column} is no number"):
+        check_record(measurement(**{column: value}))
 
 
 def test_timing_rounds_have_a_key_of_their_own() -> None:

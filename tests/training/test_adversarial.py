@@ -10,10 +10,12 @@ import torch
 
 from estbench.estimators import make
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
-from estbench.meter.snapshots import measure_at_snapshots
+from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import timing_round
 from estbench.meter.truth import true_gradient
+from estbench.tasks.stage import make_stage
 from estbench.training.adversarial import step_metrics, train
 from estbench.training.reference import reference, snapshot_steps
 from estbench.training.session import Session, prepare
@@ -119,9 +121,63 @@ def test_the_reference_is_rloos_own_run(experiment: Experiment) -> None:
     payload, state = reference(experiment, TASK, 0)
     own = train(experiment, TASK, "rloo", 0)
     assert payload["final"] == own["final"]
-    assert payload["snapshot_steps"] == [0, 1, 2, 4, 8] == snapshot_steps(8)
-    assert [s["step"] for s in state["snapshots"]] == [0, 1, 2, 4, 8]
+    assert payload["snapshot_steps"] == [0, 1, 2, 3, 4, 5, 6, 8] == snapshot_steps(8)
+    assert [s["step"] for s in state["snapshots"]] == [0, 1, 2, 3, 4, 5, 6, 8]
     assert payload["info"]["hard_evals"] == own["info"]["hard_evals"] == 8 * 32
+
+
+def test_snapshots_are_nine_where_there_are_batches_enough() -> None:
+    assert snapshot_steps(64) == [0, 4, 8, 16, 24, 32, 40, 48, 64]
+    assert snapshot_steps(1) == [0, 1]  # a batch is measured once
+    assert [halfway([{"step": s} for s in snapshot_steps(n)])["step"] for n in (64, 8, 1)] == [
+        *(32, 4, 0)
+    ]
+
+
+def test_a_snapshot_holds_the_optimisers_moments(experiment: Experiment) -> None:
+    """Those of the adversarial batches: maximum likelihood has an optimiser of its own."""
+    kept: dict[int, torch.optim.Optimizer] = {}
+
+    def keep(done: int, session: Session) -> None:
+        kept[done] = session.optimiser
+
+    train(experiment, TASK, "rloo", 0, at_batch=keep)
+    _, state = reference(experiment, TASK, 0)
+    first, last = state["snapshots"][0]["optimiser"], state["snapshots"][-1]["optimiser"]
+    assert first is None
+    assert (last["step"], last["lr"], last["betas"], last["eps"]) == (8, 5e-3, (0.9, 0.999), 1e-8)
+    own = kept[8].state_dict()["state"]
+    for name in ("exp_avg", "exp_avg_sq"):
+        for i, tensor in enumerate(last[name]):
+            assert torch.equal(tensor, own[i][name])
+
+
+def test_rows_in_adams_metric_begin_with_its_first_step(experiment: Experiment) -> None:
+    _, state = reference(experiment, TASK, 0)
+    rows = measure_at_snapshots(experiment, TASK, "rloo", 0, state)["snapshots"]
+    assert math.isnan(rows[0]["adam_variance"])
+    assert math.isnan(rows[0]["adam_gradient_norm"])
+    moments, truth = state["snapshots"][-1]["optimiser"], state["snapshots"][-1]["gradient"]
+    P = [1 / ((v.double() / (1 - 0.999**8)).sqrt() + 1e-8) for v in moments["exp_avg_sq"]]
+    weighted = sum(float((p * g**2).sum()) for p, g in zip(P, truth, strict=True))
+    assert rows[-1]["adam_gradient_norm"] == pytest.approx(math.sqrt(weighted))
+    size = [float(p.min()) for p in P], [float(p.max()) for p in P]
+    variance = rows[-1]["total_variance"]
+    assert min(size[0]) * variance < rows[-1]["adam_variance"] < max(size[1]) * variance
+
+
+def test_a_snapshot_says_how_much_rewards_differ(experiment: Experiment) -> None:
+    """An untrained discriminator has about one value for all sequences."""
+    without = replace(experiment.training, discriminator_pretrain_updates=0)
+    _, state = reference(replace(experiment, training=without), TASK, 0)
+    first, last = state["snapshots"][0], state["snapshots"][-1]
+    assert first["reward_scale"] < 0.5 * last["reward_scale"] < 0.25
+    stage = make_stage(experiment, TASK, 0)
+    stage.load(last)
+    spread = math.sqrt(exact(stage.policy, stage.reward).reward_variance)
+    assert last["reward_std"] == pytest.approx(spread, rel=0.1)
+    row = measure_at_snapshots(experiment, TASK, "rloo", 0, state)["snapshots"][-1]
+    assert (row["reward_std"], row["reward_scale"]) == (last["reward_std"], last["reward_scale"])
 
 
 def test_the_true_gradient_leaves_the_counters_alone(experiment: Experiment) -> None:
@@ -161,10 +217,17 @@ def test_a_snapshots_row_says_what_a_draw_costs(experiment: Experiment) -> None:
     assert row["hard_evals_per_draw"] == row["relaxed_evals_per_draw"] == 1
     # Sampling, the recorded pass, and the relaxed trajectory: three times T = 3 steps.
     assert row["policy_steps_per_draw"] == 9
-    assert row["adapt_evals"] == 2 * 2 * 32
+    assert row["evaluations_at_one"] == row["evaluations_in_limit"] == 2.25
     assert row["variance_low"] < row["total_variance"] < row["variance_high"]
     assert sum(row["by_tensor"].values()) == pytest.approx(row["total_variance"], rel=1e-3)
     assert row["untrained_variance"] > 0
+
+
+def test_evaluations_that_adapting_makes_are_counted(experiment: Experiment) -> None:
+    """REBAR compares three temperatures every eight batches: two evaluations a draw more."""
+    _, state = reference(experiment, TASK, 0)
+    rows = measure_at_snapshots(experiment, TASK, "rebar", 0, state)["snapshots"]
+    assert sum(row["adapt_evals"] for row in rows) == 2.25 * 16 * 32
 
 
 def test_a_timing_round_times_every_pair_once(experiment: Experiment) -> None:

@@ -26,9 +26,8 @@ from estbench.report.figures.base import (
 from estbench.report.statistics import interval_frame
 from estbench.report.style import MUTED
 
-__all__ = ["draw"]
+__all__ = ["draw", "halfway"]
 
-MIDDLE = 3  # the snapshot whose variance is taken apart by time step: after half of the batches
 MOST_STEPS = 20  # columns of a panel; longer sequences are put together in runs of steps
 ROW_INCHES = 0.19
 # From nothing to everything in one hue, so that it is also a scale of grey; on a dark ground the
@@ -42,7 +41,7 @@ HEADS = {"tensor": "by parameter tensor", "step": "by time step"}
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw two tables of tiles a task, a row an estimator."""
     rows = comparisons.results.sources
-    rows = rows[rows["snapshot"] == MIDDLE]
+    rows = halfway(rows)
     if rows.empty or rows["share"].notna().sum() == 0:
         return None
     data = _data(rows)
@@ -81,6 +80,13 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     alt = f"{title}. {_said(data)}"
     columns = ["task", "by", "estimator", "part", "percent", "low", "high", "n"]
     return Drawn("sources", title, caption, alt, data, figure, data[columns])
+
+
+def halfway(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the snapshot nearest to half of the batches, the one with time steps."""
+    gaps = rows.assign(gap=(rows["fraction"] - 0.5).abs())
+    nearest = gaps.sort_values(["gap", "snapshot"]).drop_duplicates("task")
+    return rows[rows["snapshot"] == rows["task"].map(nearest.set_index("task")["snapshot"])]
 
 
 def _data(rows: pd.DataFrame) -> pd.DataFrame:

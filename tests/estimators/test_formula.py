@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from estbench.proof.formula import evaluate
+from estbench.estimators.formula import evaluate
 
 VALUES = {"T": 3.0, "V": 4.0, "K": 2.0}
 
