@@ -34,8 +34,10 @@ SNAPSHOT_FIELDS = ["snapshot", "draws", "sequences_per_draw", "total_variance", 
 SNAPSHOT_FIELDS += ["variance_high", "kurtosis", "relative_bias", "bias_low", "bias_high", "snr"]
 SNAPSHOT_FIELDS += ["cosine", "mse", "hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals"]
 SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
-# After DESIGN's columns: what the figures need beside them.
-SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
+# After DESIGN's columns: what figures and ratios need beside them. Older sets lack some.
+SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance", "reward_std"]
+SNAPSHOT_EXTRAS += ["reward_scale", "adam_variance", "adam_gradient_norm", "largest_share"]
+SNAPSHOT_EXTRAS += ["tail_index", "between_variance"]
 # The squared bias with its sign. Records without it have the root alone, cut off at zero.
 SIGNED_BIAS = "relative_bias_squared"
 # What tables/ have to hold where they stand in for run files.

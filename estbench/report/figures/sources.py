@@ -28,7 +28,6 @@ from estbench.report.style import MUTED
 
 __all__ = ["draw"]
 
-MIDDLE = 3  # the snapshot whose variance is taken apart by time step: after half of the batches
 MOST_STEPS = 20  # columns of a panel; longer sequences are put together in runs of steps
 ROW_INCHES = 0.19
 # From nothing to everything in one hue, so that it is also a scale of grey; on a dark ground the
@@ -42,7 +41,8 @@ HEADS = {"tensor": "by parameter tensor", "step": "by time step"}
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw two tables of tiles a task, a row an estimator."""
     rows = comparisons.results.sources
-    rows = rows[rows["snapshot"] == MIDDLE]
+    middle = rows["task"].map(_middles(comparisons))
+    rows = rows[rows["snapshot"] == middle]
     if rows.empty or rows["share"].notna().sum() == 0:
         return None
     data = _data(rows)
@@ -81,6 +81,14 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     alt = f"{title}. {_said(data)}"
     columns = ["task", "by", "estimator", "part", "percent", "low", "high", "n"]
     return Drawn("sources", title, caption, alt, data, figure, data[columns])
+
+
+def _middles(comparisons: Comparisons) -> dict[str, int]:
+    """Return each task's snapshot after half of the batches, or the one nearest to it."""
+    rows = comparisons.results.measured
+    nearest = rows.assign(far=(rows["fraction"] - 0.5).abs()).sort_values("far", kind="stable")
+    first = nearest.drop_duplicates("task")
+    return {str(t): int(s) for t, s in zip(first["task"], first["snapshot"], strict=True)}
 
 
 def _data(rows: pd.DataFrame) -> pd.DataFrame:
