@@ -174,9 +174,7 @@ def _bias(comparisons: Comparisons, task: str) -> Iterator[str]:
         )
     mute = [name for name in clear if name not in telling]
     if mute:
-        yield (
-            f"For {_list(mute)}, these draws cannot rule out a bias as large as the gradient."
-        )
+        yield (f"For {_list(mute)}, these draws cannot rule out a bias as large as the gradient.")
     proven = [name for name in known if estimator_facts(name).proof == "unbiased"]
     if proven:
         yield (

@@ -194,8 +194,10 @@ def _variance(comparisons: Comparisons) -> Layout:
                 return _cells(estimate(task, name), _quantity)
             if ratio.bound == "none":
                 return "--", "(no statement)"
-            sign, end = (r"$\geq$", ratio.estimate.low) if ratio.bound == "lower" else (
-                r"$\leq$", ratio.estimate.high
+            sign, end = (
+                (r"$\geq$", ratio.estimate.low)
+                if ratio.bound == "lower"
+                else (r"$\leq$", ratio.estimate.high)
             )
             return (f"{sign} {_quantity(end)}", "") if math.isfinite(end) else ("--", "")
 

@@ -12,6 +12,7 @@ Replicates = dict[tuple[str, str], "pd.Series[float]"]
 
 NOTHING: pd.Series[float] = pd.Series(dtype="float64")
 
+
 def split(frame: pd.DataFrame, index: str, column: str) -> Replicates:
     """Return each (task, estimator)'s replicates, without those that have no value."""
     rows = frame[["task", "estimator", index, column]].dropna(subset=[column])

@@ -77,7 +77,14 @@ def _task_rows(comparisons: Comparisons, task: str) -> list[tuple[object, ...]]:
                     guard = (ratio.least, ratio.most, ratio.survives, ratio.bound)
                     label = f"variance_per_{cost}_ratio"
                     row = _row(
-                        task, estimator, label, ratio.estimate, against, "ratio", ratio.p_holm, guard
+                        task,
+                        estimator,
+                        label,
+                        ratio.estimate,
+                        against,
+                        "ratio",
+                        ratio.p_holm,
+                        guard,
                     )
                     rows.append((*row, SNAPSHOTS))
         for quantity in ("seconds_per_step", "quality"):

@@ -158,9 +158,7 @@ def _counts(comparisons: Comparisons, task: str, names: list[str]) -> dict[str, 
     runs = comparisons.results.runs
     done = runs[(runs["task"] == task) & (runs["status"] == "ok")]
     trained = done.groupby("estimator")["seed"].nunique()
-    return {
-        name: comparisons.noise(task, name).n or int(trained.get(name, 0)) for name in names
-    }
+    return {name: comparisons.noise(task, name).n or int(trained.get(name, 0)) for name in names}
 
 
 def _problems(comparisons: Comparisons, console: Console) -> None:

@@ -143,7 +143,10 @@ def informative_snapshots(
     # The reward and its gradient are the snapshot's, not the estimator's.
     means = rows.groupby(["snapshot", "seed"])[["reward_std", "reward_scale", "gradient_norm"]]
     table = means.median()
-    conditions = (("reward_std", "reward_scale", spread), ("gradient_norm", "gradient_norm", gradient))
+    conditions = (
+        ("reward_std", "reward_scale", spread),
+        ("gradient_norm", "gradient_norm", gradient),
+    )
     found = pd.Series(True, index=pd.Index(sorted(set(rows["snapshot"])), name="snapshot"))
     for column, scale, least in conditions:
         value, largest = table[column].unstack("seed"), table[scale].unstack("seed").max()

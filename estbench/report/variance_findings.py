@@ -138,9 +138,7 @@ def _grouped(
     family = comparisons.ratios(task, cost).values()
     tests = sum(ratio.verdict != "" for ratio in family)
     own = [
-        ratio
-        for ratio in family
-        if ratio.estimate.known and _ranked(ratio) and ratio.role == role
+        ratio for ratio in family if ratio.estimate.known and _ranked(ratio) and ratio.role == role
     ]
 
     def told(chosen: Callable[[Ratio], bool], text: Callable[[Ratio], str]) -> str:

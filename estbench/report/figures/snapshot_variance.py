@@ -69,9 +69,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
             _panel(ax, comparisons, rows[rows["quantity"] == f"ratio_to_{role}"], is_ratio=True)
             panel_title(ax, "", "")
             if ax.axison:
-                ax.set_title(
-                    f"{words} (log axis)", fontweight="normal", fontsize=8.0, color=MUTED
-                )
+                ax.set_title(f"{words} (log axis)", fontweight="normal", fontsize=8.0, color=MUTED)
         for ax in (upper, lower[0]):
             ax.tick_params(labelbottom=False)
         lower[1].set_xlabel("snapshot: batches of the reference trajectory")

@@ -91,9 +91,7 @@ def _mark(ratio: Ratio, named: bool) -> Mark:
     doubt = " ?" if "rests" in mark_of(ratio) else ""
     text = bounded(ratio.estimate, ratio.bound) + doubt
     reach = (ratio.least, ratio.most)
-    return Mark(
-        ratio.estimator, ratio.estimate, (text, ratio.against), named, ratio.bound, reach
-    )
+    return Mark(ratio.estimator, ratio.estimate, (text, ratio.against), named, ratio.bound, reach)
 
 
 def _bare(data: pd.DataFrame) -> str:
