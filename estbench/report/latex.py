@@ -240,8 +240,8 @@ def _variance(comparisons: Comparisons) -> Layout:
         *_lost(comparisons, SNAPSHOTS, rows),
     ]
     bold = (
-        "Bold: less noisy by a paired test (5\\,\\% level, Holm over all comparisons of a task with "
-        f"a partner or {escape(BASELINED)}), and so without any one snapshot."
+        "Bold: less noisy by a paired test (5\\,\\% level, Holm over all comparisons of a task "
+        f"with a partner or {escape(BASELINED)}), and so without any one snapshot."
     )
     heads = {t: escape(t) for t in rows}
     return Layout(NAMES[0], caption, columns, rows, heads, "seeds", bold, notes)

@@ -72,9 +72,9 @@ def rests_text(ratio: Ratio) -> str:
     if ratio.verdict == OPEN:
         worst = min(turned, key=lambda omission: omission.p_holm)
     return (
-        f"rests on the snapshot{'s' * (len(turned) > 1)} at {batches_text([o.step for o in turned])}:"
-        f" without the one at batch {worst.step:g} it is {with_interval(worst.estimate)}, "
-        f"{_said(ratio, worst)}"
+        f"rests on the snapshot{'s' * (len(turned) > 1)} at "
+        f"{batches_text([o.step for o in turned])}: without the one at batch {worst.step:g} it is "
+        f"{with_interval(worst.estimate)}, {_said(ratio, worst)}"
     )
 
 

@@ -201,8 +201,9 @@ def _uninformative(comparisons: Comparisons, task: str) -> str:
     out = [float(step) for step, told in zip(at.steps, at.informative, strict=True) if not told]
     if not out:
         return ""
+    which = "That snapshot is" if len(out) == 1 else "Those snapshots are"
     return (
-        f"{clean(task, 60)}: at {batches_text(out)} of the reference trajectory the reward does not "
-        f"tell sequences apart. {'That snapshot is' if len(out) == 1 else 'Those snapshots are'} "
+        f"{clean(task, 60)}: at {batches_text(out)} of the reference trajectory the reward does "
+        f"not distinguish sequences, or the gradient all but vanishes. {which} "
         "shown, and left out of every ratio and verdict."
     )

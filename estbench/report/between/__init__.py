@@ -161,8 +161,8 @@ def compare(
       - ``verdict``: "better", "worse", "differs" (where neither way is better), "cannot tell",
         "equal" (to the bit), "within tolerance" (time and memory), "not judged" (another machine)
         or "not comparable";
-      - ``reason``: why it is not comparable, not judged or cannot be told; of a variance, also which
-        snapshots a difference rests on;
+      - ``reason``: why it is not comparable, not judged or cannot be told; of a variance, also
+        which snapshots a difference rests on;
       - ``least``, ``most``: of variances, the range of the ratio without any one snapshot;
       - ``bound``: what heavy tails leave of a ratio of variances: "", "lower", "upper" or "none".
 

@@ -50,14 +50,14 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     columns += ["least", "most", "survives", "bound", "by_snapshot", "verdict"]
     data = pd.DataFrame(rows, columns=columns)
     figure, axes = forest_figure(
-        [len(marks) for marks in panels.values()], columns=2.75, names=data["estimator"], width=5.8
+        [len(marks) for marks in panels.values()], columns=3.05, names=data["estimator"], width=6.1
     )
     for ax, (task, marks) in zip(axes, panels.items(), strict=True):
         forest_panel(
             ax,
             marks,
             heads=("ratio [95 % interval]", "to"),
-            column_inches=1.4,
+            column_inches=1.66,
             xlabel="noise of the trajectory × reward evaluations, ratio (log axis)",
             reference=1.0,
             stretch=[mark.estimator for mark in marks if without_baseline(mark.estimator)],
@@ -69,12 +69,12 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "batches of the reference trajectory, at equal parameters. For each estimator the ratio to "
         "its partner, the plain estimator with the same baseline, where there is one, and to "
         f"{BASELINED}. Marker and thick whisker: geometric mean over seeds, paired, and its 95 % t "
-        f"interval ({n_text(data)}). Thin whisker: the range of the ratio without any one snapshot. "
+        f"interval ({n_text(data)}). Thin whisker: the ratio's range without any one snapshot. "
         "Hollow marker with an arrow: heavy tails leave only a bound; where they leave nothing, "
         "nothing is drawn. Left of the line is better. A question mark stands beside a ratio whose "
         "verdict is another without one snapshot. Evaluations spent on adaptation are not in it "
-        f"(they are in tables/variance.csv). {_bare(data)} no baseline; an arrow at the edge stands "
-        f"for a mark off the scale. {CUT}{few_text(data['n'])}"
+        f"(they are in tables/variance.csv). {_bare(data)} no baseline; a triangle at the "
+        f"edge stands for a mark off the scale. {CUT}{few_text(data['n'])}"
         f"{lost_note(comparisons, SNAPSHOTS, panels, data['estimator'])}"
         f"{no_variance_text(comparisons, panels)}{heavy_text(comparisons, panels)}"
         f"{biased_text(data['estimator'])}"
