@@ -101,8 +101,8 @@ def ratio_table(comparisons: Comparisons) -> pd.DataFrame:
     `role` says whether `against` is the partner with the same baseline or `reinforce-ema`; `scope`
     is "trajectory" or the index of a snapshot after `step` batches. `least` and `most` are the
     range of the trajectory's ratio without any one snapshot, and `survives` whether its verdict is
-    the same without each. `bound` is what heavy tails leave of the ratio: empty, "lower", "upper" or
-    "none".
+    the same without each. `bound` is what heavy tails leave of the ratio: empty, "lower", "upper"
+    or "none".
     """
     rows: list[tuple[object, ...]] = []
     for task in comparisons.results.tasks:
