@@ -332,8 +332,11 @@ class Comparisons:
             return [name for name in self.measured(task) if name in timed]
         if quantity == "variance_per_adam":
             at = self.at(task)
-            known = np.isfinite(at.values["adam"]).any(axis=(1, 2))
-            return [name for name, there in zip(at.names, known, strict=True) if there]
+            return [
+                name
+                for name, values in zip(at.names, at.values["adam"], strict=True)
+                if np.isfinite(values).any()
+            ]
         return self.measured(task)
 
     @staticmethod
@@ -351,7 +354,8 @@ class Comparisons:
         at = self.at(task)
         if estimator not in at.places:
             return np.full(len(at.seeds), np.nan)
-        return self._all_noise_logs(task, cost)[at.places[estimator]]
+        own: NDArray[np.float64] = self._all_noise_logs(task, cost)[at.places[estimator]]
+        return own
 
     def _time_logs(self, task: str, estimator: str) -> pd.Series[float]:
         return self._by_round.get((task, estimator), NOTHING)

@@ -123,7 +123,8 @@ def trapezoids(steps: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float
         return np.ones(1)
     gaps = np.diff(at)
     halves = np.concatenate([gaps, [0.0]]) + np.concatenate([[0.0], gaps])
-    return halves / (2.0 * gaps.sum())
+    result: NDArray[np.float64] = halves / (2.0 * gaps.sum())
+    return result
 
 
 def informative_snapshots(
@@ -178,7 +179,8 @@ def measured_at(results: Results, task: str) -> Measured:
     tails = np.zeros(shape, dtype=np.bool_)
     tails[at] = heavy(rows)
     known = informative_snapshots(rows)[snapshots].to_numpy(np.bool_)
-    return Measured(names, seeds, snapshots, steps.to_numpy(np.float64), known, values, tails)
+    at_steps = np.array(steps, dtype=np.float64)
+    return Measured(names, seeds, snapshots, at_steps, known, values, tails)
 
 
 def snapshot_table(results: Results) -> pd.DataFrame:
@@ -217,7 +219,8 @@ def batch_size(results: Results, task: str) -> float:
 
 def logs(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return natural logs; what is not positive has none (nan)."""
-    return np.log(np.where(values > 0.0, values, np.nan))
+    result: NDArray[np.float64] = np.log(np.where(values > 0.0, values, np.nan))
+    return result
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, pd.Series[float]]:

@@ -102,17 +102,17 @@ def _task_rows(a: Side, b: Side, task: str, margin: float) -> Iterator[Row]:
 
     there = b.comparisons.measured(task)
     for estimator in (name for name in a.comparisons.measured(task) if name in there):
-        row = _noise_row(a, b, Row(task, estimator, *VARIANCE_ROW))
-        if row is not None:
-            yield told(row)
+        noise = _noise_row(a, b, Row(task, estimator, *VARIANCE_ROW))
+        if noise is not None:
+            yield told(noise)
     quantities = (
         ("seconds_per_step", TIME, "s", a.seconds, b.seconds),
         ("peak_mb", MEMORY, "MiB", a.memory, b.memory),
     )
-    for quantity, family, unit, first, second in quantities:
-        for estimator in _common(task, first, second):
+    for quantity, family, unit, own, other in quantities:
+        for estimator in _common(task, own, other):
             row = Row(task, estimator, quantity, family, "ratio", unit, "lower")
-            pair = first[task, estimator], second[task, estimator]
+            pair = own[task, estimator], other[task, estimator]
             yield told(_unpaired(row, *pair, margin))
     for name in _metrics(a, b, task):
         known = metric(task, name)
@@ -131,7 +131,7 @@ def _noise_row(a: Side, b: Side, row: Row) -> Row | None:
     Sets without a snapshot in common cannot be compared; the numbers beside are then of their own.
     """
     sides = [side.comparisons.at(row.task) for side in (a, b)]
-    both = shared(*sides, row.estimator)
+    both = shared(sides[0], sides[1], row.estimator)
     series = [_by_seed(both, name) for name in both.names]
     if not len(both.steps):
         series = [_by_seed(own, row.estimator) for own in sides]
