@@ -36,9 +36,11 @@ from estbench.report.variance_findings import span_text
 __all__ = ["draw"]
 
 COST = "evaluation"
-RATIOS = {
-    PARTNER: "per reward evaluation, ratio to the partner with the same baseline",
-    EMA: f"per reward evaluation, ratio to {BASELINED}",
+VARIANCE = "variance_per_sequence"
+WORDS = {
+    VARIANCE: "total variance per sequence",
+    f"ratio_to_{PARTNER}": "per reward evaluation, ratio to the partner with the same baseline",
+    f"ratio_to_{EMA}": f"per reward evaluation, ratio to {BASELINED}",
 }
 COLUMNS = ["task", "quantity", "estimator", "against", "snapshot", "step", "informative"]
 COLUMNS += ["estimate", "low", "high", "n", "bound"]
@@ -46,33 +48,38 @@ DODGE = 0.62  # of the distance between two snapshots, shared by all estimators
 
 
 def draw(comparisons: Comparisons) -> Drawn | None:
-    """Draw variance per sequence above and its ratio to the baselined REINFORCE below."""
+    """Draw variance per sequence above, and below its ratios to the partner and to BASELINED."""
     data = _data(comparisons)
     if data.empty:
         return None
     tasks = [task for task in comparisons.results.tasks if task in set(data["task"])]
     heights, gaps = [], []
-    for task in tasks:
+    panels = {
+        task: [q for q in WORDS if (data["task"].eq(task) & data["quantity"].eq(q)).any()]
+        for task in tasks
+    }
+    for task, quantities in panels.items():
         lines = data.loc[data["task"] == task, "estimator"].nunique()
-        heights += [label_tall(lines, 1.75), label_tall(lines, 1.3), label_tall(lines, 1.1)]
-        gaps += [0.42, 0.42, 0.78]
+        heights += [label_tall(lines, 1.75 if q == VARIANCE else 1.3) for q in quantities]
+        gaps += [0.42] * (len(quantities) - 1) + [0.78]
     names = sorted(set(data["estimator"]))
     figure, axes = stacked(
-        3 * len(tasks), height=heights, gap=gaps[:-1], right=label_room(names), bottom=0.45
+        len(heights), height=heights, gap=gaps[:-1], right=label_room(names), bottom=0.45
     )
-    for index, task in enumerate(tasks):
+    free = iter(axes)
+    for task, quantities in panels.items():
         rows = data[data["task"] == task]
-        upper, *lower = axes[3 * index : 3 * index + 3]
-        _panel(upper, comparisons, rows[rows["quantity"] == "variance_per_sequence"])
-        panel_title(upper, task, "total variance per sequence (log axis)")
-        for ax, (role, words) in zip(lower, RATIOS.items(), strict=True):
-            _panel(ax, comparisons, rows[rows["quantity"] == f"ratio_to_{role}"], is_ratio=True)
-            panel_title(ax, "", "")
-            if ax.axison:
-                ax.set_title(f"{words} (log axis)", fontweight="normal", fontsize=8.0, color=MUTED)
-        for ax in (upper, lower[0]):
+        for quantity, ax in zip(quantities, free, strict=False):
+            is_ratio = quantity != VARIANCE
+            _panel(ax, comparisons, rows[rows["quantity"] == quantity], is_ratio=is_ratio)
+            words = f"{WORDS[quantity]} (log axis)"
+            panel_title(ax, "" if is_ratio else task, "" if is_ratio else words)
+            if is_ratio:
+                ax.set_title(words, fontweight="normal", fontsize=8.0, color=MUTED)
+            if quantity == quantities[-1]:
+                ax.set_xlabel("snapshot: batches of the reference trajectory")
+                break
             ax.tick_params(labelbottom=False)
-        lower[1].set_xlabel("snapshot: batches of the reference trajectory")
     headline = _headline(comparisons, tasks)
     counts = fewest(data)
     grey = (
@@ -109,9 +116,9 @@ def _data(comparisons: Comparisons) -> pd.DataFrame:
             for name in at.names:
                 value = comparisons.variance_at(task, snapshot, name)
                 if value.known:
-                    head = (task, "variance_per_sequence", name, "")
+                    head = (task, VARIANCE, name, "")
                     rows.append((*head, *where, *_numbers(value), ""))
-        for role in RATIOS:
+        for role in (PARTNER, EMA):
             for name in at.names:
                 ratio = _ratio(comparisons, task, name, role)
                 for part in ratio.parts if ratio else ():
@@ -137,9 +144,6 @@ def _panel(
 
     Uninformative snapshots are grey, and do not stretch the axis of ratios.
     """
-    if rows.empty:
-        axes.set_axis_off()
-        return
     snapshots = sorted(rows["snapshot"].unique())
     at = {snapshot: place for place, snapshot in enumerate(snapshots)}
     names = comparisons.results.estimators(rows)
