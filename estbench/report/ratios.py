@@ -20,6 +20,7 @@ from estbench.report.trajectory import Measured, logs
 __all__ = [
     "ALPHA",
     "EMA",
+    "HEAVY_PART",
     "HIGHER",
     "LOWER",
     "OPEN",

@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from estbench.report.comparisons import BASELINED, SNAPSHOTS, Comparisons
-from estbench.report.formatting import bounded, clean, quantity, with_interval
+from estbench.report.formatting import bounded, clean, number, quantity, with_interval
 from estbench.report.labels import estimator_facts, peer
 from estbench.report.marks import lost_text
-from estbench.report.ratios import EMA, HIGHER, LOWER, OPEN, PARTNER, Omission, Ratio, verdict_of
+from estbench.report.ratios import (
+    EMA,
+    HEAVY_PART,
+    HIGHER,
+    LOWER,
+    OPEN,
+    PARTNER,
+    Omission,
+    Ratio,
+    verdict_of,
+)
 from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.trajectory import batch_size
 
@@ -151,7 +161,7 @@ def _grouped(
         holm = f"Holm over {tests} tests, " if tests > 1 else ""
         return f"{'; '.join(said[:LISTED])}{rest} ({holm}{_n(comparisons, task, ratios)})"
 
-    def number(ratio: Ratio) -> str:
+    def written(ratio: Ratio) -> str:
         of = f" of {clean(ratio.against, 60)}" if role == PARTNER else ""
         return (
             f"{clean(ratio.estimator, 60)} {bounded(ratio.estimate, ratio.bound)}{of} (by snapshot "
@@ -160,27 +170,28 @@ def _grouped(
 
     def fragile(ratio: Ratio) -> str:
         verdict = "no difference was found" if ratio.verdict == OPEN else ratio.verdict
-        return f"{number(ratio)}: {verdict}, but this {rests_text(ratio)}"
+        return f"{written(ratio)}: {verdict}, but this {rests_text(ratio)}"
 
     for verdict in (LOWER, HIGHER):
         if verdict in verdicts:
-            listed = told(lambda r, v=verdict: r.survives and r.verdict == v, number)  # type: ignore[misc]
+            listed = told(lambda r, v=verdict: r.survives and r.verdict == v, written)  # type: ignore[misc]
             if listed:
                 yield f"{where}, {WORDS[verdict]} {whom}: {listed}."
-            elif len(verdicts) == 1 and own:
+            elif len(verdicts) == 1 and tests and all(r.verdict != verdict for r in own):
                 yield f"{where} no estimator was found to be {WORDS[verdict]} {whom}."
     if OPEN in verdicts:
-        listed = told(lambda r: r.survives and r.verdict == OPEN and not r.bound, number)
+        listed = told(lambda r: r.survives and r.verdict == OPEN and not r.bound, written)
         if listed:
             yield f"{where}, no difference from {whom} was found for {listed}."
-        listed = told(lambda r: r.survives and r.verdict == OPEN and bool(r.bound), number)
+        listed = told(lambda r: r.survives and r.verdict == OPEN and bool(r.bound), written)
         if listed:
             yield f"{where}, heavy tails leave no verdict against {whom} on {listed}."
-        listed = told(lambda r: not r.survives and r.verdict != "", fragile)
-        if listed:
-            yield f"{where}, not to be relied on against {whom}: {listed}."
+    doubtful = {verdict for verdict in verdicts if verdict}
+    listed = told(lambda r: not r.survives and r.verdict in doubtful, fragile)
+    if listed:
+        yield f"{where}, not to be relied on against {whom}: {listed}."
     if "" in verdicts:
-        listed = told(lambda r: r.verdict == "", number)
+        listed = told(lambda r: r.verdict == "", written)
         if listed:
             yield f"{where}, not tested against {whom} (one seed has no test): {listed}."
 
@@ -188,12 +199,14 @@ def _grouped(
 def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
     """Say what a control variate does, against the same draws without it."""
     said = []
-    names = []
     for name in comparisons.measured(task):
         gain = comparisons.control_variate_gain(task, name)
         if not gain.known or not estimator_facts(name).ranked:
             continue
-        names.append(name)
+        at = comparisons.at(task)
+        if at.heavy_part("sequence")[at.places[name]] >= HEAVY_PART:
+            said.append(f"{clean(name, 60)} no statement (heavy tails)")
+            continue
         change = 100.0 * (1.0 - gain.value)
         verb = "removes" if change >= 0.0 else "adds"
         text = f"{clean(name, 60)} {verb} {quantity(abs(change))} %"
@@ -201,13 +214,16 @@ def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
             sign = 1.0 if change >= 0.0 else -1.0
             ends = sorted(100.0 * sign * (1.0 - end) for end in (gain.low, gain.high))
             text += f" [{quantity(ends[0])}, {quantity(ends[1])}]"
-        said.append(text)
+        sign = 1.0 if change >= 0.0 else -1.0
+        ends = comparisons.control_variate_span(task, name)
+        span = sorted(100.0 * sign * (1.0 - end) for end in ends)
+        said.append(f"{text} (by snapshot {number(span[0], 1)} to {number(span[1], 1)})")
     if said:
         more = len(said) - LISTED
         rest = f", and {more} more (tables/summary.csv)" if more > 0 else ""
         yield (
-            "Of the noise of the trajectory the control variate itself, against the same draws "
-            f"without it: {', '.join(said[:LISTED])}{rest}."
+            "Share of the noise that the control variate itself removes or adds, against the same "
+            f"draws without it: {', '.join(said[:LISTED])}{rest}."
         )
 
 

@@ -192,7 +192,7 @@ def _panel(
         kept = kept[kept["informative"]]
     axes.set_ylim(*log_view(kept["estimate"], kept["low"], kept["high"], margin=0.08))
     for place, (name, (low, high)) in enumerate(beyond.items()):
-        text = f"▲ {name}: {ratio_text(low)} to {ratio_text(high)}, off the scale"
+        text = f"▲ {name}: {ratio_text(low)} to {ratio_text(high)}, off scale"
         note = axes.annotate(
             text,
             (1.0, 1.0),
