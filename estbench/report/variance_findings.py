@@ -207,17 +207,18 @@ def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
         if at.heavy_part("sequence")[at.places[name]] >= HEAVY_PART:
             said.append(f"{clean(name, 60)} no statement (heavy tails)")
             continue
-        change = 100.0 * (1.0 - gain.value)
-        verb = "removes" if change >= 0.0 else "adds"
-        text = f"{clean(name, 60)} {verb} {quantity(abs(change))} %"
+        sign = 1.0 if gain.value <= 1.0 else -1.0
+
+        def percent(ratio: float, sign: float = sign) -> float:
+            return 100.0 * sign * (1.0 - ratio)
+
+        verb = "removes" if sign > 0.0 else "adds"
+        text = f"{clean(name, 60)} {verb} {quantity(percent(gain.value))} %"
         if gain.has_interval:
-            sign = 1.0 if change >= 0.0 else -1.0
-            ends = sorted(100.0 * sign * (1.0 - end) for end in (gain.low, gain.high))
-            text += f" [{quantity(ends[0])}, {quantity(ends[1])}]"
-        sign = 1.0 if change >= 0.0 else -1.0
-        ends = comparisons.control_variate_span(task, name)
-        span = sorted(100.0 * sign * (1.0 - end) for end in ends)
-        said.append(f"{text} (by snapshot {number(span[0], 1)} to {number(span[1], 1)})")
+            low, high = sorted(map(percent, (gain.low, gain.high)))
+            text += f" [{quantity(low)}, {quantity(high)}]"
+        first, last = sorted(map(percent, comparisons.control_variate_span(task, name)))
+        said.append(f"{text} (by snapshot {number(first, 1)} to {number(last, 1)})")
     if said:
         more = len(said) - LISTED
         rest = f", and {more} more (tables/summary.csv)" if more > 0 else ""
