@@ -40,7 +40,7 @@ from estbench.report.statistics import (
     paired_difference,
     root,
 )
-from estbench.report.tails import heavy
+from estbench.report.tails import too_narrow
 
 SEEDS = (5, 10, 20)
 ROUNDS = 8  # of the timing pass
@@ -357,7 +357,7 @@ def _measurement(
     return (
         float(low <= truth <= high),
         float(bias_low <= 0.0),
-        float(heavy(kurtosis, n)),
+        float(too_narrow(kurtosis, n)),
         math.log(variance / truth),
     )
 

@@ -96,7 +96,7 @@ def _order(duels: Duels, names: list[str], against: str) -> str:
     heads = {
         "sooner": f"There before {_name(against)}:",
         "later": f"There after {_name(against)}:",
-        "open": f"Cannot be told apart from {_name(against)}: sooner",
+        "open": f"No difference from {_name(against)} was found; sooner:",
     }
     return "".join(f" {heads[side]} {'; '.join(said)}." for side, said in sides.items() if said)
 

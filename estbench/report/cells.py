@@ -10,15 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from estbench.report.formatting import quantity
+from estbench.report.formatting import NO_STATEMENT, quantity
 
 __all__ = ["Cell", "Row", "Table", "number_in", "table_of"]
 
-UNKNOWN = ("", "–")
+UNKNOWN = ("", "–", NO_STATEMENT)
 ROWS = 250  # a page is for reading, and stays small; what is longer stands in its file
-# "0.63× [0.55, 0.72]", "−0.38", "1.2e−5", "1,024 %": a number, its unit and its interval.
+# "0.63× [0.55, 0.72]", "at least 0.4×", "−0.38", "1.2e−5", "1,024 %": a number, its unit and its
+# interval.
 NUMBER = re.compile(
-    r"(?P<mantissa>[−-]?\d[\d,]*(?:\.\d+)?|[−-]?\.\d+)(?:e(?P<exponent>[−-]?\d+))?"
+    r"(?:at (?:least|most) )?(?P<mantissa>[−-]?\d[\d,]*(?:\.\d+)?)(?:e(?P<exponent>[−-]?\d+))?"
     r"(?:\s?(?:×|%|ms|s|nats))?(?:\s\[[^\]]*\])?"
 )
 

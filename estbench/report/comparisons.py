@@ -1,4 +1,4 @@
-"""Estimators against each other: variance at equal parameters, its cost, time and quality."""
+"""Estimators against each other: noise at equal parameters, its cost, time and quality."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from estbench.report.labels import Metric, peer, primary_metric
+from estbench.report.labels import Metric, estimator_facts, peer, primary_metric
 from estbench.report.memory import once
+from estbench.report.ratios import ALPHA, EMA, PARTNER, Ratio, ratios
 from estbench.report.records import CURVE_COLUMNS, RUN_COLUMNS, Results
-from estbench.report.replicates import (
-    COSTS,
-    NOTHING,
-    Replicates,
-    log,
-    seed_logs,
-    snapshot_logs,
-    split,
-)
+from estbench.report.replicates import NOTHING, Replicates, log, split
 from estbench.report.statistics import (
     Estimate,
     add_independent,
@@ -31,10 +25,12 @@ from estbench.report.statistics import (
     paired_difference,
     root,
 )
+from estbench.report.trajectory import Measured, batch_size, logs, measured_at, snapshot_table
 
 __all__ = [
     "ALPHA",
     "BASELINED",
+    "COSTS",
     "PLAIN",
     "QUANTITIES",
     "SNAPSHOTS",
@@ -47,13 +43,13 @@ __all__ = [
 PLAIN = "reinforce"
 BASELINED = "reinforce-ema"
 
-ALPHA = 0.05
+# What a variance is multiplied with: a draw's sequences, its reward evaluations or the seconds of a
+# step; "adam": sequences, with the variance in the metric of the trajectory's Adam.
+COSTS = ("sequence", "evaluation", "second", "adam")
 
 # Quantity -> how a comparison reads: a ratio (analysed in logs) or a difference.
 QUANTITIES = {
-    "variance_per_sequence": "ratio",
-    "variance_per_evaluation": "ratio",
-    "variance_per_second": "ratio",
+    **{f"variance_per_{cost}": "ratio" for cost in COSTS[:3]},
     "seconds_per_step": "ratio",
     "quality": "difference",
 }
@@ -84,10 +80,15 @@ class Comparisons:
     results: Results
     memory: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
 
+    @once
+    def at(self, task: str) -> Measured:
+        """Return the measurements of a task as arrays; see `estbench.report.trajectory`."""
+        return measured_at(self.results, task)
+
     @cached_property
-    def snapshot_logs(self) -> pd.DataFrame:
-        """See `estbench.report.replicates`."""
-        return snapshot_logs(self.results)
+    def snapshots(self) -> pd.DataFrame:
+        """tables/variance: the measurements, and what follows from each."""
+        return snapshot_table(self.results)
 
     @once
     def measured(self, task: str) -> list[str]:
@@ -135,19 +136,43 @@ class Comparisons:
     # Single estimators ---------------------------------------------------------------------------
 
     @once
-    def log_variance(self, task: str, estimator: str) -> Estimate:
-        """Return the mean log variance per sequence over the shared snapshots, in nats."""
-        return mean_interval(self._variance_logs(task, estimator, "per_sequence"))
+    def noise(self, task: str, estimator: str) -> Estimate:
+        """Return the mean variance per sequence over the batches of the reference trajectory.
 
-    @once
-    def own_log_variance(self, task: str, estimator: str) -> Estimate:
-        """Return the mean log variance over all batches of the estimator's own trajectory."""
-        return mean_interval(self._own_logs(task, estimator))
+        Over seeds it is a geometric mean with a t interval of logs.
+        """
+        return mean_interval(self._noise_logs(task, "sequence", estimator)).exp()
 
     @once
     def control_variate_gain(self, task: str, estimator: str) -> Estimate:
-        """Return variance over that of the same draws with the untrained control variate."""
-        return mean_interval(self._variance_logs(task, estimator, "control_variate")).exp()
+        """Return the noise over that of the same draws with the untrained control variate."""
+        own = self._noise_logs(task, "sequence", estimator)
+        return mean_interval(own - self._noise_logs(task, "untrained", estimator)).exp()
+
+    def control_variate_span(self, task: str, estimator: str) -> tuple[float, float]:
+        """Return the range of that ratio over the informative snapshots, each a geometric mean."""
+        at = self.at(task)
+        own, without = (at.values[cost][at.places[estimator]] for cost in ("sequence", "untrained"))
+        gains = logs(own[:, at.kept("untrained")]) - logs(without[:, at.kept("untrained")])
+        means = [mean_interval(column).exp().value for column in gains.T]
+        return min(means), max(means)
+
+    @once
+    def useful_share(self, task: str, snapshot: int, estimator: str) -> Estimate:
+        """Return the part of a training step that is no noise, at the batch size in use.
+
+        1 / (1 + B / batch), where B = tr Cov / |grad J|^2 is the noise scale in sequences: a
+        geometric mean over seeds with its t interval.
+        """
+        rows = self.snapshots
+        rows = rows[
+            (rows["task"] == task)
+            & (rows["snapshot"] == snapshot)
+            & (rows["estimator"] == estimator)
+        ]
+        scale, batch = mean_interval(log(rows["noise_scale"])).exp(), batch_size(self.results, task)
+        low, value, high = (1.0 / (1.0 + b / batch) for b in (scale.high, scale.value, scale.low))
+        return Estimate(value, low, high, scale.n)
 
     @once
     def seconds(self, task: str, estimator: str) -> Estimate:
@@ -173,48 +198,83 @@ class Comparisons:
 
     @once
     def bias(self, task: str, estimator: str) -> Estimate:
-        """Return the relative bias: root mean square over snapshots and seeds.
+        """Return the relative bias: root mean square over informative snapshots and seeds.
 
         The squared bias, noise subtracted and with its sign, is averaged over a seed's snapshots,
         then over seeds with a t interval; estimate and limits are the roots (zero if negative).
         """
-        rows = self.results.measured
+        rows = self.snapshots
         rows = rows[(rows["task"] == task) & (rows["estimator"] == estimator)]
+        rows = rows[rows["informative"].fillna(False)]
         return root(mean_interval(rows.groupby("seed")["relative_bias_squared"].mean()))
 
     @once
-    def references(self, task: str, estimator: str) -> list[str]:
-        """Return what an estimator is held against: PLAIN, BASELINED and its equal in baseline."""
-        wanted = dict.fromkeys((PLAIN, BASELINED, peer(estimator)))
+    def partner(self, task: str, estimator: str) -> str:
+        """Return the estimator with the same baseline, "" if there is none or it is not there."""
+        name = peer(estimator)
         there = {*self.measured(task), *self.trained(task), *self.timed(task)}
+        return name if name in there else ""
+
+    @once
+    def references(self, task: str, estimator: str) -> list[str]:
+        """Return what times and scores are compared with: PLAIN, BASELINED and the partner."""
+        there = {*self.measured(task), *self.trained(task), *self.timed(task)}
+        wanted = dict.fromkeys((PLAIN, BASELINED, peer(estimator)))
         return [name for name in wanted if name in there and name != estimator]
 
     # Two estimators ------------------------------------------------------------------------------
 
     @once
-    def compare(self, task: str, quantity: str, estimator: str, against: str) -> Estimate:
-        """Return the paired ratio (or difference) of two estimators; p-value of no difference.
+    def ratios(self, task: str, cost: str) -> dict[tuple[str, str], Ratio]:
+        """Return (estimator, against) -> ratio of noise, to each partner and to BASELINED.
+
+        They are one family for Holm's correction, without what is never ranked.
 
         Args:
-          quantity: One of QUANTITIES.
+          cost: One of COSTS.
+        """
+        names = list(self._covered(task, f"variance_per_{cost}"))
+        wanted = [
+            (name, against, role)
+            for name in names
+            for against, role in ((peer(name), PARTNER), (BASELINED, EMA))
+            # Where the partner is BASELINED itself, one comparison is both.
+            if against in names and name != against and (role == PARTNER or against != peer(name))
+        ]
+        ranked = [all(estimator_facts(name).ranked for name in pair[:2]) for pair in wanted]
+        times = None
+        if cost == "second":
+            times = {
+                pair[:2]: self._contrast(task, "seconds_per_step", *pair[:2]) for pair in wanted
+            }
+        column = "sequence" if cost == "second" else cost
+        return ratios(self.at(task), column, wanted, ranked, times)
+
+    def ratio(self, task: str, cost: str, estimator: str, against: str) -> Ratio | None:
+        """Return one of `ratios`, or None where it is not there."""
+        found = self.ratios(task, cost).get((estimator, against))
+        return found if found is not None and found.estimate.known else None
+
+    @once
+    def compare(self, task: str, quantity: str, estimator: str, against: str) -> Estimate:
+        """Return the paired ratio (or difference) of any two estimators, with its raw p-value.
+
+        Args:
+          quantity: One of QUANTITIES; variances are those of the whole trajectory.
         """
         return self._read(quantity, self._contrast(task, quantity, estimator, against))
 
-    @once
-    def compare_at(self, task: str, snapshot: int, estimator: str, against: str) -> Estimate:
-        """Return the paired ratio of variance per sequence at one snapshot."""
-        logs = self._at_snapshot(snapshot)
-        pair = [logs.get((task, name), NOTHING) for name in (estimator, against)]
-        return paired_difference(pair[0], pair[1]).exp()
-
     def variance_at(self, task: str, snapshot: int, estimator: str) -> Estimate:
         """Return the variance per sequence at one snapshot: geometric mean over seeds."""
-        return mean_interval(self._at_snapshot(snapshot).get((task, estimator), NOTHING)).exp()
+        at = self.at(task)
+        place = at.snapshots.index(snapshot)
+        return mean_interval(logs(at.values["sequence"][at.places[estimator], :, place])).exp()
 
     def pairs(self, task: str, quantity: str) -> pd.DataFrame:
-        """Return every pair of estimators, Holm-adjusted over the pairs of this table."""
+        """Return every pair of ranked estimators, Holm-adjusted over the pairs of this table."""
         rows = []
-        for against, estimator in combinations(self._covered(task, quantity), 2):
+        ranked = [n for n in self._covered(task, quantity) if estimator_facts(n).ranked]
+        for against, estimator in combinations(ranked, 2):
             estimate = self.compare(task, quantity, estimator, against)
             kind = QUANTITIES[quantity]
             values = (estimate.value, estimate.low, estimate.high, estimate.n, estimate.p_value)
@@ -236,8 +296,8 @@ class Comparisons:
         rows = self._pair_index.get((task, quantity, *sorted((first, second))))
         return float("nan") if rows is None else rows
 
-    def told_apart(self, task: str, quantity: str, first: str, second: str) -> bool:
-        """Whether the test tells two estimators apart, after Holm over all pairs."""
+    def differ(self, task: str, quantity: str, first: str, second: str) -> bool:
+        """Whether the test finds a difference between two estimators, after Holm over all pairs."""
         return self.p_holm(task, quantity, first, second) < ALPHA
 
     @cached_property
@@ -265,9 +325,9 @@ class Comparisons:
             return add_independent(
                 variance, self._contrast(task, "seconds_per_step", first, second)
             )
-        column = quantity.removeprefix("variance_")
-        logs = [self._variance_logs(task, name, column) for name in (first, second)]
-        return paired_difference(logs[0], logs[1])
+        cost = quantity.removeprefix("variance_per_")
+        noise = [self._noise_logs(task, cost, name) for name in (first, second)]
+        return mean_interval(noise[0] - noise[1])
 
     def _covered(self, task: str, quantity: str) -> Iterable[str]:
         """Return the estimators that have the quantity on the task."""
@@ -278,6 +338,13 @@ class Comparisons:
         if quantity == "variance_per_second":
             timed = set(self.timed(task))
             return [name for name in self.measured(task) if name in timed]
+        if quantity == "variance_per_adam":
+            at = self.at(task)
+            return [
+                name
+                for name, values in zip(at.names, at.values["adam"], strict=True)
+                if np.isfinite(values).any()
+            ]
         return self.measured(task)
 
     @staticmethod
@@ -286,8 +353,17 @@ class Comparisons:
 
     # Replicates, as series indexed by seed or round ----------------------------------------------
 
-    def _variance_logs(self, task: str, estimator: str, column: str) -> pd.Series[float]:
-        return self._by_seed[column].get((task, estimator), NOTHING)
+    @once
+    def _all_noise_logs(self, task: str, cost: str) -> NDArray[np.float64]:
+        return logs(self.at(task).noise(cost))
+
+    def _noise_logs(self, task: str, cost: str, estimator: str) -> NDArray[np.float64]:
+        """Return the log noise of the trajectory by seed; unknown where it was not measured."""
+        at = self.at(task)
+        if estimator not in at.places:
+            return np.full(len(at.seeds), np.nan)
+        own: NDArray[np.float64] = self._all_noise_logs(task, cost)[at.places[estimator]]
+        return own
 
     def _time_logs(self, task: str, estimator: str) -> pd.Series[float]:
         return self._by_round.get((task, estimator), NOTHING)
@@ -303,27 +379,6 @@ class Comparisons:
             rows = curves.dropna(subset=[name])
             frame = rows.groupby(["task", "estimator", "seed"]).last().reset_index()
         return split(frame, "seed", name) if name in frame.columns else {}
-
-    def _own_logs(self, task: str, estimator: str) -> pd.Series[float]:
-        return self._own_series().get((task, estimator), NOTHING)
-
-    @once
-    def _own_series(self) -> Replicates:
-        curves = self.results.curves
-        if "log_variance" not in curves.columns:
-            return {}
-        means = curves.groupby(["task", "estimator", "seed"])["log_variance"].mean().reset_index()
-        return split(means, "seed", "log_variance")
-
-    @once
-    def _at_snapshot(self, snapshot: int) -> Replicates:
-        logs = self.snapshot_logs
-        return split(logs[logs["snapshot"] == snapshot], "seed", "per_sequence")
-
-    @cached_property
-    def _by_seed(self) -> dict[str, Replicates]:
-        means = seed_logs(self.snapshot_logs)
-        return {column: split(means, "seed", column) for column in COSTS}
 
     @cached_property
     def _by_round(self) -> Replicates:

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from estbench.report.arrivals import arrivals
-from estbench.report.comparisons import (
-    ALPHA,
-    BASELINED,
-    PLAIN,
-    SNAPSHOTS,
-    TRAINING,
-    Comparisons,
-)
-from estbench.report.formatting import clean, p_text, quantity, ratio, seconds, with_interval
+from estbench.report.comparisons import ALPHA, PLAIN, TRAINING, Comparisons
+from estbench.report.formatting import clean, p_text, quantity, seconds, with_interval
 from estbench.report.improvement import quality_duels
-from estbench.report.labels import Metric, estimator_facts, peer, without_baseline
+from estbench.report.labels import Metric, estimator_facts
 from estbench.report.marks import lost_text
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate, holm
+from estbench.report.variance_findings import variance_findings
 
 __all__ = ["TaskFindings", "task_findings"]
 
-EVALUATION = "variance_per_evaluation"
-SEQUENCE = "variance_per_sequence"
-SECOND = "variance_per_second"
-LISTED_PAIRS = 6
-TELLING = 1.0  # part of the gradient: a limit on bias above it tells nothing
+TELLING = 1.0  # part of the gradient; a limit on bias above it says nothing
 
 
 @dataclass(frozen=True)
@@ -43,9 +32,7 @@ def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
     found = []
     for task in comparisons.results.tasks:
         sentences = (
-            *_control_variates(comparisons, task),
-            *_lowest(comparisons, task),
-            *_baseline_alone(comparisons, task),
+            *variance_findings(comparisons, task),
             *_quality(comparisons, task),
             *arrivals(comparisons, task),
             *_since_start(comparisons, task),
@@ -55,99 +42,6 @@ def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
         if sentences:
             found.append(TaskFindings(task, sentences))
     return found
-
-
-def _lowest(comparisons: Comparisons, task: str) -> Iterator[str]:
-    """Say which estimators have the least variance for each cost, and who ties with them."""
-    ranked = [name for name in comparisons.measured(task) if _ranked(name)]
-    words = {EVALUATION: "per reward evaluation", SECOND: "per second", SEQUENCE: "per sequence"}
-    parts = []
-    for cost, per in words.items():
-        values = {name: _against(comparisons, task, cost, name) for name in ranked}
-        known = {name: value for name, value in values.items() if value.known}
-        if len(known) < 2 or BASELINED not in ranked:
-            continue
-        best = min(known, key=lambda name: known[name].value)
-        tied = [
-            name
-            for name in known
-            if name != best and not comparisons.told_apart(task, cost, best, name)
-        ]
-        text = f"{per} {best}"
-        if best != BASELINED:
-            plain = comparisons.compare(task, cost, best, PLAIN)
-            text += f", {with_interval(known[best])} of {BASELINED}'s"
-            if plain.known and best != PLAIN:
-                text += f" and {ratio(plain.value)} of un-baselined {PLAIN}'s"
-        tie = f"cannot be told from {_list(tied)}" if tied else "told apart from all others"
-        n = _n(known[best], comparisons, SNAPSHOTS, task, *known)
-        parts.append(f"{text} ({tie}, {n})")
-    if parts:
-        yield f"Lowest gradient variance: {'; '.join(parts)}."
-
-
-def _control_variates(comparisons: Comparisons, task: str) -> Iterator[str]:
-    """Say what each control variate is worth at equal baseline, and at what cost."""
-    told = []
-    for name in comparisons.measured(task):
-        equal = peer(name) if peer(name) in comparisons.measured(task) else ""
-        gain = comparisons.control_variate_gain(task, name)
-        if without_baseline(name) or name == BASELINED or not (gain.known or _family(name)):
-            continue
-        against = equal or BASELINED
-        sequence, evaluation, second = (
-            comparisons.compare(task, q, name, against) for q in (SEQUENCE, EVALUATION, SECOND)
-        )
-        if not evaluation.known:
-            continue
-        told.append(name)
-        p_value = comparisons.p_holm(task, EVALUATION, name, against)
-        apart = comparisons.told_apart(task, EVALUATION, name, against)
-        label = estimator_facts(name).baseline
-        baseline = f"same baseline ({label})" if equal else "which has another baseline"
-        n = _n(evaluation, comparisons, SNAPSHOTS, task, name, against)
-        text = (
-            f"At equal reward evaluations {_name(name)}'s variance is {with_interval(evaluation)} "
-            f"of {_name(against)}'s, {baseline}, on {clean(task, 60)}"
-            f"{'' if apart else ': the two cannot be told apart'} (Holm {p_text(p_value)}, {n}). "
-            f"Per sequence it is {with_interval(sequence)}"
-        )
-        if second.known:
-            text += f", per second {with_interval(second)}"
-        if gain.known:
-            text += (
-                f"; against its own draws with the control variate left out {with_interval(gain)}"
-            )
-        yield text + "."
-    yield from _open_pairs(comparisons, task, told)
-
-
-def _open_pairs(comparisons: Comparisons, task: str, names: Sequence[str]) -> Iterator[str]:
-    """Say which control variates the test does not tell apart from each other."""
-    pairs = [
-        f"{_name(first)} and {_name(second)} ({with_interval(estimate)})"
-        for second, first in combinations(names, 2)
-        if not comparisons.told_apart(task, EVALUATION, first, second)
-        and (estimate := comparisons.compare(task, EVALUATION, first, second)).known
-    ]
-    if pairs:
-        more = len(pairs) - LISTED_PAIRS
-        others = f", and {more} other pairs (tables/comparisons.csv)" if more > 0 else ""
-        yield (
-            "At equal reward evaluations these cannot be told apart: "
-            f"{', '.join(pairs[:LISTED_PAIRS])}{others}."
-        )
-
-
-def _baseline_alone(comparisons: Comparisons, task: str) -> Iterator[str]:
-    """Say what a baseline alone gives, so that no ratio to `reinforce` is read as more."""
-    estimate = comparisons.compare(task, SEQUENCE, BASELINED, PLAIN)
-    if estimate.known:
-        n = _n(estimate, comparisons, SNAPSHOTS, task, BASELINED, PLAIN)
-        yield (
-            f"A baseline alone takes {PLAIN}'s variance per sequence to {with_interval(estimate)} "
-            f"({BASELINED}, {n}): every ratio to {PLAIN} holds that factor."
-        )
 
 
 def _quality(comparisons: Comparisons, task: str) -> Iterator[str]:
@@ -167,9 +61,9 @@ def _quality(comparisons: Comparisons, task: str) -> Iterator[str]:
     apart: list[str] = []
     for name in ranked:
         if name != best:
-            told = comparisons.told_apart(task, "quality", best, name)
+            told = comparisons.differ(task, "quality", best, name)
             (apart if told else tied).append(name)
-    parts = [f"{_list(tied)} cannot be told apart from it"] if tied else []
+    parts = [f"no difference from it was found for {_list(tied)}"] if tied else []
     parts += [_worse(comparisons, task, metric, name, best) for name in apart]
     digits = _digits(known[best])
     n = _n(known[best], comparisons, TRAINING, task, *ranked)
@@ -251,8 +145,8 @@ def _time(comparisons: Comparisons, task: str) -> Iterator[str]:
     ]
     if others:
         yield (
-            f"A generator step takes {PLAIN} {seconds(base.value)} and the others a multiple of "
-            f"it: {', '.join(others)} ({base.n} round{'s' * (base.n != 1)})."
+            f"A generator step of {PLAIN} takes {seconds(base.value)}; the others take a multiple "
+            f"of it: {', '.join(others)} ({base.n} round{'s' * (base.n != 1)})."
         )
 
 
@@ -270,20 +164,17 @@ def _bias(comparisons: Comparisons, task: str) -> Iterator[str]:
         yield (
             f"The mean gradient differs from the true one by more than noise (Holm) for {listed}."
         )
-    # Without a baseline these draws would leave any bias possible: of that nothing is said.
+    # Without a baseline these draws would leave any bias possible.
     telling = [name for name, value in clear.items() if value.high < TELLING]
     if telling:
         worst = max(telling, key=lambda name: clear[name].high)
         yield (
-            f"No bias is found for {_list(telling)}; the largest that the draws leave possible "
+            f"No bias was found for {_list(telling)}; the largest that these draws cannot rule out "
             f"is {quantity(100 * clear[worst].high)} % of the gradient ({worst})."
         )
     mute = [name for name in clear if name not in telling]
     if mute:
-        yield (
-            f"Of {_list(mute)} these draws are too few and too noisy to exclude a bias as large as "
-            "the gradient itself."
-        )
+        yield (f"For {_list(mute)}, these draws cannot rule out a bias as large as the gradient.")
     proven = [name for name in known if estimator_facts(name).proof == "unbiased"]
     if proven:
         yield (
@@ -299,19 +190,6 @@ def _percent(value: Estimate) -> str:
 
 def _ranked(estimator: str) -> bool:
     return estimator_facts(estimator).ranked
-
-
-def _family(estimator: str) -> bool:
-    """Whether an estimator is of a control variate family."""
-    return estimator.split("-")[0] in ("rebar", "relax")
-
-
-def _against(comparisons: Comparisons, task: str, cost: str, name: str) -> Estimate:
-    if name == BASELINED:
-        own = comparisons.log_variance(task, name)
-        timed = cost != SECOND or name in comparisons.timed(task)
-        return Estimate(1.0, n=own.n) if own.known and timed else Estimate(float("nan"))
-    return comparisons.compare(task, cost, name, BASELINED)
 
 
 def _n(estimate: Estimate, comparisons: Comparisons, kind: str, task: str, *names: str) -> str:

@@ -7,9 +7,21 @@ import re
 
 from estbench.report.statistics import Estimate
 
-__all__ = ["clean", "interval", "number", "p_text", "quantity", "ratio", "seconds", "with_interval"]
+__all__ = [
+    "NO_STATEMENT",
+    "bounded",
+    "clean",
+    "interval",
+    "number",
+    "p_text",
+    "quantity",
+    "ratio",
+    "seconds",
+    "with_interval",
+]
 
 UNKNOWN = "–"
+NO_STATEMENT = "no statement"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -76,14 +88,30 @@ def with_interval(estimate: Estimate, style: str = "ratio", digits: int = 2) -> 
     return f"{head} {interval(estimate, style, digits)}".rstrip()
 
 
+def bounded(estimate: Estimate, bound: str) -> str:
+    """Return a ratio with its interval, or what heavy tails leave of it.
+
+    Args:
+      bound: Of `estbench.report.ratios.Ratio`: "lower" gives "at least 0.4×", by the lower end of
+        the interval; "upper" likewise; "none" gives "no statement".
+    """
+    if not bound or not estimate.known:
+        return with_interval(estimate)
+    if bound == "none":
+        return NO_STATEMENT
+    end = estimate.low if bound == "lower" else estimate.high
+    words = "at least" if bound == "lower" else "at most"
+    return f"{words} {ratio(end if math.isfinite(end) else estimate.value)}"
+
+
 def p_text(p_value: float) -> str:
-    """Return "p = .03" or "p < .001"."""
+    """Return "p = 0.03" or "p < 0.001"."""
     if not math.isfinite(p_value):
         return "not tested"
     if p_value < 0.001:
-        return "p < .001"
+        return "p < 0.001"
     digits = 3 if p_value < 0.01 else 2
-    return "p = " + f"{p_value:.{digits}f}".replace("0.", ".", 1)
+    return f"p = {p_value:.{digits}f}"
 
 
 def clean(text: object, limit: int = 400) -> str:

@@ -32,8 +32,19 @@ __all__ = [
 # What asking a registry for a name that it does not have may raise.
 _UNKNOWN = (ImportError, AttributeError, KeyError, UserError)
 
-# REINFORCE with each baseline.
-_VARIANTS = ("reinforce", "reinforce-ema", "reinforce-constant", "reinforce-critic")
+# Baseline -> the plain estimator that has it, and nothing besides. A constant for each tensor has
+# no plain form; one constant comes nearest.
+_PLAIN = {
+    "none": "reinforce",
+    "moving average": "reinforce-ema",
+    "constant": "reinforce-constant",
+    "constant by tensor": "reinforce-constant",
+    "critic": "reinforce-critic",
+    "leave-one-out": "rloo",
+}
+# The baseline of an unordered set is made of its other sequences: leave-one-out, at its size.
+_SET = "the set's own"
+_GROUP = 8  # of the bare name rloo
 
 
 @dataclass(frozen=True)
@@ -164,19 +175,22 @@ def batch_name(*tasks: str) -> str:
 
 
 def peer(estimator: str) -> str:
-    """Return the REINFORCE variant with the same baseline as `estimator`, or "" if none has.
+    """Return the partner of an estimator: the plain one with the same baseline, or "".
 
-    A control variate is judged against it: what differs between the two is not the baseline.
+    A control variate is judged against it, as what differs between the two is not the baseline.
+    Plain estimators have none, nor have those whose baseline no plain estimator has.
     """
     own = estimator_facts(estimator).baseline
-    if not own or own == "none" or estimator in _VARIANTS:
-        return ""
-    return next((name for name in _VARIANTS if estimator_facts(name).baseline == own), "")
+    if own == _SET:
+        size = int(next((part for part in estimator.split("-") if part.isdigit()), "0"))
+        name = "rloo" if size == _GROUP else f"rloo-{size}"
+        return name if estimator_facts(name).baseline else ""
+    return "" if estimator in _PLAIN.values() else _PLAIN.get(own, "")
 
 
 def without_baseline(estimator: str) -> bool:
     """Whether nothing is subtracted from the reward, so that a ratio to it flatters."""
-    return estimator == _VARIANTS[0] or estimator_facts(estimator).baseline == "none"
+    return estimator == _PLAIN["none"] or estimator_facts(estimator).baseline == "none"
 
 
 def best_value(task: str, name: str) -> tuple[float, str]:

@@ -1,9 +1,10 @@
 """tables/*.tex: the main tables of a result set, ready for ``\\input`` in a paper.
 
-They need the package booktabs and nothing else. Bold marks the best of a column and every
-estimator for which the paired test, after Holm's correction, finds no difference from it. A test of
-fewer than eight seeds or rounds can find hardly any difference, so it makes nothing bold. What is
-not ranked († and ‡) is never bold.
+They need the package booktabs and nothing else. Of variance, bold is a ratio that the test finds
+below 1 after Holm's correction, with every single snapshot left out too. Of quality and time, bold
+is the best of a column, and with it all for which no difference from it was found. What is not
+ranked († and ‡) is never bold. Nor is anything that was tested on fewer than eight seeds or rounds:
+such a test can find hardly any difference.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from estbench.report.comparisons import (
 )
 from estbench.report.figures.notes import lost_note
 from estbench.report.formatting import number, quantity
-from estbench.report.labels import Metric, estimator_facts, unproven_text
+from estbench.report.labels import Metric, estimator_facts, peer, unproven_text
+from estbench.report.ratios import LOWER, Ratio
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate
 from estbench.store.atomic import write_bytes
 
@@ -72,17 +74,15 @@ class Column:
 
     Attributes:
       head: In LaTeX.
-      quantity: Of `comparisons.QUANTITIES`; whose tests decide what is bold.
-      estimate: (task, estimator) -> what is printed.
-      write: Number -> text.
-      better: "lower" or "higher"; "" where none is.
+      cells: (task, estimator) -> the number and what stands beside it, in LaTeX.
+      estimate: (task, estimator) -> what they are of.
+      bold: (task, its estimators) -> those in bold, and whether anything was tested.
     """
 
     head: str
-    quantity: str
+    cells: Callable[[str, str], tuple[str, str]]
     estimate: Callable[[str, str], Estimate]
-    write: Callable[[float], str]
-    better: Callable[[str], str]
+    bold: Callable[[str, Sequence[str]], tuple[set[str], bool]]
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Layout:
       rows: Task -> its estimators.
       headings: Task -> what stands above its rows, in LaTeX.
       counted: What n counts.
+      emboldened: What bold means, in LaTeX.
       notes: In LaTeX, a sentence or more each.
     """
 
@@ -105,6 +106,7 @@ class Layout:
     rows: dict[str, list[str]]
     headings: dict[str, str]
     counted: str
+    emboldened: str
     notes: Sequence[str]
 
 
@@ -129,7 +131,7 @@ def write_latex(comparisons: Comparisons, folder: Path) -> list[Path]:
 def leading(
     comparisons: Comparisons, task: str, quantity: str, values: dict[str, float], better: str
 ) -> set[str]:
-    """Return the best estimator and those for which the test finds no difference from it.
+    """Return the best estimator and those for which no difference from it was found.
 
     Args:
       quantity: Whose pairs are tested, one of `comparisons.QUANTITIES`.
@@ -178,32 +180,99 @@ def _variance(comparisons: Comparisons) -> Layout:
         if len(names := comparisons.measured(task)) > 1 and BASELINED in names
     }
 
-    def column(head: str, quantity: str) -> Column:
-        def ratio(task: str, name: str) -> Estimate:
-            if name != BASELINED:
-                return comparisons.compare(task, quantity, name, BASELINED)
-            timed = quantity != "variance_per_second" or name in comparisons.timed(task)
-            n = comparisons.log_variance(task, name).n
-            return Estimate(1.0 if timed and n else math.nan, n=n)
+    def column(head: str, cost: str, against: Callable[[str], str]) -> Column:
+        def found(task: str, name: str) -> Ratio | None:
+            return comparisons.ratio(task, cost, name, against(name))
 
-        return Column(head, quantity, ratio, _quantity, lambda task: "lower")
+        def estimate(task: str, name: str) -> Estimate:
+            if name == against(name):
+                timed = cost != "second" or name in comparisons.timed(task)
+                n = comparisons.noise(task, name).n
+                return Estimate(1.0 if timed and n else math.nan, n=n)
+            ratio = found(task, name)
+            return Estimate(math.nan) if ratio is None else ratio.estimate
 
+        def cells(task: str, name: str) -> tuple[str, str]:
+            ratio = found(task, name)
+            if ratio is None or not ratio.bound:
+                return _cells(estimate(task, name), _quantity)
+            if ratio.bound == "none":
+                return "--", "(no statement)"
+            sign, end = (
+                (r"$\geq$", ratio.estimate.low)
+                if ratio.bound == "lower"
+                else (r"$\leq$", ratio.estimate.high)
+            )
+            return (f"{sign} {_quantity(end)}", "") if math.isfinite(end) else ("--", "")
+
+        def bold(task: str, names: Sequence[str]) -> tuple[set[str], bool]:
+            ratios = [ratio for name in names if (ratio := found(task, name)) is not None]
+            best = {r.estimator for r in ratios if r.verdict == LOWER and r.survives}
+            return best, any(ratio.verdict for ratio in ratios)
+
+        return Column(head, cells, estimate, bold)
+
+    def spans(task: str, name: str) -> tuple[str, str]:
+        ratio = comparisons.ratio(task, "evaluation", name, peer(name))
+        ratio = ratio or comparisons.ratio(task, "evaluation", name, BASELINED)
+        if ratio is None:
+            return "--", ""
+        low, high = (_quantity(end) for end in ratio.span)
+        return low, f"to {high}"
+
+    def unknown(task: str, name: str) -> Estimate:
+        return Estimate(math.nan)
+
+    columns = [
+        column(f"to {escape(BASELINED)}", "evaluation", lambda name: BASELINED),
+        column("to the partner", "evaluation", peer),
+        Column("by snapshot", spans, unknown, lambda task, names: (set(), False)),
+        column("per second", "second", lambda name: BASELINED),
+    ]
     caption = (
-        f"Gradient variance at shared snapshots (equal parameters), as a ratio to "
-        f"{escape(BASELINED)}: per reward evaluation and per second of a generator step. "
-        "Geometric means over seeds with 95\\,\\% $t$ intervals of the logarithms, paired by seed; "
-        "lower is better."
+        "Noise of the reference trajectory at equal parameters: gradient variance times reward "
+        f"evaluations, integrated over its batches, as a ratio to {escape(BASELINED)} and to the "
+        "partner with the same baseline; by snapshot, the range of the ratio to the partner, or to "
+        f"{escape(BASELINED)} where there is none; and per second of a generator step, to "
+        f"{escape(BASELINED)}. Geometric means over seeds with 95\\,\\% $t$ intervals of the "
+        "logarithms, paired by seed; lower is better."
     )
     notes = [
         f"{escape(PLAIN)} has no baseline: most of any ratio to it is what a constant baseline "
-        "gives. Per second: the interval adds that of the time (Welch and Satterthwaite).",
+        "gives. $\\geq$ and $\\leq$: heavy tails leave only a bound. Per second: the interval adds "
+        "that of the time (Welch and Satterthwaite).",
         *_lost(comparisons, SNAPSHOTS, rows),
     ]
-    columns = [
-        column("per evaluation", "variance_per_evaluation"),
-        column("per second", "variance_per_second"),
-    ]
-    return Layout(NAMES[0], caption, columns, rows, {t: escape(t) for t in rows}, "seeds", notes)
+    bold = (
+        "Bold: less noisy by a paired test (5\\,\\% level, Holm over all comparisons of a task "
+        f"with a partner or {escape(BASELINED)}), and so without any one snapshot."
+    )
+    heads = {t: escape(t) for t in rows}
+    return Layout(NAMES[0], caption, columns, rows, heads, "seeds", bold, notes)
+
+
+def _tested_column(
+    comparisons: Comparisons,
+    head: str,
+    quantity: str,
+    estimate: Callable[[str, str], Estimate],
+    write: Callable[[float], str],
+    better: Callable[[str], str],
+) -> Column:
+    """Return a column whose best is bold, by the paired tests of one of `QUANTITIES`."""
+
+    def bold(task: str, names: Sequence[str]) -> tuple[set[str], bool]:
+        values = {name: estimate(task, name).value for name in names}
+        best = leading(comparisons, task, quantity, values, better(task))
+        return best, bool(best)
+
+    return Column(head, lambda t, name: _cells(estimate(t, name), write), estimate, bold)
+
+
+BEST = (
+    "Bold: the best, and all for which a paired test finds no difference from it (5\\,\\% level, "
+    "Holm over all pairs of ranked estimators of a task)."
+)
 
 
 def _quality(comparisons: Comparisons) -> Layout:
@@ -224,7 +293,8 @@ def _quality(comparisons: Comparisons) -> Layout:
     for task, metric in metrics.items():
         better = "" if metric.better == "neither" else f", {metric.better} is better"
         headings[task] = escape(f"{task}: {metric.axis}{better}")
-    column = Column(
+    column = _tested_column(
+        comparisons,
         "after training",
         "quality",
         lambda task, name: comparisons.final(task, name, metrics[task].name),
@@ -239,7 +309,7 @@ def _quality(comparisons: Comparisons) -> Layout:
         "Goodness and NLL under the oracle ignore diversity.",
         *_lost(comparisons, TRAINING, rows),
     ]
-    return Layout(NAMES[1], caption, [column], rows, headings, "seeds", notes)
+    return Layout(NAMES[1], caption, [column], rows, headings, "seeds", BEST, notes)
 
 
 def _lost(comparisons: Comparisons, kind: str, rows: dict[str, list[str]]) -> list[str]:
@@ -265,15 +335,20 @@ def _time(comparisons: Comparisons) -> Layout:
         return "lower"
 
     columns = [
-        Column("milliseconds", "seconds_per_step", milliseconds, _quantity, lower),
-        Column(f"ratio to {escape(PLAIN)}", "", ratio, _quantity, lambda task: ""),
+        _tested_column(
+            comparisons, "milliseconds", "seconds_per_step", milliseconds, _quantity, lower
+        ),
+        _tested_column(
+            comparisons, f"ratio to {escape(PLAIN)}", "", ratio, _quantity, lambda task: ""
+        ),
     ]
     caption = (
         "Time of one generator step in a serial timing pass, one thread, estimators interleaved: "
         "geometric means over rounds with 95\\,\\% $t$ intervals of the logarithms."
     )
     notes = ["Rounds on one machine: the interval covers its noise, not other machines."]
-    return Layout(NAMES[2], caption, columns, rows, {t: escape(t) for t in rows}, "rounds", notes)
+    heads = {t: escape(t) for t in rows}
+    return Layout(NAMES[2], caption, columns, rows, heads, "rounds", BEST, notes)
 
 
 def _document(comparisons: Comparisons, layout: Layout) -> str:
@@ -296,10 +371,9 @@ def _table(comparisons: Comparisons, layout: Layout, tasks: list[str], parted: b
         names = layout.rows[task]
         bold = []
         for column in layout.columns:
-            values = {name: column.estimate(task, name).value for name in names}
-            better = column.better(task)
-            bold.append(leading(comparisons, task, column.quantity, values, better))
-            tested = tested or bool(bold[-1])
+            best, known = column.bold(task, names)
+            bold.append(best)
+            tested = tested or known
         if not parted or layout.headings[task] != escape(task):
             span = 2 + 2 * len(layout.columns)
             lines.append(
@@ -309,8 +383,9 @@ def _table(comparisons: Comparisons, layout: Layout, tasks: list[str], parted: b
             estimates = [column.estimate(task, name) for column in layout.columns]
             shown += estimates
             cells = [escape(name + estimator_facts(name).mark)]
-            for column, estimate, best in zip(layout.columns, estimates, bold, strict=True):
-                cells += _cells(column, estimate, name in best)
+            for column, best in zip(layout.columns, bold, strict=True):
+                text, beside = column.cells(task, name)
+                cells += [rf"\textbf{{{text}}}" if name in best else text, beside]
             lines.append(" & ".join([*cells, str(estimates[0].n or "--")]) + r" \\")
         if task != tasks[-1]:
             lines.append(r"\addlinespace")
@@ -345,15 +420,12 @@ def _table(comparisons: Comparisons, layout: Layout, tasks: list[str], parted: b
     )
 
 
-def _cells(column: Column, estimate: Estimate, bold: bool) -> list[str]:
+def _cells(estimate: Estimate, write: Callable[[float], str]) -> tuple[str, str]:
     """Return an estimate and its interval."""
     if not estimate.known:
-        return ["--", ""]
-    text = column.write(estimate.value)
-    ends = ""
-    if estimate.has_interval:
-        ends = f"[{column.write(estimate.low)}, {column.write(estimate.high)}]"
-    return [rf"\textbf{{{text}}}" if bold else text, ends]
+        return "--", ""
+    ends = f"[{write(estimate.low)}, {write(estimate.high)}]" if estimate.has_interval else ""
+    return write(estimate.value), ends
 
 
 def _notes(
@@ -362,12 +434,7 @@ def _notes(
     """Return what stands under the table, a line each."""
     notes = list(layout.notes)
     if tested:
-        notes.insert(
-            0,
-            "Bold: the best, and all for which a paired test finds no difference from it "
-            f"(5\\,\\% level, Holm over all pairs of estimators of a task; at least {ENOUGH_SEEDS} "
-            "seeds or rounds, or nothing is bold).",
-        )
+        notes.insert(0, layout.emboldened)
     counts = [estimate.n for estimate in shown if estimate.known and estimate.n]
     if not tested and counts and min(counts) < ENOUGH_SEEDS:
         notes.append(

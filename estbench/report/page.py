@@ -122,8 +122,7 @@ def render(
         ],
         seeds=int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique())),
         caveats=caveats(comparisons),
-        verdicts=verdicts(comparisons),
-        ratios=_ratios(comparisons),
+        verdicts={table.task: table for table in verdicts(comparisons)},
         marks={name: estimator_facts(name).mark for name in results.estimators(results.measured)},
         findings=task_findings(comparisons),
         baselined=BASELINED,
@@ -177,19 +176,6 @@ def _references(comparisons: Comparisons, names: Iterable[str]) -> set[str]:
         for name in names:
             held.update(comparisons.references(task, name))
     return held
-
-
-def _ratios(comparisons: Comparisons) -> dict[tuple[str, str], float]:
-    """Return (estimator, task) -> the ratio in the first table, where it is known."""
-    found = {}
-    for estimator in comparisons.results.estimators(comparisons.results.measured):
-        for task in comparisons.results.tasks:
-            value = comparisons.compare(task, "variance_per_evaluation", estimator, BASELINED).value
-            if estimator == BASELINED:
-                value = 1.0
-            if math.isfinite(value):
-                found[estimator, task] = value
-    return found
 
 
 def _numbers(drawn: Drawn) -> Table | None:

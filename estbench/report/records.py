@@ -34,9 +34,8 @@ SNAPSHOT_FIELDS = ["snapshot", "draws", "sequences_per_draw", "total_variance", 
 SNAPSHOT_FIELDS += ["variance_high", "kurtosis", "relative_bias", "bias_low", "bias_high", "snr"]
 SNAPSHOT_FIELDS += ["cosine", "mse", "hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals"]
 SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
-# After DESIGN's columns: what the figures need beside them.
+# After DESIGN's columns: what figures and ratios need beside them. Older sets lack some.
 SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
-# Unknown in records made before snapshots were nine.
 SNAPSHOT_EXTRAS += ["reward_std", "reward_scale", "adam_variance", "adam_gradient_norm"]
 SNAPSHOT_EXTRAS += ["largest_share", "tail_index", "between_variance"]
 SNAPSHOT_EXTRAS += ["evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
-from estbench.report.comparisons import QUANTITIES, Comparisons, records_of
+from estbench.report.comparisons import BASELINED, COSTS, QUANTITIES, Comparisons, records_of
 from estbench.report.marks import MARKS, SNAPSHOTS, TRAINING, with_marks
 from estbench.report.records import RUN_COLUMNS
 from estbench.report.statistics import Estimate
@@ -12,11 +14,12 @@ from estbench.report.statistics import Estimate
 __all__ = ["SUMMARY_COLUMNS", "summary_frame"]
 
 SUMMARY_COLUMNS = ["task", "estimator", "metric", "estimate", "low", "high", "n", "against"]
-SUMMARY_COLUMNS += ["p_value", "p_holm", "kind", *MARKS]
+SUMMARY_COLUMNS += ["p_value", "p_holm", "kind", "least", "most", "survives", "bound", *MARKS]
+NO_GUARD = (math.nan, math.nan, None, "")
 
 # Which records stand behind a mean; where none is named, training runs do.
 MEANS = {
-    "log_variance": SNAPSHOTS,
+    "variance_per_sequence": SNAPSHOTS,
     "relative_bias": SNAPSHOTS,
     "variance_over_no_control_variate": SNAPSHOTS,
     "seconds_per_step": "timing",
@@ -24,17 +27,20 @@ MEANS = {
 
 
 def summary_frame(comparisons: Comparisons) -> pd.DataFrame:
-    """Return the summary: means, then ratios and differences to what an estimator is held against.
+    """Return the summary: means, then ratios and differences to other estimators.
 
-    That is `reinforce`, `reinforce-ema` and the REINFORCE with the estimator's own baseline.
+    Ratios of variance are those of the whole trajectory, to the partner with the same baseline and
+    to `reinforce-ema`; tables/ratios.csv has them at every snapshot too. Times and scores are
+    compared with `reinforce` as well.
 
     Returns:
       Columns SUMMARY_COLUMNS. `estimate`, `low` and `high` are a mean ("mean", "geometric mean"), a
       ratio or a difference of paired replicates (`kind`) with its 95 % t interval; `n` counts
       replicates; `against` is the estimator of the comparison, with the p-value of no difference,
-      raw and Holm-adjusted over all pairs of estimators of that task and quantity. The last three
-      are those of `estbench.report.marks`: what failed or is missing behind the number, and whether
-      the estimator may be ranked.
+      raw and Holm-adjusted: of variance over all comparisons with a partner or `reinforce-ema`, of
+      times and scores over all pairs of estimators. `least`, `most`, `survives` and `bound` are
+      those of tables/ratios.csv. The last three are those of `estbench.report.marks`: what failed
+      or is missing behind the number, and whether the estimator may be ranked.
     """
     rows = [row for task in comparisons.results.tasks for row in _task_rows(comparisons, task)]
     table = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS[: -len(MARKS)], "records"])
@@ -64,12 +70,30 @@ def _task_rows(comparisons: Comparisons, task: str) -> list[tuple[object, ...]]:
             if estimate.known:
                 row = _row(task, estimator, label, estimate, "", kind, float("nan"))
                 rows.append((*row, MEANS.get(label, TRAINING)))
-        for quantity, kind in QUANTITIES.items():
+        for cost in COSTS:
+            for against in dict.fromkeys((comparisons.partner(task, estimator), BASELINED)):
+                ratio = comparisons.ratio(task, cost, estimator, against)
+                if ratio is not None:
+                    guard = (ratio.least, ratio.most, ratio.survives, ratio.bound)
+                    label = f"variance_per_{cost}_ratio"
+                    row = _row(
+                        task,
+                        estimator,
+                        label,
+                        ratio.estimate,
+                        against,
+                        "ratio",
+                        ratio.p_holm,
+                        guard,
+                    )
+                    rows.append((*row, SNAPSHOTS))
+        for quantity in ("seconds_per_step", "quality"):
             for against in comparisons.references(task, estimator):
                 estimate = comparisons.compare(task, quantity, estimator, against)
                 if estimate.known:
                     label = _comparison_label(comparisons, task, quantity)
                     adjusted = comparisons.p_holm(task, quantity, estimator, against)
+                    kind = QUANTITIES[quantity]
                     row = _row(task, estimator, label, estimate, against, kind, adjusted)
                     rows.append((*row, records_of(quantity)))
     return rows
@@ -80,8 +104,7 @@ def _means(
 ) -> list[tuple[str, Estimate, str]]:
     """Return (metric, estimate, kind) of what is not a comparison."""
     table = [
-        ("log_variance", comparisons.log_variance(task, estimator), "mean"),
-        ("log_variance_own", comparisons.own_log_variance(task, estimator), "mean"),
+        ("variance_per_sequence", comparisons.noise(task, estimator), "geometric mean"),
         ("relative_bias", comparisons.bias(task, estimator), "mean"),
         (
             "variance_over_no_control_variate",
@@ -109,7 +132,8 @@ def _row(
     against: str,
     kind: str,
     adjusted: float,
+    guard: tuple[object, ...] = NO_GUARD,
 ) -> tuple[object, ...]:
     values = (estimate.value, estimate.low, estimate.high, estimate.n)
     p_value = estimate.p_value if against else float("nan")
-    return (task, estimator, metric, *values, against, p_value, adjusted, kind)
+    return (task, estimator, metric, *values, against, p_value, adjusted, kind, *guard)

@@ -7,16 +7,30 @@ from pathlib import Path
 
 import pandas as pd
 
-from estbench.report.comparisons import PLAIN, Comparisons
+from estbench.report.comparisons import COSTS, PLAIN, Comparisons
 from estbench.report.improvement import improvement_table
 from estbench.report.learning import learning_table
 from estbench.report.long import long_curves, write_curves
+from estbench.report.memory import once
 from estbench.report.records import Results
 from estbench.report.scores import score_table
 from estbench.report.spreadsheet import csv_text
+from estbench.report.statistics import Estimate
 from estbench.store.atomic import replacing
 
-__all__ = ["curve_table", "run_table", "timing_table", "variance_table", "write_tables"]
+__all__ = [
+    "RATIO_COLUMNS",
+    "curve_table",
+    "ratio_table",
+    "run_table",
+    "timing_table",
+    "variance_table",
+    "write_tables",
+]
+
+RATIO_COLUMNS = ["task", "estimator", "against", "role", "cost", "scope", "step", "informative"]
+RATIO_COLUMNS += ["estimate", "low", "high", "n", "p_value", "p_holm", "least", "most", "survives"]
+RATIO_COLUMNS += ["bound"]
 
 
 def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) -> list[Path]:
@@ -24,7 +38,7 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "runs": lambda: run_table(comparisons.results),
-        "variance": lambda: variance_table(comparisons.results),
+        "variance": lambda: variance_table(comparisons),
         "timing": lambda: timing_table(comparisons),
     }
     for name, frame in (
@@ -43,8 +57,10 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
         if name == "runs":
             paths += write_curves(comparisons.results, folder)
     paths.append(write_csv(summary, folder / "summary.csv"))
+    (folder / "comparisons.csv").unlink(missing_ok=True)  # version 0.1 wrote it, by other numbers
     for name, table in (
-        ("comparisons", comparisons.all_pairs),
+        ("ratios", ratio_table(comparisons)),
+        ("pairs", comparisons.all_pairs),
         ("scores", score_table(comparisons)),
         ("learning", learning_table(comparisons)),
         ("improvement", improvement_table(comparisons)),
@@ -70,9 +86,43 @@ def curve_table(results: Results) -> pd.DataFrame:
     return long_curves(results.curves)
 
 
-def variance_table(results: Results) -> pd.DataFrame:
-    """Return a row a snapshot; failed measurements are rows with `status` and `error`."""
-    return results.variance
+def variance_table(comparisons: Comparisons) -> pd.DataFrame:
+    """Return a row a snapshot; failed measurements are rows with `status` and `error`.
+
+    The last columns are computed from the others: see `trajectory.snapshot_table`.
+    """
+    return comparisons.snapshots
+
+
+@once
+def ratio_table(comparisons: Comparisons) -> pd.DataFrame:
+    """Return tables/ratios.csv: every ratio of noise, of the trajectory and at each snapshot.
+
+    `role` says whether `against` is the partner with the same baseline or `reinforce-ema`; `scope`
+    is "trajectory" or the index of a snapshot after `step` batches. `least` and `most` are the
+    range of the trajectory's ratio without any one snapshot, and `survives` whether its verdict is
+    the same without each. `bound` is what heavy tails leave of the ratio: empty, "lower", "upper"
+    or "none".
+    """
+    rows: list[tuple[object, ...]] = []
+    for task in comparisons.results.tasks:
+        for cost in COSTS:
+            for ratio in comparisons.ratios(task, cost).values():
+                head = (task, ratio.estimator, ratio.against, ratio.role, cost)
+                if ratio.estimate.known:
+                    guard = (ratio.least, ratio.most, ratio.survives)
+                    numbers = (*_numbers(ratio.estimate, ratio.p_holm), *guard, ratio.bound)
+                    rows.append((*head, "trajectory", None, True, *numbers))
+                for part in ratio.parts:
+                    if part.estimate.known:
+                        numbers = (*_numbers(part.estimate, part.p_holm), None, None, None)
+                        where = (str(part.snapshot), part.step, part.informative)
+                        rows.append((*head, *where, *numbers, part.bound))
+    return pd.DataFrame(rows, columns=RATIO_COLUMNS)
+
+
+def _numbers(estimate: Estimate, p_holm: float) -> tuple[object, ...]:
+    return estimate.value, estimate.low, estimate.high, estimate.n, estimate.p_value, p_holm
 
 
 def timing_table(comparisons: Comparisons) -> pd.DataFrame:

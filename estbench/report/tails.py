@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from estbench.report.comparisons import Comparisons
 from estbench.report.formatting import clean, quantity
 from estbench.report.memory import once
 
-__all__ = ["Tail", "heavy", "kurtosis_limit", "tails", "tails_text"]
+if TYPE_CHECKING:
+    from estbench.report.comparisons import Comparisons
+
+__all__ = ["Tail", "heavy", "kurtosis_limit", "tails", "tails_text", "too_narrow"]
 
 FACTOR = 0.5
+HEAVY_SHARE = 0.25  # of the sum of squared distances, in one draw
 IN_FULL = 2  # estimators whose numbers a sentence gives; all are named
 
 
@@ -50,9 +55,23 @@ def kurtosis_limit(draws: ArrayLike) -> NDArray[np.float64]:
     return FACTOR * np.sqrt(np.asarray(draws, dtype=np.float64))
 
 
-def heavy(kurtosis: ArrayLike, draws: ArrayLike) -> NDArray[np.bool_]:
-    """Whether each measurement's interval is not to be relied on; unknown kurtosis is not heavy."""
+def too_narrow(kurtosis: ArrayLike, draws: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each measurement's own interval is too narrow; unknown kurtosis is not."""
     return np.asarray(kurtosis, dtype=np.float64) > kurtosis_limit(draws)
+
+
+def heavy(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each measurement's tails are so heavy that its variance only bounds the true one.
+
+    If one draw holds the part s of the sum of all n squared distances, their kurtosis is at least
+    about n s^2. A measurement is heavy where it is as if one draw held a quarter.
+
+    Args:
+      rows: Measurements, with columns kurtosis and draws; an unknown kurtosis is not heavy.
+    """
+    draws = rows["draws"].astype("float64").to_numpy()
+    result: NDArray[np.bool_] = rows["kurtosis"].to_numpy(np.float64) > draws * HEAVY_SHARE**2
+    return result
 
 
 @once
@@ -60,7 +79,7 @@ def tails(comparisons: Comparisons) -> list[Tail]:
     """Return the estimators with heavy-tailed measurements, task by task, the worst first."""
     rows = comparisons.results.measured
     rows = rows.assign(draws=rows["draws"].astype("float64"))
-    rows = rows.assign(heavy=heavy(rows["kurtosis"], rows["draws"]))
+    rows = rows.assign(heavy=too_narrow(rows["kurtosis"], rows["draws"]))
     # The log of a mean of n draws lies low by half its relative variance.
     rows = rows.assign(lean=(rows["kurtosis"] - 1.0) / (2.0 * rows["draws"]))
     found = []

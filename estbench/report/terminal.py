@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from estbench.report.comparisons import BASELINED, PLAIN, SNAPSHOTS, TRAINING, Comparisons
-from estbench.report.formatting import clean, number, quantity, ratio
-from estbench.report.labels import estimator_facts
+from estbench.report.comparisons import BASELINED, SNAPSHOTS, TRAINING, Comparisons
+from estbench.report.formatting import bounded, clean, number, quantity, ratio
+from estbench.report.labels import estimator_facts, peer
+from estbench.report.ratios import Ratio
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate
+from estbench.report.variance_findings import span_text
+from estbench.report.verdicts import useful_range
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,11 +41,12 @@ def show(comparisons: Comparisons, console: Console) -> None:
         counts = _counts(comparisons, task, names).values()
         few = few or any(0 < n < ENOUGH_SEEDS for n in counts)  # 0: no variance, or nothing ran
     console.print(
-        f"[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). Log "
-        f"variance of the gradient per sequence, in nats, and ratios: geometric means over the "
-        f"shared snapshots, paired by seed. {PLAIN} has no baseline: most of a ratio to it is what "
-        f"any baseline gives, so compare to {BASELINED}. per eval: variance × reward "
-        f"evaluations.{_signs(comparisons)}[/dim]"
+        "[dim]Under each number its 95 % t interval over seeds (ms/step: over timing rounds). "
+        "Ratios: noise of the reference trajectory (variance × reward evaluations, integrated over "
+        "its batches), to the partner with the same baseline and to "
+        f"{BASELINED}, paired by seed. by snapshot: their range over the informative snapshots, to "
+        "the partner where there is one. useful: the part of a step that is no noise, at the batch "
+        f"size in use. ?: another verdict without one snapshot.{_signs(comparisons)}[/dim]"
     )
     if few:
         console.print(
@@ -81,16 +85,24 @@ def _tables(comparisons: Comparisons, task: str, names: list[str], console: Cons
 def _columns(comparisons: Comparisons, task: str) -> list[Column]:
     """Return the columns of variance, then those of training and time."""
 
-    def against(quantity_name: str, other: str) -> Callable[[str], tuple[str, str]]:
+    def against(other: Callable[[str], str]) -> Callable[[str], tuple[str, str]]:
         def cell(name: str) -> tuple[str, str]:
-            if name == other:
+            if name == other(name):
                 return "1×", ""
-            return _ratio(comparisons.compare(task, quantity_name, name, other))
+            found = comparisons.ratio(task, "evaluation", name, other(name))
+            return ("–", "") if found is None else _ratio(found)
 
         return cell
 
-    def log_variance(name: str) -> tuple[str, str]:
-        return _number(comparisons.log_variance(task, name))
+    def by_snapshot(name: str) -> tuple[str, str]:
+        found = comparisons.ratio(task, "evaluation", name, peer(name))
+        found = found or comparisons.ratio(task, "evaluation", name, BASELINED)
+        return ("–" if found is None else span_text(found).replace(" to ", "…")), ""
+
+    def useful(name: str) -> tuple[str, str]:
+        measured = name in comparisons.measured(task)
+        found = useful_range(comparisons, task, name).text if measured else "–"
+        return found.replace(" to ", "…"), ""
 
     def step(name: str) -> tuple[str, str]:
         estimate = comparisons.seconds(task, name)
@@ -101,10 +113,10 @@ def _columns(comparisons: Comparisons, task: str) -> list[Column]:
 
     ema = BASELINED.replace("-", "\n-")
     columns: list[Column] = [
-        ("log\nvariance", log_variance),
-        (f"ratio to\n{PLAIN}", against("variance_per_sequence", PLAIN)),
-        (f"ratio to\n{ema}", against("variance_per_sequence", BASELINED)),
-        (f"per eval,\n{ema}", against("variance_per_evaluation", BASELINED)),
+        ("ratio to\npartner", against(peer)),
+        (f"ratio to\n{ema}", against(lambda name: BASELINED)),
+        ("by snapshot", by_snapshot),
+        ("useful", useful),
     ]
     metric = comparisons.primary(task)
     if metric is not None:
@@ -163,9 +175,7 @@ def _counts(comparisons: Comparisons, task: str, names: list[str]) -> dict[str, 
     runs = comparisons.results.runs
     done = runs[(runs["task"] == task) & (runs["status"] == "ok")]
     trained = done.groupby("estimator")["seed"].nunique()
-    return {
-        name: comparisons.log_variance(task, name).n or int(trained.get(name, 0)) for name in names
-    }
+    return {name: comparisons.noise(task, name).n or int(trained.get(name, 0)) for name in names}
 
 
 def _problems(comparisons: Comparisons, console: Console) -> None:
@@ -185,8 +195,11 @@ def _problems(comparisons: Comparisons, console: Console) -> None:
         console.print(f"[yellow]{missing} training runs are missing[/yellow]")
 
 
-def _ratio(estimate: Estimate) -> tuple[str, str]:
-    return ratio(estimate.value), _ends(estimate, quantity)
+def _ratio(found: Ratio) -> tuple[str, str]:
+    doubt = "" if found.survives or not found.verdict else "?"
+    if found.bound:
+        return bounded(found.estimate, found.bound) + doubt, ""
+    return ratio(found.estimate.value) + doubt, _ends(found.estimate, quantity)
 
 
 def _number(estimate: Estimate) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +169,56 @@ def snapshot_payload(task: str, estimator: str, seed: int, batches: int) -> dict
                 "policy_steps_per_draw": 15.0 * group,
                 "seconds_per_draw": 1e-4 * group,
                 "gradient_norm": 0.2,
+                "reward_std": 0.1,
+                "reward_scale": 0.2,
+                "adam_variance": total * 3.0 if index else None,
+                "adam_gradient_norm": 0.3 if index else None,
+                "largest_share": 0.05,
+                "tail_index": 4.0,
                 "untrained_variance": total * 1.6 if estimator in ("rebar", "relax") else None,
                 "by_tensor": {"embedding": total / 2, "output": total / 2},
                 "info": {},
             }
         )
     return {"snapshots": rows}
+
+
+def write_measurements(
+    directory: Path,
+    variances: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    steps: Sequence[int],
+    task: str = "expressions-3",
+    batch_size: int = 128,
+    **columns: Sequence[float] | float,
+) -> Path:
+    """Write measurements alone, with variances that a test can integrate by hand.
+
+    Args:
+      variances: Estimator -> seed -> variance per sequence at each snapshot.
+      steps: Batches before each snapshot.
+      columns: Other columns of a measurement: one value, or one a snapshot.
+    """
+    for estimator, seeds in variances.items():
+        for seed, values in enumerate(seeds):
+            record = envelope("snapshots", task, estimator, seed)
+            record |= snapshot_payload(task, estimator, seed, max(steps))
+            rows = []
+            for index, value in enumerate(values):
+                row = dict(record["snapshots"][0]) | {"snapshot": index, "step": steps[index]}
+                row |= {"fraction": steps[index] / max(steps), "sequences_per_draw": 1}
+                row |= {"hard_evals_per_draw": 1.0, "relaxed_evals_per_draw": 0.0}
+                row |= {"total_variance": value, "variance_low": value, "variance_high": value}
+                row |= {"adam_variance": None, "untrained_variance": None}
+                for name, given in columns.items():
+                    row[name] = given if isinstance(given, (int, float)) else given[index]
+                rows.append(row)
+            record["snapshots"] = rows
+            _write(directory / "snapshots" / task / estimator / f"seed-{seed:03d}.json", record)
+    training = {"batches": max(steps), "batch_size": batch_size}
+    experiment = {"tasks": [task], "estimators": [], "seeds": [], "training": training}
+    _write(directory / "manifest.json", {"schema": 1, "experiment": experiment})
+    return directory
 
 
 def write_result_set(

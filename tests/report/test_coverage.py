@@ -14,7 +14,7 @@ import pytest
 
 from estbench.report import methods
 from estbench.report.methods import METHODS
-from estbench.report.tails import heavy, kurtosis_limit
+from estbench.report.tails import kurtosis_limit, too_narrow
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "statistics.md"
@@ -105,7 +105,7 @@ def test_a_measurement_is_called_heavy_where_its_interval_is_too_short() -> None
     assert tailed.flagged > 0.8
     assert tailed.lean < light.lean
     assert kurtosis_limit(2048) == pytest.approx(0.5 * math.sqrt(2048))
-    assert heavy([20.0, 30.0, math.nan], 2048).tolist() == [False, True, False]
+    assert too_narrow([20.0, 30.0, math.nan], 2048).tolist() == [False, True, False]
 
 
 def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path: Path) -> None:

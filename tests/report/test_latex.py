@@ -17,6 +17,7 @@ from estbench.report.building import load_comparisons
 from estbench.report.comparisons import ALPHA, BASELINED, Comparisons
 from estbench.report.labels import EstimatorFacts
 from estbench.report.latex import NAMES, escape, write_latex
+from estbench.report.ratios import LOWER
 
 from .synthetic import write_result_set
 
@@ -73,31 +74,32 @@ def test_groups_close_and_nothing_is_left_to_read_as_a_command(tables: dict[str,
         assert sorted(begun) == sorted(ended)
 
 
-@pytest.mark.parametrize("cost", ["evaluation", "second"])
 @pytest.mark.parametrize("task", ["expressions-3", "expressions-15", "oracle-small"])
-def test_bold_is_the_best_and_all_that_the_test_does_not_tell_from_it(
-    tables: dict[str, str], comparisons: Comparisons, task: str, cost: str
+def test_bold_is_less_noise_by_a_test_that_no_omitted_snapshot_turns(
+    tables: dict[str, str], comparisons: Comparisons, task: str
 ) -> None:
     rows = rows_of(tables["variance_ratios.tex"], rf"\emph{{{task}}}")
-    place = {"evaluation": 0, "second": 2}[cost]
-    bold = {name for name, cells in rows.items() if r"\textbf" in cells[place]}
-    quantity = f"variance_per_{cost}"
-    ratios = {
-        name: 1.0
-        if name == BASELINED
-        else comparisons.compare(task, quantity, name, BASELINED).value
-        for name in comparisons.measured(task)
+    bold = {name for name, cells in rows.items() if r"\textbf" in cells[0]}
+    ratios = [r for r in comparisons.ratios(task, "evaluation").values() if r.against == BASELINED]
+    assert bold == {r.estimator for r in ratios if r.verdict == LOWER and r.survives}
+    assert set(rows) == {r.estimator for r in ratios} | {BASELINED}
+    assert 0 < len(bold) < len(rows)
+
+
+@pytest.mark.parametrize("task", ["expressions-3", "expressions-15", "oracle-small"])
+def test_bold_in_quality_is_the_best_and_all_without_a_difference_from_it(
+    tables: dict[str, str], comparisons: Comparisons, task: str
+) -> None:
+    rows = rows_of(tables["final_quality.tex"], rf"\emph{{{task}: ")
+    bold = {name for name, cells in rows.items() if r"\textbf" in cells[0]}
+    metric = comparisons.primary(task)
+    assert metric is not None
+    finals = {n: comparisons.final(task, n, metric.name).value for n in comparisons.trained(task)}
+    best = (max if metric.better == "higher" else min)(finals, key=lambda name: finals[name])
+    tied = {
+        n for n in finals if n != best and comparisons.p_holm(task, "quality", best, n) >= ALPHA
     }
-    best = min(ratios, key=lambda name: ratios[name])
-    pairs = comparisons.pairs(task, quantity)
-    wanted = {best}
-    for row in pairs.itertuples():
-        pair = {str(row.estimator), str(row.against)}
-        if best in pair and float(str(row.p_holm)) >= ALPHA:
-            wanted |= pair
-    assert bold == wanted
-    assert set(rows) == set(ratios)
-    assert len(bold) < len(ratios)
+    assert bold == {best} | tied
 
 
 def test_numbers_are_those_of_the_comparisons(
@@ -159,7 +161,7 @@ def test_what_is_not_ranked_is_marked_explained_and_never_bold(
             return EstimatorFacts(unbiased=True, proof="undecided", detail="4.1 %")
         return EstimatorFacts()
 
-    for module in ("latex", "labels"):
+    for module in ("latex", "labels", "comparisons"):
         monkeypatch.setattr(f"estbench.report.{module}.estimator_facts", facts)
     write_latex(load_comparisons(bench_set), tmp_path)
     text = (tmp_path / "variance_ratios.tex").read_text(encoding="utf-8")

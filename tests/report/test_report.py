@@ -103,8 +103,8 @@ def test_summary_is_what_the_table_holds(built: Path) -> None:
     assert len(frame) == len(written)
     pairs = frame[frame["metric"] == "variance_per_sequence_ratio"]
     rebar = pairs[pairs["estimator"] == "rebar"].groupby("task")["against"].agg(set)
-    # a ratio to un-baselined reinforce is never alone
-    assert all({"reinforce", "reinforce-ema"} <= held for held in rebar)
+    # against its partner, and against the moving average beside it
+    assert all(held == {"reinforce-constant", "reinforce-ema"} for held in rebar)
 
 
 def test_failed_and_missing_runs_are_rows(built: Path) -> None:
@@ -190,12 +190,11 @@ def test_no_style_of_a_figure_leaks_into_the_page(page: str) -> None:
 
 def test_the_page_says_what_was_found_and_how_sure_it_is(page: str) -> None:
     findings = page[page.index('id="findings"') : page.index('id="reading"')]
-    assert "told apart" in findings
-    assert re.search(r"0\.5\d× \[0\.\d\d, 0\.\d\d\]", findings)
+    assert "less noisy than their partner: relax 0.5" in findings
+    assert re.search(r"0\.5\d× \[0\.\d\d, 0\.\d\d\] of reinforce-constant \(by snapshot", findings)
     assert "n = 10" in findings
-    # what is said against reinforce has the baselined one beside it
-    for sentence in re.findall(r"<li>([^<]*un-baselined[^<]*)</li>", findings):
-        assert "reinforce-ema" in sentence
+    # the table of each task has a column for every snapshot
+    assert findings.count('<th scope="col">batch ') == 3 * 5
 
 
 def test_the_page_lists_failures_and_what_is_missing(page: str) -> None:
@@ -294,16 +293,17 @@ def test_biased_estimators_are_marked_and_not_ranked(
             return EstimatorFacts("none", False, "its control variate is joint", "as published")
         return EstimatorFacts()
 
-    for module in ("verdicts", "findings", "page", "terminal", "figures.base", "labels"):
+    modules = ("verdicts", "variance_findings", "comparisons", "findings", "page", "terminal")
+    for module in (*modules, "figures.base", "labels"):
         monkeypatch.setattr(f"estbench.report.{module}.estimator_facts", facts)
     report.build(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "rebar is biased by design and is not ranked: its control variate is joint." in text
     assert "† biased by design, so not ranked: rebar" in text
     assert "† biased, not ranked" in text
-    lowest = re.findall(r"Lowest gradient variance:[^<]*", text)
-    assert lowest
-    assert all("rebar" not in sentence for sentence in lowest)
+    noise = re.findall(r"<li>(?:At equal baseline|Per reward evaluation)[^<]*", text)
+    assert noise
+    assert all("rebar" not in sentence for sentence in noise)
     assert "rebar †" in printed(tmp_path)
 
 

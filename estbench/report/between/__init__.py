@@ -147,8 +147,8 @@ def compare(
     Returns:
       A row a task, estimator and quantity that both sets hold:
 
-      - ``task``, ``estimator``, ``quantity``: "variance_per_sequence" (at the shared snapshots), a
-        final metric of the task, "seconds_per_step" or "peak_mb" (MiB);
+      - ``task``, ``estimator``, ``quantity``: "variance_per_sequence" (noise of the reference
+        trajectory), a final metric of the task, "seconds_per_step" or "peak_mb" (MiB);
       - ``family``: the quantities that Holm's correction counts together: "variance", "quality",
         "description" (metrics without a better direction), "time" or "memory";
       - ``kind``: "ratio" (B over A, analysed as logarithms) or "difference" (B - A, in ``unit``);
@@ -161,7 +161,10 @@ def compare(
       - ``verdict``: "better", "worse", "differs" (where neither way is better), "cannot tell",
         "equal" (to the bit), "within tolerance" (time and memory), "not judged" (another machine)
         or "not comparable";
-      - ``reason``: why it is not comparable, not judged or cannot be told.
+      - ``reason``: why it is not comparable, not judged or cannot be told; of a variance, also
+        which snapshots a difference rests on;
+      - ``least``, ``most``: of variances, the range of the ratio without any one snapshot;
+      - ``bound``: what heavy tails leave of a ratio of variances: "", "lower", "upper" or "none".
 
     Raises:
       UserError: There is no such result set, both are the same, they have nothing in common, or one

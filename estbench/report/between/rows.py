@@ -1,8 +1,10 @@
 """The differences themselves: B against A, paired by seed where seeds are the replicates.
 
-Ratios are B over A, analysed as logarithms; metrics are differences B - A in their own unit. Seeds
-pair: the same seed has the same data, initialisation and noise in both sets. Rounds of the timing
-pass and the memory of worker processes do not: those are compared by Welch's test on logarithms.
+Variance is the noise of the trajectory, over the snapshots that both sets have and that are
+informative in both. Ratios are B over A, analysed as logarithms; metrics are differences B - A in
+their own unit. Seeds pair: the same seed has the same data, initialisation and noise in both sets.
+Rounds of the timing pass and the memory of worker processes do not: those are compared by Welch's
+test on logarithms.
 """
 
 from __future__ import annotations
@@ -26,13 +28,19 @@ from estbench.report.between.settings import (
 )
 from estbench.report.between.sides import Side
 from estbench.report.comparisons import ALPHA
+from estbench.report.formatting import bounded
 from estbench.report.labels import metric
+from estbench.report.ratios import OPEN, PARTNER, Omission, Ratio, ratios
 from estbench.report.records import RUN_COLUMNS
 from estbench.report.replicates import NOTHING, Replicates
 from estbench.report.statistics import Estimate, holm, mean_interval, paired_difference
 from estbench.report.style import estimator_order
+from estbench.report.trajectory import Measured, logs
+from estbench.report.variance_findings import rests_text
 
-__all__ = ["COLUMNS", "Row", "differences", "welch"]
+__all__ = ["COLUMNS", "Row", "differences", "shared", "welch"]
+
+VARIANCE_ROW = ("variance_per_sequence", VARIANCE, "ratio", "", "lower")
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,13 @@ class Row:
     p_holm: float = math.nan
     verdict: str = ""
     reason: str = ""
+    least: float = math.nan
+    most: float = math.nan
+    bound: str = ""
+    ratio: Ratio | None = None
 
 
-COLUMNS = list(Row.__dataclass_fields__)
+COLUMNS = [name for name in Row.__dataclass_fields__ if name != "ratio"]
 
 
 def differences(a: Side, b: Side, margin: float, judge_machine: bool) -> pd.DataFrame:
@@ -88,20 +100,20 @@ def _task_rows(a: Side, b: Side, task: str, margin: float) -> Iterator[Row]:
     def told(row: Row) -> Row:
         return replace(row, reason=reasons[row.family])
 
+    there = b.comparisons.measured(task)
+    for estimator in (name for name in a.comparisons.measured(task) if name in there):
+        noise = _noise_row(a, b, Row(task, estimator, *VARIANCE_ROW))
+        if noise is not None:
+            yield told(noise)
     quantities = (
-        ("variance_per_sequence", VARIANCE, "", a.variance, b.variance),
         ("seconds_per_step", TIME, "s", a.seconds, b.seconds),
         ("peak_mb", MEMORY, "MiB", a.memory, b.memory),
     )
-    for quantity, family, unit, here, there in quantities:
-        for estimator in _common(task, here, there):
+    for quantity, family, unit, own, other in quantities:
+        for estimator in _common(task, own, other):
             row = Row(task, estimator, quantity, family, "ratio", unit, "lower")
-            pair = here[task, estimator], there[task, estimator]
-            if family == VARIANCE:
-                raw = (side.raw_variance.get((task, estimator), NOTHING) for side in (a, b))
-                yield told(_paired(row, *pair, equal=_equal(*raw)))
-            else:
-                yield told(_unpaired(row, *pair, margin))
+            pair = own[task, estimator], other[task, estimator]
+            yield told(_unpaired(row, *pair, margin))
     for name in _metrics(a, b, task):
         known = metric(task, name)
         family = DESCRIPTION if known.better == "neither" else QUALITY
@@ -111,6 +123,54 @@ def _task_rows(a: Side, b: Side, task: str, margin: float) -> Iterator[Row]:
             if len(first) and len(second):
                 row = Row(task, estimator, name, family, "difference", known.unit, known.better)
                 yield told(_paired(row, first, second, equal=_equal(first, second)))
+
+
+def _noise_row(a: Side, b: Side, row: Row) -> Row | None:
+    """Return the row of a variance, or None where no seed of a set has a value.
+
+    Sets without a snapshot in common cannot be compared; the numbers beside are then of their own.
+    """
+    sides = [side.comparisons.at(row.task) for side in (a, b)]
+    both = shared(sides[0], sides[1], row.estimator)
+    series = [_by_seed(both, name) for name in both.names]
+    if not len(both.steps):
+        series = [_by_seed(own, row.estimator) for own in sides]
+    if not (len(series[0]) and len(series[1])):
+        return None
+    where = (row.task, row.estimator)
+    raw = (side.raw_variance.get(where, NOTHING) for side in (a, b))
+    ratio = ratios(both, "sequence", [("b", "a", PARTNER)], [True])["b", "a"]
+    row = replace(row, ratio=ratio, least=ratio.least, most=ratio.most, bound=ratio.bound)
+    return _paired(row, series[0], series[1], equal=_equal(*raw))
+
+
+def _by_seed(measured: Measured, name: str) -> pd.Series[float]:
+    """Return the log noise of one estimator, indexed by seed."""
+    values = logs(measured.noise("sequence"))[measured.places[name]]
+    return pd.Series(values, index=measured.seeds).dropna()
+
+
+def shared(a: Measured, b: Measured, estimator: str) -> Measured:
+    """Return one estimator's measurements in two sets as those of two estimators, "a" and "b".
+
+    Snapshots pair by their batch, and are informative if they are so in both sets.
+    """
+    steps = [step for step in a.steps.tolist() if step in b.steps]
+    seeds = sorted({*a.seeds, *b.seeds})
+    shape = (2, len(seeds), len(steps))
+    values, tails = np.full(shape, math.nan), np.zeros(shape, dtype=np.bool_)
+    informative = np.ones(len(steps), dtype=np.bool_)
+    for side, own in enumerate((a, b)):
+        rows = [seeds.index(seed) for seed in own.seeds]
+        columns = [own.steps.tolist().index(step) for step in steps]
+        name = own.places[estimator]
+        values[side, rows] = own.values["sequence"][name][:, columns]
+        tails[side, rows] = own.heavy[name][:, columns]
+        informative &= own.informative[columns]
+    places = list(range(len(steps)))
+    return Measured(
+        ["a", "b"], seeds, places, np.array(steps), informative, {"sequence": values}, tails
+    )
 
 
 def _common(task: str, here: Replicates, there: Replicates) -> list[str]:
@@ -241,6 +301,8 @@ def _judged(rows: list[Row], family: str, margin: float, judge_machine: bool) ->
 
 def _verdict(row: Row, margin: float) -> tuple[str, str]:
     """Return what the test says, and why where it says nothing."""
+    if row.p_holm < ALPHA and (doubt := _doubt(row)):
+        return "cannot tell", doubt
     if row.p_holm < ALPHA:
         if row.better == "neither":
             return "differs", ""
@@ -253,3 +315,25 @@ def _verdict(row: Row, margin: float) -> tuple[str, str]:
         return "cannot tell", "fewer than two replicates" if few else ""
     reasons = {0: "no seed in common", 1: "one seed in common"}
     return "cannot tell", reasons.get(row.pairs, "")
+
+
+def _doubt(row: Row) -> str:
+    """Return why a significant ratio of variances is no verdict, or nothing.
+
+    The tests without one snapshot are corrected by the factor that Holm's method gave the row.
+    """
+    if row.ratio is None:
+        return ""
+    found = replace(row.ratio, p_holm=row.p_holm, omissions=_corrected(row))
+    if found.verdict == OPEN:
+        return f"heavy tails: {bounded(found.estimate, found.bound)}"
+    return "" if found.survives else rests_text(found)
+
+
+def _corrected(row: Row) -> tuple[Omission, ...]:
+    assert row.ratio is not None
+    factor = row.p_holm / row.p_value if row.p_value > 0.0 else 1.0
+    return tuple(
+        replace(omission, p_holm=min(1.0, omission.p_holm * factor))
+        for omission in row.ratio.omissions
+    )

@@ -13,7 +13,7 @@ from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.report.comparisons import Comparisons
 from estbench.report.records import Results, load
-from estbench.report.replicates import Replicates, log, seed_logs, snapshot_logs, split
+from estbench.report.replicates import Replicates, log, split
 from estbench.store import SCHEMA, CorruptRecordError, Record, ResultSet, numbers
 
 __all__ = ["OLDEST", "Found", "Side", "read_side", "same_numbers"]
@@ -70,11 +70,6 @@ class Side:
     def comparisons(self) -> Comparisons:
         """The statistics of this set alone."""
         return Comparisons(self.results)
-
-    @cached_property
-    def variance(self) -> Replicates:
-        """Log variance per sequence, averaged over the shared snapshots, by seed."""
-        return split(seed_logs(snapshot_logs(self.results)), "seed", "per_sequence")
 
     @cached_property
     def raw_variance(self) -> Replicates:

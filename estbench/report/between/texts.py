@@ -35,7 +35,7 @@ MARKS = {"better": "▼", "worse": "▲", "equal": "=", "not comparable": "✕",
 SAID = ("worse", "better", "differs", "not comparable")  # what is never left out
 ORDER = (*SAID, "within tolerance", "cannot tell", "equal", "not judged")
 TITLES = {
-    "variance_per_sequence": "Gradient variance per sequence at the shared snapshots",
+    "variance_per_sequence": "Noise of the reference trajectory: gradient variance per sequence",
     "seconds_per_step": "Time of a generator step",
     "peak_mb": "Peak memory of the worker process (MiB)",
 }
@@ -65,7 +65,7 @@ def summary(found: Between) -> str:
     counts = found.counts
     words = {
         "differs": "differ",
-        "cannot tell": "cannot be told apart",
+        "cannot tell": "without a difference that was found",
         "equal": "equal to the bit",
         "within tolerance": f"within the tolerance of {_percent(found.margin)}",
     }

@@ -28,15 +28,27 @@ class Mark:
       estimator: Whose; fixes colour and marker.
       estimate: What is marked; nothing is drawn where it is unknown.
       texts: What stands beside it, a text a column.
-      hollow: Draw the marker hollow (the second of two kinds of cost).
       named: Whether the row carries the estimator's name.
+      bound: Of a `Ratio`: a bound is a hollow marker at that end with an arrow, and "none" nothing.
+      reach: A thin whisker, such as the range without any one snapshot; nan where there is none.
     """
 
     estimator: str
     estimate: Estimate
     texts: tuple[str, ...]
-    hollow: bool = False
     named: bool = True
+    bound: str = ""
+    reach: tuple[float, float] = (math.nan, math.nan)
+
+    @property
+    def shown(self) -> Estimate:
+        """What is drawn: of a bound only its end."""
+        if not self.bound:
+            return self.estimate
+        ends = {"lower": self.estimate.low, "upper": self.estimate.high}
+        end = ends.get(self.bound, math.nan)
+        known = end if math.isfinite(end) or self.bound == "none" else self.estimate.value
+        return Estimate(known, n=self.estimate.n)
 
 
 def forest_figure(
@@ -139,7 +151,7 @@ def forest_panel(
 
 def _draw_mark(axes: Axes, row: int, mark: Mark) -> None:
     """Draw a mark with its whisker, or an arrow where it is off the scale."""
-    estimate, style = mark.estimate, look(mark.estimator)
+    estimate, style = mark.shown, look(mark.estimator)
     if not estimate.known:
         return
     low, high = axes.get_xlim()
@@ -150,15 +162,26 @@ def _draw_mark(axes: Axes, row: int, mark: Mark) -> None:
             [inside], [row], marker=arrow, color=style.colour, markersize=6, clip_on=False, zorder=4
         )
         return
+    if not mark.bound and all(map(math.isfinite, mark.reach)):
+        axes.plot(mark.reach, [row, row], color=style.colour, linewidth=0.5, zorder=2)
     if estimate.has_interval:
         ends = [estimate.low, estimate.high]
-        axes.plot(ends, [row, row], color=style.colour, linewidth=1.3, zorder=2)
+        axes.plot(ends, [row, row], color=style.colour, linewidth=2.0, zorder=2)
+    if mark.bound:
+        axes.annotate(
+            "",
+            (estimate.value, row),
+            (22.0 if mark.bound == "lower" else -22.0, 0.0),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "<-", "color": style.colour, "linewidth": 0.9},
+            zorder=2,
+        )
     axes.plot(
         [estimate.value],
         [row],
         marker=style.marker,
         color=style.colour,
-        markerfacecolor=PAPER if mark.hollow else style.colour,
+        markerfacecolor=PAPER if mark.bound else style.colour,
         markersize=5.0,
         linestyle="none",
         zorder=3,
@@ -171,10 +194,11 @@ def _limits(
     """Return the limits: of all, or of all but `stretch` where that would flatten the rest."""
 
     def limits(chosen: Sequence[Mark]) -> tuple[float, float] | None:
-        estimates = [mark.estimate for mark in chosen if mark.estimate.known]
+        estimates = [mark.shown for mark in chosen if mark.shown.known]
         if not estimates:
             return None
         values = [estimate.value for estimate in estimates]
+        values += [end for mark in chosen if not mark.bound for end in mark.reach]
         values += [] if reference is None else [reference]
         return log_view(values, [e.low for e in estimates], [e.high for e in estimates])
 

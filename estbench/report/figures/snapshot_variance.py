@@ -1,15 +1,14 @@
-"""Variance at equal parameters: every estimator at the five snapshots of one trajectory."""
+"""Variance at equal parameters: every estimator at the snapshots of one trajectory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from estbench.report.comparisons import BASELINED, PLAIN, SNAPSHOTS, Comparisons
+from estbench.report.comparisons import BASELINED, SNAPSHOTS, Comparisons
 from estbench.report.figures.base import (
     Drawn,
     belonging,
@@ -26,93 +25,125 @@ from estbench.report.figures.direct import End, label_ends, label_tall
 from estbench.report.figures.emphasis import focus_text, in_focus, shown
 from estbench.report.figures.notes import heavy_text, lost_note, no_variance_text
 from estbench.report.figures.scales import CUT, log_view, plain_log_ticks
-from estbench.report.formatting import ratio, with_interval
-from estbench.report.labels import without_baseline
-from estbench.report.style import MUTED, PAPER, REFERENCE_LINE, look
+from estbench.report.formatting import bounded, with_interval
+from estbench.report.formatting import ratio as ratio_text
+from estbench.report.labels import peer, without_baseline
+from estbench.report.ratios import EMA, PARTNER, Ratio
+from estbench.report.statistics import Estimate
+from estbench.report.style import CONTEXT, MUTED, PAPER, REFERENCE_LINE, look
+from estbench.report.variance_findings import span_text
 
 __all__ = ["draw"]
 
-RATIOS = {
-    "ratio": f"ratio to {BASELINED}: what is won beyond a baseline",
-    "ratio_to_plain": f"ratio to {PLAIN}: most of it is what any baseline gives",
+COST = "evaluation"
+VARIANCE = "variance_per_sequence"
+WORDS = {
+    VARIANCE: "total variance per sequence",
+    f"ratio_to_{PARTNER}": "per reward evaluation, ratio to the partner with the same baseline",
+    f"ratio_to_{EMA}": f"per reward evaluation, ratio to {BASELINED}",
 }
+COLUMNS = ["task", "quantity", "estimator", "against", "snapshot", "step", "informative"]
+COLUMNS += ["estimate", "low", "high", "n", "bound"]
 DODGE = 0.62  # of the distance between two snapshots, shared by all estimators
 
 
 def draw(comparisons: Comparisons) -> Drawn | None:
-    """Draw variance per sequence above and its ratio to the baselined REINFORCE below."""
+    """Draw variance per sequence above, and below its ratios to the partner and to BASELINED."""
     data = _data(comparisons)
     if data.empty:
         return None
     tasks = [task for task in comparisons.results.tasks if task in set(data["task"])]
     heights, gaps = [], []
-    for task in tasks:
+    panels = {
+        task: [q for q in WORDS if (data["task"].eq(task) & data["quantity"].eq(q)).any()]
+        for task in tasks
+    }
+    for task, quantities in panels.items():
         lines = data.loc[data["task"] == task, "estimator"].nunique()
-        heights += [label_tall(lines, 1.75), label_tall(lines, 1.3), label_tall(lines, 1.1)]
-        gaps += [0.42, 0.42, 0.78]
+        heights += [label_tall(lines, 1.75 if q == VARIANCE else 1.3) for q in quantities]
+        gaps += [0.42] * (len(quantities) - 1) + [0.78]
     names = sorted(set(data["estimator"]))
     figure, axes = stacked(
-        3 * len(tasks), height=heights, gap=gaps[:-1], right=label_room(names), bottom=0.45
+        len(heights), height=heights, gap=gaps[:-1], right=label_room(names), bottom=0.45
     )
-    for index, task in enumerate(tasks):
+    free = iter(axes)
+    for task, quantities in panels.items():
         rows = data[data["task"] == task]
-        upper, *lower = axes[3 * index : 3 * index + 3]
-        _panel(upper, comparisons, rows[rows["quantity"] == "variance_per_sequence"])
-        panel_title(upper, task, "total variance per sequence (log axis)")
-        for ax, (quantity, words) in zip(lower, RATIOS.items(), strict=True):
-            _panel(ax, comparisons, rows[rows["quantity"] == quantity], is_ratio=True)
-            panel_title(ax, "", "")
-            ax.set_title(f"{words} (log axis)", fontweight="normal", fontsize=8.0, color=MUTED)
-        for ax in (upper, lower[0]):
+        for quantity, ax in zip(quantities, free, strict=False):
+            is_ratio = quantity != VARIANCE
+            _panel(ax, comparisons, rows[rows["quantity"] == quantity], is_ratio=is_ratio)
+            words = f"{WORDS[quantity]} (log axis)"
+            panel_title(ax, "" if is_ratio else task, "" if is_ratio else words)
+            if is_ratio:
+                ax.set_title(words, fontweight="normal", fontsize=8.0, color=MUTED)
+            if quantity == quantities[-1]:
+                ax.set_xlabel("snapshot: batches of the reference trajectory")
+                break
             ax.tick_params(labelbottom=False)
-        lower[1].set_xlabel("snapshot: batches of the reference trajectory")
     headline = _headline(comparisons, tasks)
     counts = fewest(data)
+    grey = (
+        "Grey: at that snapshot the reward does not tell sequences apart; it enters no ratio of "
+        "the trajectory, and its marks may be off the scale. "
+        if not data["informative"].all()
+        else ""
+    )
+    hollow = "Hollow: heavy tails leave only a bound. " if data["bound"].ne("").any() else ""
     caption = (
-        "Every estimator at the same frozen policies and rewards: five snapshots of one reference "
-        "trajectory a seed (rloo's), after 0, 1/8, 1/4, 1/2 and all batches. Above: total variance "
-        "of the gradient per sequence (variance of one draw times its sequences), geometric mean "
-        f"over seeds, {n_text(counts)}. Below: ratios to {BASELINED} and to {PLAIN}, paired by "
-        "seed. Whiskers: 95 % t intervals of the mean log over seeds. Lower is better. Marks are "
-        f"set side by side for legibility only; {PLAIN} has no baseline, and most of its distance "
-        "to the others is what any constant baseline gives. The headline ratio averages the log "
-        "ratio over the five snapshots within a seed, each alike, before its interval over seeds. "
+        "Every estimator at the same frozen policies and rewards: snapshots of one reference "
+        "trajectory a seed (rloo's). Above: total variance of the gradient per sequence (variance "
+        f"of one draw times its sequences), geometric mean over seeds, {n_text(counts)}. Below: "
+        "variance of a draw times its reward evaluations, as a ratio to the estimator's partner, "
+        f"the plain one with the same baseline, and to {BASELINED}, paired by seed. Whiskers: 95 % "
+        "t intervals of the mean log over seeds. Lower is better. Marks are set side by side for "
+        f"legibility only. {grey}{hollow}"
         f"{CUT}{few_text(counts['n'])}{lost_note(comparisons, SNAPSHOTS, tasks, names)}"
         f"{no_variance_text(comparisons, tasks)}{heavy_text(comparisons, tasks)}"
         f"{focus_text(names)}{biased_text(names)}"
     )
     title = "Gradient variance at shared snapshots (equal parameters)"
-    alt = f"{title}. Mean ratio to {BASELINED}: {headline}."
+    alt = f"{title}. Per reward evaluation, noise of the trajectory: {headline}."
     return Drawn("snapshot_variance", title, caption, alt, data, figure, _table(comparisons, tasks))
 
 
 def _data(comparisons: Comparisons) -> pd.DataFrame:
-    """Return task, quantity, estimator, snapshot, step, estimate, low, high, n."""
-    logs, rows = comparisons.snapshot_logs, []
-    keys = ["task", "snapshot"]
-    for key, group in logs.groupby(keys, sort=True):
-        task, snapshot = str(key[0]), int(cast(int, key[1]))
-        step = float(group["step"].astype("float64").mean())
-        for estimator in comparisons.measured(task):
-            variance = comparisons.variance_at(task, snapshot, estimator)
-            against = comparisons.compare_at(task, snapshot, estimator, BASELINED)
-            plain = comparisons.compare_at(task, snapshot, estimator, PLAIN)
-            values = {"variance_per_sequence": variance, "ratio": against, "ratio_to_plain": plain}
-            for quantity, value in values.items():
-                if value.known and not (quantity == "ratio_to_plain" and estimator == PLAIN):
-                    numbers = (value.value, value.low, value.high, value.n)
-                    rows.append((task, quantity, estimator, snapshot, step, *numbers))
-    columns = ["task", "quantity", "estimator", "snapshot", "step", "estimate", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns)
+    """Return a row a task, quantity, estimator and snapshot, with the columns COLUMNS."""
+    rows: list[tuple[object, ...]] = []
+    for task in comparisons.results.tasks:
+        at = comparisons.at(task)
+        for place, snapshot in enumerate(at.snapshots):
+            where = (snapshot, float(at.steps[place]), bool(at.informative[place]))
+            for name in at.names:
+                value = comparisons.variance_at(task, snapshot, name)
+                if value.known:
+                    head = (task, VARIANCE, name, "")
+                    rows.append((*head, *where, *_numbers(value), ""))
+        for role in (PARTNER, EMA):
+            for name in at.names:
+                ratio = _ratio(comparisons, task, name, role)
+                for part in ratio.parts if ratio else ():
+                    if ratio and part.estimate.known:
+                        head = (task, f"ratio_to_{role}", name, ratio.against)
+                        where = (part.snapshot, part.step, part.informative)
+                        rows.append((*head, *where, *_numbers(part.estimate), part.bound))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _ratio(comparisons: Comparisons, task: str, name: str, role: str) -> Ratio | None:
+    return comparisons.ratio(task, COST, name, peer(name) if role == PARTNER else BASELINED)
+
+
+def _numbers(estimate: Estimate) -> tuple[object, ...]:
+    return estimate.value, estimate.low, estimate.high, estimate.n
 
 
 def _panel(
     axes: Axes, comparisons: Comparisons, rows: pd.DataFrame, is_ratio: bool = False
 ) -> None:
-    """Draw one panel; in a ratio panel un-baselined REINFORCE may be off the scale, and says so."""
-    if rows.empty:
-        axes.set_axis_off()
-        return
+    """Draw one panel; in a ratio panel un-baselined REINFORCE may be off the scale, and says so.
+
+    Uninformative snapshots are grey, and do not stretch the axis of ratios.
+    """
     snapshots = sorted(rows["snapshot"].unique())
     at = {snapshot: place for place, snapshot in enumerate(snapshots)}
     names = comparisons.results.estimators(rows)
@@ -127,32 +158,41 @@ def _panel(
         own, style = rows[rows["estimator"] == name].sort_values("snapshot"), shown(name, names)
         x = [at[snapshot] + offsets[name] for snapshot in own["snapshot"]]
         middle = own["estimate"].to_numpy()
-        arms = np.vstack([middle - own["low"], own["high"] - middle])
+        arms = np.nan_to_num(np.vstack([middle - own["low"], own["high"] - middle]))
+        firm = own["bound"].eq("").to_numpy()
         with belonging(axes, name):
             axes.plot(x, middle, color=style.colour, linestyle=style.dash, linewidth=0.8, alpha=0.6)
             if in_focus(name, names):
-                axes.errorbar(
-                    x,
-                    middle,
-                    yerr=np.nan_to_num(arms),
-                    color=style.colour,
-                    fmt=style.marker,
-                    markersize=4.0,
-                    elinewidth=1.0,
-                )
+                for some, filling in ((firm, style.colour), (~firm, PAPER)):
+                    if some.any():
+                        axes.errorbar(
+                            np.array(x)[some],
+                            middle[some],
+                            yerr=np.where(firm, arms, 0.0)[:, some],
+                            color=style.colour,
+                            markerfacecolor=filling,
+                            fmt=style.marker,
+                            markersize=4.0,
+                            elinewidth=1.0,
+                        )
         ends.append(End(name, float(middle[-1])))
     axes.set_xlim(-0.5, len(snapshots) - 0.5)
     steps = rows.drop_duplicates("snapshot").set_index("snapshot")["step"]
     axes.set_xticks(range(len(snapshots)), [f"{steps[s]:g}" for s in snapshots])
     axes.grid(visible=False, axis="x")
+    out = rows.loc[~rows["informative"], "snapshot"].unique()
+    for place in (at[snapshot] for snapshot in out):
+        axes.axvspan(place - 0.5, place + 0.5, color=CONTEXT, alpha=0.18, linewidth=0, zorder=0)
     for place in range(len(snapshots) - 1):
         axes.axvline(place + 0.5, color=REFERENCE_LINE, linewidth=0.4, alpha=0.5)
     if is_ratio:
         axes.axhline(1.0, color=REFERENCE_LINE, linewidth=0.8, zorder=1)
     kept = rows[~rows["estimator"].isin(list(beyond))]
+    if is_ratio and kept["informative"].any():
+        kept = kept[kept["informative"]]
     axes.set_ylim(*log_view(kept["estimate"], kept["low"], kept["high"], margin=0.08))
     for place, (name, (low, high)) in enumerate(beyond.items()):
-        text = f"▲ {name}: {ratio(low)} to {ratio(high)}, off the scale"
+        text = f"▲ {name}: {ratio_text(low)} to {ratio_text(high)}, off scale"
         note = axes.annotate(
             text,
             (1.0, 1.0),
@@ -175,6 +215,7 @@ def _panel(
 
 def _off_scale(rows: pd.DataFrame) -> Mapping[str, tuple[float, float]]:
     """Return un-baselined estimators, and their range, where they would flatten the others."""
+    rows = rows[rows["informative"]] if rows["informative"].any() else rows
     bare = rows["estimator"].map(without_baseline)
     others = rows[~bare]
     if others.empty:
@@ -188,26 +229,32 @@ def _off_scale(rows: pd.DataFrame) -> Mapping[str, tuple[float, float]]:
 
 
 def _headline(comparisons: Comparisons, tasks: list[str]) -> str:
-    """Return the mean ratios in words."""
+    """Return the ratios of the whole trajectory in words, with their range by snapshot."""
     said = []
     for task in tasks:
-        for name in comparisons.measured(task):
-            estimate = comparisons.compare(task, "variance_per_sequence", name, BASELINED)
-            if name != BASELINED and estimate.known:
-                said.append(f"{name} on {task} {with_interval(estimate)}")
+        for ratio in comparisons.ratios(task, COST).values():
+            if ratio.estimate.known:
+                said.append(
+                    f"{ratio.estimator} on {task} {bounded(ratio.estimate, ratio.bound)} of "
+                    f"{ratio.against} (by snapshot {span_text(ratio)})"
+                )
     return "; ".join(said) or "not measured"
 
 
 def _table(comparisons: Comparisons, tasks: list[str]) -> pd.DataFrame:
-    """Return the headline: mean log variance and ratios, a row a task and estimator."""
+    """Return the headline: noise of the trajectory and its ratios, a row a task and estimator."""
     rows = []
     for task in tasks:
         for name in comparisons.measured(task):
-            log = comparisons.log_variance(task, name)
-            row: dict[str, object] = {"task": task, "estimator": name, "n": log.n}
-            row["log variance per sequence"] = with_interval(log, "number")
-            for against in (BASELINED, PLAIN):
-                estimate = comparisons.compare(task, "variance_per_sequence", name, against)
-                row[f"ratio to {against}"] = "1" if name == against else with_interval(estimate)
+            noise = comparisons.noise(task, name)
+            row: dict[str, object] = {"task": task, "estimator": name, "n": noise.n}
+            row["mean variance per sequence"] = with_interval(noise, "quantity")
+            row["partner"] = peer(name)
+            for role, words in ((PARTNER, "ratio to the partner"), (EMA, f"ratio to {BASELINED}")):
+                ratio = _ratio(comparisons, task, name, role)
+                same = role == EMA and name == BASELINED
+                known = bounded(ratio.estimate, ratio.bound) if ratio else "–"
+                row[words] = "1" if same else known
+                row["by snapshot" + " to ema" * (role == EMA)] = span_text(ratio) if ratio else "–"
             rows.append(row)
     return pd.DataFrame(rows)

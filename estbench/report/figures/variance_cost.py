@@ -1,4 +1,4 @@
-"""Variance times cost: what a reward evaluation, and what a second, buys with each estimator."""
+"""Noise of the trajectory per reward evaluation: to the partner, and to `reinforce-ema`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from estbench.report.comparisons import BASELINED, PLAIN, SNAPSHOTS, Comparisons
 from estbench.report.figures.base import (
     Drawn,
     biased_text,
-    entries,
     few_text,
     n_text,
     order_rows,
@@ -17,75 +16,82 @@ from estbench.report.figures.base import (
 from estbench.report.figures.forest import Mark, forest_figure, forest_panel
 from estbench.report.figures.notes import heavy_text, lost_note, no_variance_text
 from estbench.report.figures.scales import CUT
-from estbench.report.formatting import with_interval
-from estbench.report.labels import without_baseline
-from estbench.report.statistics import Estimate
+from estbench.report.formatting import bounded
+from estbench.report.labels import peer, without_baseline
+from estbench.report.ratios import Ratio
+from estbench.report.variance_findings import span_text
+from estbench.report.verdicts import mark_of
 
 __all__ = ["draw"]
 
-COSTS = {"variance_per_evaluation": "evaluation", "variance_per_second": "second"}
+COST = "evaluation"
 
 
 def draw(comparisons: Comparisons) -> Drawn | None:
-    """Draw ratios to the baselined REINFORCE per evaluation (filled) and per second (hollow)."""
+    """Draw a forest a task: a line for the ratio to the partner, one for that to BASELINED."""
     panels: dict[str, list[Mark]] = {}
     rows = []
     for task in comparisons.results.tasks:
-        marks = []
+        marks: list[Mark] = []
         for estimator in comparisons.measured(task):
-            if estimator == BASELINED or BASELINED not in comparisons.measured(task):
-                continue
-            for place, (quantity, cost) in enumerate(COSTS.items()):
-                estimate = comparisons.compare(task, quantity, estimator, BASELINED)
-                timed = quantity != "variance_per_second" or estimator in comparisons.timed(task)
-                text = with_interval(estimate) if timed else "not timed"
-                texts = (text, cost)
-                marks.append(Mark(estimator, estimate, texts, place == 1, place == 0))
-                rows.append(_row(task, estimator, cost, estimate))
+            named = True
+            for against in dict.fromkeys((peer(estimator), BASELINED)):
+                ratio = comparisons.ratio(task, COST, estimator, against)
+                if ratio is None:
+                    continue
+                marks.append(_mark(ratio, named))
+                rows.append(_row(task, ratio))
+                named = False
         if marks:
             panels[task] = marks
     if not panels:
         return None
-    columns = ["task", "estimator", "cost", "against", "estimate", "low", "high", "n"]
+    columns = ["task", "estimator", "against", "role", "cost", "estimate", "low", "high", "n"]
+    columns += ["least", "most", "survives", "bound", "by_snapshot", "verdict"]
     data = pd.DataFrame(rows, columns=columns)
     figure, axes = forest_figure(
-        [len(marks) for marks in panels.values()], columns=2.15, names=data["estimator"]
+        [len(marks) for marks in panels.values()], columns=3.05, names=data["estimator"], width=6.1
     )
     for ax, (task, marks) in zip(axes, panels.items(), strict=True):
         forest_panel(
             ax,
             marks,
-            heads=("ratio [95 % interval]", "per"),
-            column_inches=1.4,
-            xlabel=f"variance × cost, ratio to {BASELINED} (log axis)",
+            heads=("ratio [95 % interval]", "to"),
+            column_inches=1.66,
+            xlabel="noise of the trajectory × reward evaluations, ratio (log axis)",
             reference=1.0,
             stretch=[mark.estimator for mark in marks if without_baseline(mark.estimator)],
         )
         panel_title(ax, task)
-    measured = data[data["cost"] == "evaluation"]
-    title = f"Variance × cost: ratio to {BASELINED} at equal parameters"
+    title = "Noise of the trajectory: ratio to the partner and to reinforce-ema"
     caption = (
-        "What one unit of cost buys: total variance of one draw times what the draw costs, at the "
-        f"shared snapshots, as a ratio to {BASELINED} (1×, the line). Upper mark of each pair, "
-        "filled: per reward evaluation, hard and relaxed together. Lower mark, hollow: per second "
-        "of a generator step in the serial timing pass. Geometric mean over the five snapshots "
-        f"within a seed, then mean and 95 % t interval over seeds, paired ({n_text(measured)}); "
-        "the interval per second adds that of the time over timing rounds (Welch-Satterthwaite). "
-        "Left of the line is better. Evaluations spent on adaptation are not in it (they are in "
-        f"tables/variance.csv). {_bare(data)} no baseline; an arrow stands for a mark off the "
-        f"scale, whose number is printed. {CUT}{few_text(measured['n'])}"
+        "Variance of a draw times its reward evaluations, hard and relaxed, integrated over the "
+        "batches of the reference trajectory, at equal parameters. For each estimator the ratio to "
+        "its partner, the plain estimator with the same baseline, where there is one, and to "
+        f"{BASELINED}. Marker and thick whisker: geometric mean over seeds, paired, and its 95 % t "
+        f"interval ({n_text(data)}). Thin whisker: the ratio's range without any one snapshot. "
+        "Hollow marker with an arrow: heavy tails leave only a bound; where they leave nothing, "
+        "nothing is drawn. Left of the line is better. A question mark stands beside a ratio whose "
+        "verdict is another without one snapshot. Evaluations spent on adaptation are not in it "
+        f"(they are in tables/variance.csv). {_bare(data)} no baseline; a triangle at the "
+        f"edge stands for a mark off the scale. {CUT}{few_text(data['n'])}"
         f"{lost_note(comparisons, SNAPSHOTS, panels, data['estimator'])}"
         f"{no_variance_text(comparisons, panels)}{heavy_text(comparisons, panels)}"
         f"{biased_text(data['estimator'])}"
     )
     said = "; ".join(
-        f"{mark.estimator} on {task} per {'second' if mark.hollow else 'evaluation'} "
-        f"{mark.texts[0]}"
+        f"{mark.estimator} on {task} {mark.texts[0]} of {mark.texts[1]}"
         for task, marks in panels.items()
         for mark in marks
     )
-    table = _table(data)
-    return Drawn("variance_cost", title, caption, f"{title}: {said}.", data, figure, table)
+    return Drawn("variance_cost", title, caption, f"{title}: {said}.", data, figure, _table(data))
+
+
+def _mark(ratio: Ratio, named: bool) -> Mark:
+    doubt = " ?" if "rests" in mark_of(ratio) else ""
+    text = bounded(ratio.estimate, ratio.bound) + doubt
+    reach = (ratio.least, ratio.most)
+    return Mark(ratio.estimator, ratio.estimate, (text, ratio.against), named, ratio.bound, reach)
 
 
 def _bare(data: pd.DataFrame) -> str:
@@ -94,18 +100,14 @@ def _bare(data: pd.DataFrame) -> str:
     return f"{' and '.join(names) or PLAIN} {'have' if len(names) > 1 else 'has'}"
 
 
-def _row(task: str, estimator: str, cost: str, estimate: Estimate) -> tuple[object, ...]:
-    values = (estimate.value, estimate.low, estimate.high, estimate.n)
-    return (task, estimator, cost, BASELINED, *values)
+def _row(task: str, ratio: Ratio) -> tuple[object, ...]:
+    own = ratio.estimate
+    head = (task, ratio.estimator, ratio.against, ratio.role, COST)
+    numbers = (own.value, own.low, own.high, own.n, ratio.least, ratio.most, ratio.survives)
+    return (*head, *numbers, ratio.bound, span_text(ratio), mark_of(ratio))
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a task and estimator, a column a cost."""
-    rows = []
-    for (task, estimator), group in data.groupby(["task", "estimator"], sort=False):
-        row: dict[str, object] = {"task": task, "estimator": estimator}
-        for entry in entries(group):
-            estimate = Estimate(entry["estimate"], entry["low"], entry["high"], entry["n"])
-            row[f"per {entry['cost']}"] = with_interval(estimate)
-        rows.append(row | {"n": int(group["n"].iloc[0])})
-    return pd.DataFrame(rows)
+    """Return what is printed beneath the figure."""
+    columns = ["task", "estimator", "against", "estimate", "low", "high", "least", "most"]
+    return data[[*columns, "bound", "by_snapshot", "verdict", "n"]]

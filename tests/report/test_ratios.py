@@ -1,0 +1,439 @@
+"""Ratios of the trajectory's noise: by hand, and so that no single snapshot carries them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from estbench import estimators
+from estbench.report.building import load_comparisons
+from estbench.report.comparisons import COSTS, Comparisons
+from estbench.report.findings import task_findings
+from estbench.report.formatting import bounded
+from estbench.report.labels import EstimatorFacts, peer
+from estbench.report.ratios import HIGHER, LOWER, OPEN, bound_of
+from estbench.report.statistics import Estimate
+from estbench.report.tables import RATIO_COLUMNS, ratio_table, variance_table
+from estbench.report.tails import heavy
+from estbench.report.trajectory import informative_snapshots, trapezoids
+from estbench.report.variance_findings import variance_findings
+from estbench.report.verdicts import caveats, verdicts
+
+from .synthetic import write_measurements
+
+TASK = "expressions-3"
+PAPER = Path(__file__).parents[2] / "results" / "reference" / "paper"
+
+
+def measured(
+    directory: Path, variances: dict[str, list[list[float]]], **columns: object
+) -> Comparisons:
+    steps = columns.pop("steps", [0, 10, 40])
+    write_measurements(directory, variances, steps=steps, **columns)  # type: ignore[arg-type]
+    return load_comparisons(directory)
+
+
+def spread(values: list[float], seeds: int = 6) -> list[list[float]]:
+    """The same trajectory in every seed, up to one per cent."""
+    return [[value * (1.0 + 0.01 * ((7 * seed) % 5)) for value in values] for seed in range(seeds)]
+
+
+def said(comparisons: Comparisons) -> str:
+    return " ".join(variance_findings(comparisons, TASK))
+
+
+# The quantity ------------------------------------------------------------------------------------
+
+
+def test_noise_is_the_integral_over_batches_by_hand(tmp_path: Path) -> None:
+    # trapezoids at 0, 10, 40: 10 (a + b) / 2 + 30 (b + c) / 2
+    found = measured(
+        tmp_path,
+        {"reinforce": [[4.0, 2.0, 2.0], [8.0, 4.0, 2.0]], "reinforce-ema": [[1.0, 1.0, 1.0]] * 2},
+    )
+    noise = [(30.0 + 60.0) / 40.0, (60.0 + 90.0) / 40.0]
+    assert found.at(TASK).noise("sequence")[0].tolist() == pytest.approx(noise)
+    ratio = found.ratio(TASK, "sequence", "reinforce", "reinforce-ema")
+    assert ratio is not None
+    assert ratio.estimate.value == pytest.approx(math.sqrt(noise[0] * noise[1]))
+    assert ratio.estimate.n == 2
+    # without the first snapshot: 30 (b + c) / 2 over 30 batches
+    assert ratio.omissions[0].estimate.value == pytest.approx(math.sqrt(2.0 * 3.0))
+    assert [part.estimate.value for part in ratio.parts] == pytest.approx(
+        [math.sqrt(32.0), math.sqrt(8.0), 2.0]
+    )
+
+
+def test_weights_of_trapezoids_are_a_mean() -> None:
+    assert trapezoids([0.0, 10.0, 40.0]).tolist() == pytest.approx([0.125, 0.5, 0.375])
+    assert trapezoids([3.0]).tolist() == [1.0]
+
+
+def test_a_snapshot_with_a_ratio_of_ten_million_does_not_carry_the_headline(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {
+            "reinforce": spread([1.0, 0.8, 0.8]),
+            "reinforce-ema": spread([1e-7, 1.0, 1.0]),
+        },
+        gradient_norm=[1e-4, 1.0, 1.0],
+    )
+    ratio = found.ratio(TASK, "sequence", "reinforce", "reinforce-ema")
+    assert ratio is not None
+    assert ratio.parts[0].estimate.value == pytest.approx(1e7)
+    assert not ratio.parts[0].informative
+    assert ratio.estimate.value == pytest.approx(0.8)
+    assert ratio.span == pytest.approx((0.8, 0.8))
+    assert [omission.step for omission in ratio.omissions] == [10.0, 40.0]
+
+
+def test_a_seed_without_a_snapshot_is_left_out_of_the_trajectory(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"reinforce": [[1.0, 1.0, 1.0], [1.0, 1.0]], "reinforce-ema": [[1.0, 1.0, 1.0]] * 2},
+    )
+    ratio = found.ratio(TASK, "sequence", "reinforce", "reinforce-ema")
+    assert ratio is not None
+    assert ratio.estimate.n == 1
+    assert ratio.parts[0].estimate.n == 2
+
+
+# Informative snapshots ---------------------------------------------------------------------------
+
+
+def rows(**columns: list[float]) -> pd.DataFrame:
+    count = len(next(iter(columns.values())))
+    unknown = {name: [math.nan] * count for name in ("reward_std", "reward_scale", "gradient_norm")}
+    head = {"seed": [0] * count, "snapshot": list(range(count))}
+    return pd.DataFrame(head | unknown | columns)
+
+
+def test_a_snapshot_is_informative_where_reward_and_gradient_are() -> None:
+    reward = rows(reward_std=[0.0009, 0.0011, 0.1], reward_scale=[0.1, 0.1, 0.1])
+    assert informative_snapshots(reward).tolist() == [False, True, True]
+    gradient = rows(gradient_norm=[0.009, 0.011, 1.0])
+    assert informative_snapshots(gradient).tolist() == [False, True, True]
+    # a norm that could not be told from zero is not recorded
+    assert informative_snapshots(rows(gradient_norm=[math.nan, 1.0])).tolist() == [False, True]
+
+
+def test_what_was_never_recorded_decides_nothing() -> None:
+    assert informative_snapshots(rows(gradient_norm=[math.nan, math.nan])).tolist() == [True, True]
+
+
+def test_all_seeds_share_the_informative_snapshots_of_the_median_seed() -> None:
+    seeds = [
+        rows(gradient_norm=[first, 1.0]).assign(seed=seed)
+        for seed, first in enumerate((0.5, 0.5, 0.0))
+    ]
+    assert informative_snapshots(pd.concat(seeds)).tolist() == [True, True]
+
+
+def test_uninformative_snapshots_are_marked_and_said(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path, {"reinforce-ema": spread([1.0, 1.0, 1.0])}, gradient_norm=[1e-4, 1.0, 1.0]
+    )
+    table = variance_table(found)
+    assert table.groupby("snapshot")["informative"].first().tolist() == [False, True, True]
+    assert any("at batch 0 of the reference trajectory" in text for text in caveats(found))
+    (shown,) = verdicts(found)
+    assert shown.informative == (False, True, True)
+
+
+# Noise scale -------------------------------------------------------------------------------------
+
+
+def test_the_useful_share_is_a_half_where_the_batch_is_the_noise_scale(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"reinforce-ema": [[32.0, 32.0, 8.0]] * 2},
+        gradient_norm=0.5,
+        batch_size=128,
+        sequences_per_draw=1,
+    )
+    table = variance_table(found).drop_duplicates("snapshot")
+    assert table["noise_scale"].tolist() == pytest.approx([128.0, 128.0, 32.0])
+    assert table["useful_share"].tolist() == pytest.approx([0.5, 0.5, 0.8])
+    assert found.useful_share(TASK, 2, "reinforce-ema").value == pytest.approx(0.8)
+    assert "noise takes 20.0 to 50.0 % of a step with reinforce-ema" in said(found)
+
+
+def test_the_first_verdict_is_whether_noise_limits_the_task(tmp_path: Path) -> None:
+    quiet = measured(
+        tmp_path / "quiet", {"reinforce-ema": spread([1.0, 1.0, 1.0])}, gradient_norm=1.0
+    )
+    assert next(variance_findings(quiet, TASK)).endswith("the estimator hardly matters here.")
+    loud = measured(
+        tmp_path / "loud", {"reinforce-ema": spread([900.0, 900.0, 1.0])}, gradient_norm=1.0
+    )
+    first = next(variance_findings(loud, TASK))
+    assert first.endswith("noise limits the step at 2 of 3 informative snapshots.")
+
+
+# The guard ---------------------------------------------------------------------------------------
+
+
+def test_a_verdict_that_one_omission_turns_over_is_not_printed_plainly(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"reinforce": spread([1.0, 1.0, 9.0]), "reinforce-ema": spread([1.3, 1.3, 1.0])[::-1]},
+    )
+    ratio = found.ratio(TASK, "evaluation", "reinforce", "reinforce-ema")
+    assert ratio is not None
+    assert ratio.verdict == HIGHER
+    assert not ratio.survives
+    assert [omission.step for omission in ratio.turned_by] == [40.0]
+    assert ratio.least < 1.0 < ratio.most
+    text = said(found)
+    assert "noisier than reinforce-ema" not in text
+    assert "rests on the snapshot at batch 40: without the one at batch 40 it is 0.77×" in text
+    (table,) = verdicts(found)
+    assert table.rows[0].to_ema.mark == "higher, rests on batch 40"
+
+
+def test_a_verdict_that_every_omission_leaves_is_printed(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"rloo": spread([1.0, 2.0, 1.0]), "reinforce-ema": spread([2.0, 3.0, 3.0])[::-1]},
+    )
+    ratio = found.ratio(TASK, "evaluation", "rloo", "reinforce-ema")
+    assert ratio is not None
+    assert (ratio.verdict, ratio.survives) == (LOWER, True)
+    assert "less noisy than reinforce-ema: rloo 0.52×" in said(found)
+    assert "(by snapshot 0.33 to 0.67)" in said(found)
+
+
+def test_one_informative_snapshot_is_no_trajectory(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"rloo": spread([1.0, 1.0, 1.0]), "reinforce-ema": spread([3.0, 3.0, 3.0])[::-1]},
+        gradient_norm=[1e-4, 1e-4, 1.0],
+    )
+    ratio = found.ratio(TASK, "evaluation", "rloo", "reinforce-ema")
+    assert ratio is not None
+    assert not ratio.survives
+    assert "rests on the only informative snapshot" in said(found)
+
+
+# Partners and tests ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("estimator", "partner"),
+    [
+        ("rebar", "reinforce-constant"),
+        ("relax", "reinforce-constant"),
+        ("muprop", "reinforce-constant"),
+        ("rebar-per-tensor", "reinforce-constant"),
+        ("rebar-ema", "reinforce-ema"),
+        ("seqgan-rollouts-ema", "reinforce-ema"),
+        ("relax-critic", "reinforce-critic"),
+        ("rebar-none", "reinforce"),
+        ("seqgan-rollouts", "reinforce"),
+        ("sum-and-sample", "reinforce"),
+        ("rodeo", "rloo"),
+        ("double-cv", "rloo"),
+        ("unordered-set-8", "rloo"),
+        ("unordered-set-4-none", "reinforce"),
+        ("rloo", ""),
+        ("reinforce", ""),
+        ("reinforce-ema", ""),
+        ("all-actions", ""),
+        ("exact", ""),
+        ("nobody-knows-it", ""),
+    ],
+)
+def test_the_partner_is_the_plain_estimator_with_the_same_baseline(
+    estimator: str, partner: str
+) -> None:
+    assert peer(estimator) == partner
+
+
+def test_every_control_variate_of_the_catalogue_has_a_partner() -> None:
+    families = ("rebar", "relax", "muprop", "rodeo", "double-cv")
+    names = [n for n in estimators.names() if n.startswith(families)]
+    assert len(names) > 20
+    assert all(peer(name) in estimators.names() for name in names)
+
+
+def test_a_partner_that_was_not_measured_is_said(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path, {name: spread([1.0, 1.0, 1.0]) for name in ("rebar", "reinforce-ema")}
+    )
+    assert "rebar (its partner reinforce-constant was not measured)" in said(found)
+    (table,) = verdicts(found)
+    row = next(row for row in table.rows if row.estimator == "rebar")
+    assert (row.partner, row.missing) == ("reinforce-constant", True)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four estimators whose order of noise is reinforce-ema, rebar, reinforce-constant, grpo."""
+    rng = np.random.default_rng(0)
+    level = {"reinforce-ema": 1.0, "rebar": 1.2, "reinforce-constant": 1.3, "grpo": 0.5}
+    variances = {
+        name: np.exp(rng.normal(math.log(value), 0.1, (8, 3))).tolist()
+        for name, value in level.items()
+    }
+    directory = tmp_path_factory.mktemp("four")
+    return write_measurements(directory, variances, steps=[0, 10, 40])
+
+
+def test_holm_is_over_partners_and_the_moving_average_without_what_is_never_ranked(
+    four: Path,
+) -> None:
+    family = load_comparisons(four).ratios(TASK, "sequence")
+    assert set(family) == {
+        ("rebar", "reinforce-constant"),
+        ("rebar", "reinforce-ema"),
+        ("reinforce-constant", "reinforce-ema"),
+        ("grpo", "reinforce-ema"),
+    }
+    tested = {pair: ratio for pair, ratio in family.items() if math.isfinite(ratio.p_holm)}
+    assert set(family) - set(tested) == {("grpo", "reinforce-ema")}  # biased
+    least = min(ratio.estimate.p_value for ratio in tested.values())
+    assert min(ratio.p_holm for ratio in tested.values()) == pytest.approx(3 * least)
+
+
+def test_all_pairs_are_an_appendix_without_what_is_never_ranked(
+    four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = load_comparisons(four).pairs(TASK, "variance_per_sequence")
+    assert len(pairs) == 3
+    assert "grpo" not in {*pairs["estimator"], *pairs["against"]}
+    facts = EstimatorFacts("none", unbiased=True, proof="undecided")
+    monkeypatch.setattr("estbench.report.comparisons.estimator_facts", lambda name: facts)
+    assert load_comparisons(four).pairs(TASK, "variance_per_sequence").empty
+
+
+def test_the_table_of_ratios_holds_the_trajectory_and_every_snapshot(four: Path) -> None:
+    table = ratio_table(load_comparisons(four))
+    assert list(table.columns) == RATIO_COLUMNS
+    own = table[(table["estimator"] == "rebar") & (table["cost"] == "evaluation")]
+    assert own.groupby("role")["scope"].agg(list).to_dict() == {
+        "partner": ["trajectory", "0", "1", "2"],
+        "ema": ["trajectory", "0", "1", "2"],
+    }
+    assert set(table["cost"]) == {"sequence", "evaluation"}  # nothing was timed
+
+
+# Heavy tails -------------------------------------------------------------------------------------
+
+
+def test_a_measurement_is_heavy_where_one_draw_may_hold_a_quarter() -> None:
+    table = pd.DataFrame({"kurtosis": [60.0, 70.0, math.nan], "draws": [1024, 1024, 1024]})
+    assert heavy(table).tolist() == [False, True, False]
+
+
+def test_heavy_tails_leave_a_bound_and_verdicts_only_on_its_safe_side(tmp_path: Path) -> None:
+    write_measurements(tmp_path, {"reinforce-ema": spread([1.0] * 3)[::-1]}, steps=[0, 10, 40])
+    for name, level in (("rloo", 0.5), ("reinforce", 2.0)):
+        write_measurements(tmp_path, {name: spread([level] * 3)}, steps=[0, 10, 40], kurtosis=900.0)
+    found = load_comparisons(tmp_path)
+    low = found.ratio(TASK, "evaluation", "rloo", "reinforce-ema")
+    high = found.ratio(TASK, "evaluation", "reinforce", "reinforce-ema")
+    assert low is not None
+    assert high is not None
+    assert (low.bound, low.verdict) == ("lower", OPEN)
+    assert (high.bound, high.verdict) == ("lower", HIGHER)
+    assert low.p_holm < 0.05
+    text = said(found)
+    assert "heavy tails leave no verdict against reinforce-ema on rloo at least 0.4" in text
+    assert "noisier than reinforce-ema: reinforce at least 1.9" in text
+
+
+def test_bounds_are_written_as_such() -> None:
+    ratio = Estimate(0.5, 0.4, 0.6, 8)
+    assert bounded(ratio, "") == "0.50× [0.40, 0.60]"
+    assert bounded(ratio, "lower") == "at least 0.40×"
+    assert bounded(ratio, "upper") == "at most 0.60×"
+    assert bounded(ratio, "none") == "no statement"
+    assert [bound_of(*parts) for parts in ((0.0, 0.0), (0.2, 0.0), (0.0, 0.2), (0.2, 0.2))] == [
+        "",
+        "lower",
+        "upper",
+        "none",
+    ]
+
+
+# Adam's metric -----------------------------------------------------------------------------------
+
+
+def test_a_pair_that_adams_metric_ranks_the_other_way_is_said(tmp_path: Path) -> None:
+    write_measurements(
+        tmp_path, {"reinforce-ema": spread([1.0] * 3)[::-1]}, steps=[0, 10, 40], adam_variance=1.0
+    )
+    write_measurements(
+        tmp_path, {"rloo": spread([0.5] * 3)}, steps=[0, 10, 40], adam_variance=[3.0, 3.1, 3.2]
+    )
+    found = load_comparisons(tmp_path)
+    assert "the two metrics rank differently: rloo has 0.5" in said(found)
+
+
+# The committed sets ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paper() -> Comparisons:
+    return load_comparisons(PAPER)
+
+
+@pytest.mark.parametrize(
+    ("task", "estimator", "against", "value", "low", "high"),
+    [
+        ("expressions-3", "reinforce", "reinforce-ema", 1.84, 1.67, 2.03),
+        ("expressions-15", "reinforce", "reinforce-ema", 31.2, 25.6, 38.2),
+        ("expressions-15", "rebar", "reinforce-ema", 0.74, 0.56, 0.97),
+        ("expressions-3", "rebar-ema", "reinforce-ema", 0.95, 0.91, 1.00),
+        ("expressions-15", "rebar-ema", "reinforce-ema", 0.98, 0.90, 1.07),
+    ],
+)
+def test_ratios_of_the_committed_paper_set(
+    paper: Comparisons,
+    task: str,
+    estimator: str,
+    against: str,
+    value: float,
+    low: float,
+    high: float,
+) -> None:
+    found = paper.ratio(task, "sequence", estimator, against)
+    assert found is not None
+    numbers = (found.estimate.value, found.estimate.low, found.estimate.high)
+    assert numbers == pytest.approx((value, low, high), rel=0.01)
+
+
+def test_over_all_five_snapshots_the_integral_is_what_was_computed_by_hand(
+    paper: Comparisons,
+) -> None:
+    for task, value in (("expressions-3", 2.2), ("expressions-15", 28.0)):
+        at = paper.at(task)
+        noise = at.values["sequence"] @ trapezoids(at.steps)
+        logs = np.log(noise[at.places["reinforce"]] / noise[at.places["reinforce-ema"]])
+        assert math.exp(logs.mean()) == pytest.approx(value, rel=0.02)
+
+
+@pytest.mark.parametrize("factor", [1 / 3, 3.0])
+@pytest.mark.parametrize("name", ["paper", "catalogue", "seqgan-small"])
+def test_no_verdict_of_the_reference_sets_hangs_on_the_thresholds(name: str, factor: float) -> None:
+    table = pd.read_csv(PAPER.parent / name / "tables" / "variance.csv")
+    table = table[table["snapshot"].notna()]
+    for column in ("reward_std", "reward_scale"):
+        table[column] = table.get(column, math.nan)
+    for _, own in table.groupby("task"):
+        usual = informative_snapshots(own)
+        moved = informative_snapshots(own, 0.01 * factor, 0.01 * factor)
+        # The same snapshots enter the ratios, so that no number moves.
+        assert moved.tolist() == usual.tolist()
+
+
+def test_the_printed_sentences_of_the_paper_set_have_their_range(paper: Comparisons) -> None:
+    for found in task_findings(paper):
+        for text in found.sentences[1:]:
+            if "reward evaluation" in text:
+                assert text.count("by snapshot") >= 1
+    assert set(COSTS) >= {"sequence", "evaluation", "second", "adam"}
