@@ -208,6 +208,14 @@ _MEASURES = (
     *("hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals", "policy_steps_per_draw"),
     *("seconds_per_draw", "gradient_norm", "untrained_variance"),
 )
+_PROGRESS: Shape = fields(
+    {"optimiser": one_of("sgd", "adam"), "batch": whole(1), "steps": whole(1)},
+    {
+        "replicates": maybe(whole()),
+        **dict.fromkeys(("rate_factor", "gain", "gain_exact", "ratio", "low", "high"), _MEASURE),
+        **dict.fromkeys(("gain_momentum", "learning_rate", "useful_share"), _MEASURE),
+    },
+)
 _SNAPSHOT: Shape = fields(
     {"snapshot": whole(0, 10**6)},
     {
@@ -215,6 +223,7 @@ _SNAPSHOT: Shape = fields(
         **dict.fromkeys(_MEASURES, _MEASURE),
         "by_tensor": maybe(_VALUES),
         "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
+        "progress": maybe(each(_PROGRESS)),
     },
 )
 _TIMED: Shape = fields(
