@@ -322,8 +322,12 @@ class Experiment:
 
 def _with_lists(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table, and those in it, with lists for tuples."""
-    found = {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
-    return {k: _with_lists(v) if isinstance(v, Mapping) else v for k, v in found.items()}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found[key] = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, Mapping):
+            found[key] = _with_lists(value)
+    return found
 
 
 TABLES: Mapping[str, type[Settings]] = types.MappingProxyType(

@@ -158,9 +158,7 @@ class Gains:
             yield
 
 
-def gradient_blocks(
-    policy: Policy, reward: Reward, sequences: int, rng: torch.Generator
-) -> Tensor:
+def gradient_blocks(policy: Policy, reward: Reward, sequences: int, rng: torch.Generator) -> Tensor:
     """Return independent estimates ``[16, P]`` of grad J, or the exact one ``[1, P]``.
 
     Args:
@@ -185,7 +183,8 @@ def parameters(policy: Policy) -> Tensor:
 def move_to(policy: Policy, vector: Tensor) -> None:
     """Set the parameters that are trained."""
     chosen = [p for p in policy.parameters() if p.requires_grad]
-    for p, part in zip(chosen, vector.split([p.numel() for p in chosen]), strict=True):
+    parts = torch.split(vector, [p.numel() for p in chosen])
+    for p, part in zip(chosen, parts, strict=True):
         p.copy_(part.view_as(p))
 
 

@@ -36,8 +36,9 @@ of J on a large sample of its own,
 
     mean gain = c mean(G'u) + mean(gain(c u) - c G'u),
 
-the first mean over all batches, for it costs next to nothing, the second over the first ``judged``
-of them, for it is of second order and hardly varies.
+the first mean over all batches, for it costs next to nothing, the second over some of them, for it
+is of second order and hardly varies. G'u goes with G'(batch mean), whose expectation is the same
+for batches of every size and is known from all of them.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ from estbench.models.policy import Policy
 __all__ = ["SGD", "Adam", "Ground", "Source", "exact_steps", "progress"]
 
 STEPS = 8  # of the longer course, at the batch and the rate that the run has
-JUDGED = 8  # steps a cell whose gain is measured in full, where sequences are sampled
+JUDGED = 4  # steps a cell whose gain is measured in full, where sequences are sampled
+LISTED_JUDGED = 64  # the same, where they are listed
 CHUNK = 2048  # sequences differentiated in one pass, at most
 Z95 = 1.959963984540054
 
@@ -128,14 +130,16 @@ class SGD:
 
     def step(self, gradient: Tensor) -> tuple[Tensor, SGD]:
         """Return the step that gradients ``[..., P]`` make, and the optimiser after it."""
-        return self.rate * gradient, self
+        delta: Tensor = self.rate * gradient
+        return delta, self
 
 
 def clipped(gradient: Tensor, norm: float) -> Tensor:
     """Return gradients ``[..., P]`` cut to a norm, as in training; 0 leaves them."""
     if not norm:
         return gradient
-    return gradient * (norm / (gradient.norm(dim=-1, keepdim=True) + 1e-6)).clamp(max=1.0)
+    cut: Tensor = gradient * (norm / (gradient.norm(dim=-1, keepdim=True) + 1e-6)).clamp(max=1.0)
+    return cut
 
 
 def exact_steps(
@@ -217,6 +221,29 @@ def course(
 
 
 @dataclass(frozen=True)
+class Exact:
+    """Steps with the exact gradient, and what they gain.
+
+    Attributes:
+      optimiser: "sgd" or "adam".
+      rate_factor: Factor of the learning rate.
+      steps: How many.
+      moved: Where they lead, ``[P]``.
+      gain: How far J rises.
+      error: Standard error of that beyond what the judge's noise makes of it.
+      gain_momentum: How far J rises with gradients of zero.
+    """
+
+    optimiser: str
+    rate_factor: float
+    steps: int
+    moved: Tensor
+    gain: float
+    error: float
+    gain_momentum: float
+
+
+@dataclass(frozen=True)
 class Ground:
     """What the estimators of a snapshot share: the same sequences judge them all.
 
@@ -226,7 +253,7 @@ class Ground:
       gradient: Estimates ``[blocks, P]`` of grad J, whose mean made the exact gradient's steps.
       judge: Others ``[blocks, P]``, which judge steps to first order.
       optimisers: Adam and SGD by name.
-      steps: The exact gradient's, see ``exact_steps``.
+      steps: The exact gradient's.
     """
 
     gains: Gains
@@ -234,15 +261,23 @@ class Ground:
     gradient: Tensor
     judge: Tensor
     optimisers: Mapping[str, Adam | SGD]
-    steps: Sequence[Mapping[str, Any]]
+    steps: list[Exact]
 
     @classmethod
     def made(cls, gains: Gains, exact: Mapping[str, Any], adam: Adam) -> Ground:
         """Return it from what ``exact_steps`` returned."""
-        blocks = [exact[name].to(adam.first.device).double() for name in ("gradient", "judge")]
-        own = blocks[1][0] if gains.listed else gains.gradient()
-        optimisers = {"sgd": SGD(exact["sgd_rate"]), "adam": adam}
-        return cls(gains, own, *blocks, optimisers, exact["steps"])
+        device = adam.first.device
+        gradient, judge = (exact[name].to(device).double() for name in ("gradient", "judge"))
+        own = judge[0] if gains.listed else gains.gradient()
+        optimisers: dict[str, Adam | SGD] = {"sgd": SGD(exact["sgd_rate"]), "adam": adam}
+        made = cls(gains, own, gradient, judge, optimisers, [])
+        for step in exact["steps"]:
+            moved, coasted = step["moved"].to(device), step["coasted"].to(device)
+            gain, rest = made.gain(moved)
+            noise = made.step_error(step["optimiser"]) * step["rate_factor"] * step["steps"]
+            about = (step["optimiser"], step["rate_factor"], step["steps"], moved, gain)
+            made.steps.append(Exact(*about, math.hypot(rest, noise), made.gain(coasted)[0]))
+        return made
 
     def first_order(self, delta: Tensor) -> Tensor:
         """Return how far steps ``[..., P]`` lead to first order, ``[...]``."""
@@ -371,30 +406,63 @@ def progress(
       ``optimiser``, ``rate_factor``, ``batch``, ``steps``, ``replicates``; ``gain`` and
       ``gain_exact``, in the reward's unit; ``ratio`` with ``low`` and ``high`` (95 %, over batches
       and over the sequences that judge; NaN where the exact gradient's gain is not certain to be
-      positive); ``gain_momentum``; ``learning_rate``; ``useful_share``, what the module's text
-      says of it. A batch that pays for no draw has no rows.
+      positive); ``gain_momentum``, and ``added`` with its interval, (gain - gain_momentum) /
+      (gain_exact - gain_momentum), what the batch adds of what the exact gradient adds;
+      ``learning_rate``; ``useful_share``, see the module's text. A batch that pays for no draw has
+      no rows.
     """
     rows: list[Row] = []
-    judged = replicates if ground.gains.listed else min(JUDGED, replicates)
+    along = _Along()
+    taken: list[tuple[int, int, list[_Pool], float]] = []
     with untouched(source.policy, source.reward, whole=False):
         for batch in batches:
             draws = source.draws(batch)
             if not draws:
                 continue
+            judged = min(replicates, LISTED_JUDGED if ground.gains.listed else JUDGED)
             pools = [_Pool(ground, name, judged) for name in ground.optimisers]
             moments = _Moments()
-            for gradients in source.batches(
-                batch, draws, replicates * max(1, batch_size // batch)
-            ):
+            count = replicates * max(1, batch_size // batch)
+            for gradients in source.batches(batch, draws, count):
                 moments.add(gradients)
+                first = ground.first_order(gradients)
+                along.add(first, draws)
                 for pool in pools:
-                    pool.add(gradients)
-            found = [row for pool in pools for row in pool.rows()]
-            if batch == batch_size:
-                found += _courses(source, ground, draws, batch, max(2, replicates // 4))
+                    pool.add(gradients, first)
             share = moments.useful_share(ground, source.method.info.unbiased)
+            taken.append((batch, draws, pools, share))
+        for batch, draws, pools, share in taken:
+            found = [row for pool in pools for row in pool.rows(along)]
+            if batch == batch_size:
+                found += _courses(source, ground, draws, batch, max(2, replicates // 2))
             rows += [{"batch": batch, **row, "useful_share": share} for row in found]
     return rows
+
+
+class _Along:
+    """The mean of G'gradient over batches of every size, each weighted by its draws.
+
+    A batch's gradient is a mean of draws, so that its expectation does not depend on the size: what
+    all batches say of it takes most of the noise out of what those of one size say of a step.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[int, list[Tensor]] = {}
+
+    def add(self, values: Tensor, draws: int) -> None:
+        """Take n batches more, of so many draws each."""
+        self.values.setdefault(draws, []).append(values)
+
+    def estimate(self) -> tuple[float, float]:
+        """Return the mean over draws, and its standard error."""
+        total, variance, count = 0.0, 0.0, 0
+        for draws, parts in self.values.items():
+            values = torch.cat(parts)
+            n = len(values)
+            total += draws * float(values.sum())
+            variance += n * draws**2 * (float(values.var()) if n > 1 else 0.0)
+            count += n * draws
+        return total / count, math.sqrt(variance) / count
 
 
 class _Pool:
@@ -403,34 +471,46 @@ class _Pool:
     def __init__(self, ground: Ground, name: str, judged: int) -> None:
         self.ground, self.name, self.judged = ground, name, judged
         self.optimiser = ground.optimisers[name]
-        self.along: list[Tensor] = []
+        self.first: list[Tensor] = []
+        self.stepped: list[Tensor] = []
         self.total: Tensor | None = None
         self.kept: list[Tensor] = []
 
-    def add(self, gradients: Tensor) -> None:
-        """Take the gradients ``[n, P]`` of n batches more."""
+    def add(self, gradients: Tensor, first: Tensor) -> None:
+        """Take the gradients ``[n, P]`` of n batches more, and what they are to first order."""
         steps = self.optimiser.step(gradients)[0]
-        self.along.append(self.ground.first_order(steps))
+        self.first.append(first)
+        self.stepped.append(self.ground.first_order(steps))
         total = steps.double().sum(dim=0)
         self.total = total if self.total is None else self.total + total
         self.kept += list(steps[: self.judged - len(self.kept)])
 
-    def rows(self) -> list[Row]:
+    def rows(self, along: _Along) -> list[Row]:
         """Return a row for each of the exact gradient's single steps with the same optimiser."""
         steps = self.ground.steps
-        own = [step for step in steps if step["optimiser"] == self.name and step["steps"] == 1]
-        return [self._row(step) for step in own]
+        own = [step for step in steps if step.optimiser == self.name and step.steps == 1]
+        return [self._row(step, along) for step in own]
 
-    def _row(self, exact: Mapping[str, Any]) -> Row:
+    def _row(self, exact: Exact, along: _Along) -> Row:
         assert self.total is not None
-        rate = exact["rate_factor"]
-        along, n = torch.cat(self.along), sum(map(len, self.along))
+        rate = exact.rate_factor
+        first, stepped = torch.cat(self.first), torch.cat(self.stepped)
+        n = len(first)
         rests, errors = zip(*(self.ground.rest(rate * step) for step in self.kept), strict=True)
         rest = torch.tensor(rests, dtype=torch.float64)
-        gain = rate * float(along.mean()) + float(rest.mean())
-        noise = rate * _error(along), _error(rest), sum(errors) / len(errors)
-        mean = rate * self.total / n
-        return _row(self.ground, exact, n, gain, noise, mean)
+        # How a step's first order goes with its gradient's: exactly, for SGD that is not cut.
+        centred = first - first.mean()
+        slope = float(centred @ stepped / (centred @ centred)) if float(centred @ centred) else 0.0
+        known, known_error = along.estimate()
+        mean = float(stepped.mean()) - slope * (float(first.mean()) - known)
+        gain = rate * mean + float(rest.mean())
+        noise = (
+            rate * _error(stepped - slope * first),
+            rate * slope * known_error,
+            _error(rest),
+            sum(errors) / len(errors),
+        )
+        return _row(self.ground, exact, n, gain, noise, rate * self.total / n)
 
 
 def _error(values: Tensor) -> float:
@@ -440,34 +520,42 @@ def _error(values: Tensor) -> float:
 
 def _row(
     ground: Ground,
-    exact: Mapping[str, Any],
+    exact: Exact,
     replicates: int,
     gain: float,
     noise: Sequence[float],
     mean: Tensor,
 ) -> Row:
-    """Return a row; ``noise`` are standard errors of the gain, ``mean`` is the mean step ``[P]``."""
-    name, rate = exact["optimiser"], exact["rate_factor"]
-    there = exact["moved"].to(mean.device)
-    gain_exact, rest_error = ground.gain(there)
-    own_error = math.hypot(rate * exact["steps"] * ground.step_error(name), rest_error)
-    certain = gain_exact > 2 * math.hypot(own_error, ground.judged_error(there))
-    ratio = gain / gain_exact if certain else math.nan
-    # The same sequences judge both steps: only how these differ is noise of the ratio.
-    common = ground.judged_error(mean - ratio * there.double()) if certain else 0.0
-    error = math.hypot(*noise, ratio * own_error, common) / gain_exact if certain else math.nan
+    """Return a row; ``noise`` are standard errors of the gain, ``mean`` the mean step ``[P]``."""
+    doubt = math.hypot(exact.error, ground.judged_error(exact.moved))
+
+    def over(base: float) -> tuple[float, float]:
+        """Return the ratio of gains above a base, and 1.96 of its standard errors."""
+        whole = exact.gain - base
+        if not whole > 2 * doubt:
+            return math.nan, math.nan
+        ratio = (gain - base) / whole
+        # The same sequences judge both steps: only how these differ is noise of the ratio.
+        common = ground.judged_error(mean - ratio * exact.moved.double()) if not base else 0.0
+        return ratio, Z95 * math.hypot(*noise, ratio * exact.error, common) / whole
+
+    ratio, ratio_error = over(0.0)
+    added, added_error = over(exact.gain_momentum)
     return {
-        "optimiser": name,
-        "rate_factor": rate,
-        "steps": exact["steps"],
+        "optimiser": exact.optimiser,
+        "rate_factor": exact.rate_factor,
+        "steps": exact.steps,
         "replicates": replicates,
         "gain": gain,
-        "gain_exact": gain_exact,
+        "gain_exact": exact.gain,
         "ratio": ratio,
-        "low": ratio - Z95 * error,
-        "high": ratio + Z95 * error,
-        "gain_momentum": ground.gain(exact["coasted"].to(mean.device))[0],
-        "learning_rate": rate * ground.optimisers[name].rate,
+        "low": ratio - ratio_error,
+        "high": ratio + ratio_error,
+        "gain_momentum": exact.gain_momentum,
+        "added": added,
+        "added_low": added - added_error,
+        "added_high": added + added_error,
+        "learning_rate": exact.rate_factor * ground.optimisers[exact.optimiser].rate,
     }
 
 
@@ -500,23 +588,21 @@ class _Moments:
         return across * abs(across) / (g2 * self.squares / n)
 
 
-def _courses(
-    source: Source, ground: Ground, draws: int, batch: int, count: int
-) -> Iterator[Row]:
+def _courses(source: Source, ground: Ground, draws: int, batch: int, count: int) -> Iterator[Row]:
     """Yield the rows of several steps in a row, each with a batch of its own."""
     for exact in ground.steps:
-        if exact["steps"] == 1:
+        if exact.steps == 1:
             continue
         courses, gains, errors = [], [], []
         for replicate in range(count):
-            places = iter(range(replicate * exact["steps"], (replicate + 1) * exact["steps"]))
+            places = iter(range(replicate * exact.steps, (replicate + 1) * exact.steps))
 
             def at(ahead: Tensor, places: Iterator[int] = places) -> Tensor:
                 with moved(source.policy, ahead):
                     return source.means(batch, draws, next(places), 1)[0]
 
-            like = exact["moved"].to(source.policy.device)
-            ahead = course(ground.optimisers[exact["optimiser"]], at, exact["steps"], like)
+            optimiser = ground.optimisers[exact.optimiser]
+            ahead = course(optimiser, at, exact.steps, exact.moved)
             gain, error = ground.gain(ahead)
             courses.append(ahead.double())
             gains.append(gain)

@@ -100,7 +100,7 @@ def _progress(
     source: Source,
     snapshot: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return what an estimator's steps gain at a snapshot; data and judges are every estimator's."""
+    """Return what an estimator's steps gain at a snapshot; data and judges are the same for all."""
     settings, policy = experiment.training_for(task), source.policy
     key = (task, seed, snapshot["step"])
 

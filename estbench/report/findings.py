@@ -16,6 +16,7 @@ from estbench.report.comparisons import (
     Comparisons,
 )
 from estbench.report.formatting import clean, p_text, quantity, ratio, seconds, with_interval
+from estbench.report.gained import gained_sentence
 from estbench.report.improvement import quality_duels
 from estbench.report.labels import Metric, estimator_facts, peer, without_baseline
 from estbench.report.marks import lost_text
@@ -43,6 +44,7 @@ def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
     found = []
     for task in comparisons.results.tasks:
         sentences = (
+            *gained_sentence(comparisons.results.progress, task),
             *_control_variates(comparisons, task),
             *_lowest(comparisons, task),
             *_baseline_alone(comparisons, task),

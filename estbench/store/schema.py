@@ -213,7 +213,8 @@ _PROGRESS: Shape = fields(
     {
         "replicates": maybe(whole()),
         **dict.fromkeys(("rate_factor", "gain", "gain_exact", "ratio", "low", "high"), _MEASURE),
-        **dict.fromkeys(("gain_momentum", "learning_rate", "useful_share"), _MEASURE),
+        **dict.fromkeys(("gain_momentum", "added", "added_low", "added_high"), _MEASURE),
+        **dict.fromkeys(("learning_rate", "useful_share"), _MEASURE),
     },
 )
 _SNAPSHOT: Shape = fields(
