@@ -61,8 +61,8 @@ from estbench.models.policy import Policy
 __all__ = ["SGD", "Adam", "Ground", "Source", "exact_steps", "progress"]
 
 STEPS = 8  # of the longer course, at the batch and the rate that the run has
-JUDGED = 4  # steps a cell whose gain is measured in full, where sequences are sampled
-LISTED_JUDGED = 64  # the same, where they are listed
+JUDGED = 8  # steps a cell whose gain is measured in full, where sequences are sampled
+LISTED_JUDGED = 256  # the same, where they are listed
 CHUNK = 2048  # sequences differentiated in one pass, at most
 Z95 = 1.959963984540054
 
@@ -419,7 +419,7 @@ def progress(
             draws = source.draws(batch)
             if not draws:
                 continue
-            judged = min(replicates, LISTED_JUDGED if ground.gains.listed else JUDGED)
+            judged = LISTED_JUDGED if ground.gains.listed else JUDGED
             pools = [_Pool(ground, name, judged) for name in ground.optimisers]
             moments = _Moments()
             count = replicates * max(1, batch_size // batch)

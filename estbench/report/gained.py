@@ -39,11 +39,9 @@ def gained(progress: pd.DataFrame) -> pd.DataFrame:
     one = progress[progress["rate_factor"] == 1.0]
     known, added = one[one["ratio"].notna()], one[one["added"].notna()]
     base = added["gain_momentum"]
-    best = progress[(progress["steps"] == 1)].groupby([*CELL, "seed", "snapshot"], sort=False)
-    most = best[["gain", "gain_exact", "useful_share"]].max().reset_index()
     sums = {
         "preset": known,
-        "best": most[most["gain_exact"] > 0],
+        "best": _at_best_rates(progress[progress["steps"] == 1]),
         "added": added.assign(gain=added["gain"] - base, gain_exact=added["gain_exact"] - base),
     }
     parts = []
@@ -57,6 +55,22 @@ def gained(progress: pd.DataFrame) -> pd.DataFrame:
         table = interval_frame(found, CELL, "ratio").merge(shares, on=CELL)
         parts.append(table.assign(measure=measure))
     return pd.concat(parts, ignore_index=True)
+
+
+def _at_best_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return single steps with the gain at the estimator's best rate and at the exact one's.
+
+    A rate is one for all seeds and snapshots of a cell, as a run has one: chosen at each snapshot
+    alone, the largest of several noisy gains would lean upwards.
+    """
+    parts = []
+    for _, cell in rows.groupby(CELL, sort=False):
+        by_rate = cell.groupby("rate_factor")[["gain", "gain_exact"]].sum()
+        own = cell[cell["rate_factor"] == by_rate["gain"].idxmax()]
+        exact = cell[cell["rate_factor"] == by_rate["gain_exact"].idxmax()]
+        keys = [*CELL, "seed", "snapshot"]
+        parts.append(own.drop(columns="gain_exact").merge(exact[[*keys, "gain_exact"]], on=keys))
+    return pd.concat(parts, ignore_index=True) if parts else rows
 
 
 def own_batch(progress: pd.DataFrame, task: str) -> int | None:
