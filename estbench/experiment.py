@@ -31,6 +31,7 @@ FRACTIONS = (0.0, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)
 Count = Annotated[int, AtLeast(1)]
 Natural = Annotated[int, AtLeast(0)]
 Rate = Annotated[float, MoreThan(0.0)]
+Fraction = Annotated[float, AtLeast(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,14 @@ class SnapshotSettings(Settings):
     """Batches of batch_size sequences to adapt to a snapshot before measuring; same for all."""
     reference_sequences: Annotated[int, AtLeast(2)] = 16_384
     """Sequences of the reference gradient, where it cannot be enumerated."""
+    progress: Natural = 0
+    """Batches of each size whose steps are followed, to see what they gain; 0 is none."""
+    progress_batches: tuple[Count, ...] = (8, 32, 128, 512)
+    """Their sizes, in reward evaluations."""
+    progress_rates: tuple[Rate, ...] = (0.25, 1.0, 4.0)
+    """Factors of the learning rate."""
+    progress_fractions: tuple[Fraction, ...] = (0.125, 0.5, 1.0)
+    """Where: after these fractions of all batches, where snapshots are taken."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +241,12 @@ class Experiment:
             raise UserError(
                 f"device {shown(self.device)}: must be cpu, cuda, cuda:N or several: cuda:0,cuda:1"
             )
+        for fraction in self.snapshots.progress_fractions:
+            if fraction not in FRACTIONS:
+                raise UserError(
+                    f"[snapshots] progress_fractions: no snapshot is taken after {fraction:g} of "
+                    f"the batches; choose from {', '.join(f'{f:g}' for f in FRACTIONS)}"
+                )
         for task in dict.fromkeys((*self.tasks, *self.per_task)):
             group = self.training_for(task).batch_size
             if self.snapshots.sequences < 2 * group:
@@ -244,6 +259,13 @@ class Experiment:
     def measured(self) -> tuple[str, ...]:
         """Every estimator measured at the snapshots: those trained, then the others."""
         return self.estimators + tuple(e for e in self.also_measured if e not in self.estimators)
+
+    def progress_steps(self, task: str) -> frozenset[int]:
+        """Return after how many batches of a task steps are followed; empty where none are."""
+        if not self.snapshots.progress:
+            return frozenset()
+        batches = self.training_for(task).batches
+        return frozenset(round(f * batches) for f in self.snapshots.progress_fractions)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -288,10 +310,7 @@ class Experiment:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON would hold it."""
-        document = asdict(self)
-        for key, value in document.items():
-            document[key] = list(value) if isinstance(value, tuple) else value
-        return document
+        return _with_lists(asdict(self))
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Experiment:
@@ -311,6 +330,16 @@ class Experiment:
             if key in document:
                 arguments[key] = settings(**document[key])
         return cls(**arguments)
+
+
+def _with_lists(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table, and those in it, with lists for tuples."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found[key] = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, Mapping):
+            found[key] = _with_lists(value)
+    return found
 
 
 TABLES: Mapping[str, type[Settings]] = types.MappingProxyType(

@@ -29,6 +29,7 @@ MOST_WHOLE = 2**31 - 1
 MOST_NUMBER = 1e9
 SHOWN = 60  # letters of a value in an error
 MOST_LETTERS = 200  # of a name
+MOST_LISTED = 20  # numbers in a setting that is a list of them
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
     """Return a value in its field's type: a whole number becomes a float where one is meant.
 
     Args:
-      settings: The dataclass; its fields are ``str``, ``Literal`` or ``Annotated`` with a bound.
+      settings: The dataclass; its fields are ``str``, ``Literal``, ``Annotated`` with a bound, or
+        tuples of the last.
       key: The field.
       value: What was given.
       section: The table of the TOML file that it stands in, for the error.
@@ -122,13 +124,22 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
         if not isinstance(value, str):
             raise UserError(f"{where}: must be text")
         return value
+    if typing.get_origin(declared) is tuple:
+        if not isinstance(value, (list, tuple)) or not 0 < len(value) <= MOST_LISTED:
+            raise UserError(f"{where}: must be a list of 1 to {MOST_LISTED} numbers")
+        return tuple(_bounded(typing.get_args(declared)[0], each, where) for each in value)
+    return _bounded(declared, value, where)
+
+
+def _bounded(declared: Any, value: Any, where: str) -> Any:
+    """Return a number in its declared type, if it is within its bound."""
     kind, bound = typing.get_args(declared)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(bound, AtLeast) and kind is float:
-        if not number or not bound.low <= value <= MOST_NUMBER:
-            raise UserError(
-                f"{where}: must be a number, at least {bound.low}{_most(number, value)}"
-            )
+        high = MOST_NUMBER if bound.high == MOST_WHOLE else bound.high
+        if not number or not bound.low <= value <= high:
+            most = f", at most {high:g}" if number and value > high else ""
+            raise UserError(f"{where}: must be a number, at least {bound.low}{most}")
     elif isinstance(bound, AtLeast):
         if not number or not isinstance(value, int) or not bound.low <= value <= bound.high:
             most = f", at most {bound.high}" if number and value > bound.high else ""

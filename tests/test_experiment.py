@@ -199,3 +199,24 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not a TOML file"):
         presets.read(tmp_path / "binary.toml")
+
+
+def test_lists_of_numbers_are_checked_one_by_one() -> None:
+    def made(**settings: object) -> Experiment:
+        return Experiment.from_dict(BASE | {"snapshots": settings})
+
+    given = made(progress=2, progress_batches=[8, 64], progress_rates=[1, 4])
+    assert given.snapshots.progress_batches == (8, 64)
+    assert given.snapshots.progress_rates == (1.0, 4.0)
+    assert Experiment.from_dict(given.as_dict()) == given
+    assert given.as_dict()["snapshots"]["progress_batches"] == [8, 64]
+    for settings, says in (
+        ({"progress_batches": 8}, "must be a list of 1 to 20 numbers"),
+        ({"progress_batches": []}, "must be a list of 1 to 20 numbers"),
+        ({"progress_batches": [8, 0]}, "whole number, at least 1"),
+        ({"progress_rates": ["fast"]}, "a number greater than 0"),
+        ({"progress_fractions": [2]}, "at least 0, at most 1"),
+        ({"progress_fractions": [0.3]}, "no snapshot is taken after 0.3 of"),
+    ):
+        with pytest.raises(UserError, match=says):
+            made(**settings)

@@ -8,22 +8,28 @@ that are measured come after.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from estbench.estimators import make
 from estbench.experiment import Experiment
 from estbench.meter.adam import metric
 from estbench.meter.cost import declared_evaluations
+from estbench.meter.gains import Gains, parameters
 from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.moments import Reference
+from estbench.meter.progress import Adam, Ground, Source, progress
 from estbench.meter.sources import variance_by_step
 from estbench.seeding import stream
-from estbench.tasks.stage import make_stage
+from estbench.tasks.stage import Stage, make_stage
 
 __all__ = ["halfway", "measure_at_snapshots"]
 
+JUDGES = 1024  # sequences that judge steps in full; the first order is judged by many more
 SOURCES_FROM = 256  # sequences; each step costs a backward pass over them
 
 
@@ -84,6 +90,9 @@ def measure_at_snapshots(
                 stream("sources", task, seed, estimator, device=device),
                 learned,
             )
+        if snapshot.get("progress"):
+            source = Source(method, policy, reward, learned, rng, clip=settings.gradient_clip)
+            measured["progress"] = _progress(experiment, task, seed, stage, source, snapshot)
         rows.append(
             {
                 "snapshot": snapshot["snapshot"],
@@ -103,3 +112,37 @@ def measure_at_snapshots(
         "snapshots": rows,
         "declared": {"unbiased": method.info.unbiased, "why_biased": method.info.why_biased},
     }
+
+
+def _progress(
+    experiment: Experiment,
+    task: str,
+    seed: int,
+    stage: Stage,
+    source: Source,
+    snapshot: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return what an estimator's steps gain at a snapshot; data and judges are the same for all."""
+    settings, policy = experiment.training_for(task), source.policy
+    key = (task, seed, snapshot["step"])
+
+    def data(batch: int, replicate: int, draws: int) -> Tensor:
+        assert policy.contexts is not None
+        before = policy.contexts.values
+        stage.next_batch(draws, stream("batches of steps", *key, batch, replicate))
+        given, policy.contexts.values = policy.contexts.values, before
+        return given
+
+    rate = settings.generator_learning_rate
+    adam = Adam.resumed(snapshot["optimiser"], parameters(policy), rate)
+    with stage.whole():
+        judges = stream("judges of steps", *key, device=experiment.device)
+        gains = Gains(policy, source.reward, JUDGES, judges)
+        ground = Ground.made(gains, snapshot["progress"], adam)
+    return progress(
+        replace(source, data=data if stage.conditional else None),
+        ground,
+        experiment.snapshots.progress_batches,
+        experiment.snapshots.progress,
+        settings.batch_size,
+    )

@@ -98,11 +98,14 @@ class EvidenceBound:
 
     Attributes:
       is_relaxed: True: accepts relaxed codes.
+      holds_log_prob: True: minus the policy's own log-probability is a term of it, so that it
+        changes with the policy.
       hard_evals: Codes evaluated so far.
       relaxed_evals: Relaxed codes evaluated so far.
     """
 
     is_relaxed = True
+    holds_log_prob = True
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         self.encoder = encoder

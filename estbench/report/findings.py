@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from estbench.report.arrivals import arrivals
 from estbench.report.comparisons import ALPHA, PLAIN, TRAINING, Comparisons
 from estbench.report.formatting import clean, p_text, quantity, seconds, with_interval
+from estbench.report.gained import gained_sentence
 from estbench.report.improvement import quality_duels
 from estbench.report.labels import Metric, estimator_facts
 from estbench.report.marks import lost_text
@@ -33,6 +34,7 @@ def task_findings(comparisons: Comparisons) -> list[TaskFindings]:
     for task in comparisons.results.tasks:
         sentences = (
             *variance_findings(comparisons, task),
+            *gained_sentence(comparisons.results.progress, task),
             *_quality(comparisons, task),
             *arrivals(comparisons, task),
             *_since_start(comparisons, task),

@@ -51,6 +51,10 @@ MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
 SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
 SOURCE_COLUMNS += ["share"]
+PROGRESS_COLUMNS = ["task", "estimator", "seed", "snapshot", "step", "optimiser", "rate_factor"]
+PROGRESS_COLUMNS += ["batch", "steps", "replicates", "gain", "gain_exact", "ratio", "low", "high"]
+PROGRESS_COLUMNS += ["gain_momentum", "added", "added_low", "added_high", "learning_rate"]
+PROGRESS_COLUMNS += ["useful_share"]
 PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
 
 
@@ -85,6 +89,8 @@ class Results:
       samples: (task, estimator) -> sequences of the first finished seed.
       sources: One row a measurement and part of the policy (`by` "tensor" or "step", `part` its
         name, `position` its place): the `share` of the total variance that comes from it.
+      progress: One row an estimator, seed, snapshot, optimiser, rate, batch and number of steps:
+        what they gain (`meter.progress`).
       phases: One row a task, estimator, round and phase of a generator step, with its seconds.
       from_tables: Whether there were no records of training runs, and tables/ was read for them.
     """
@@ -100,6 +106,7 @@ class Results:
     temperatures: pd.DataFrame
     samples: Mapping[tuple[str, str], tuple[str, ...]]
     sources: pd.DataFrame
+    progress: pd.DataFrame
     phases: pd.DataFrame
     from_tables: bool = False
 
@@ -165,6 +172,7 @@ def load(directory: Path) -> Results:
         _ordered(temperature_frame, "seed", "temperature", "metric"),
         _samples(runs),
         _ordered(_source_frame(snapshots), "seed", "snapshot", "by", "position"),
+        _ordered(_progress_frame(snapshots), "seed", "snapshot"),
         _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
         from_tables=stored is not None,
     )
@@ -450,6 +458,19 @@ def _source_frame(records: list[Record]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
     types = dict.fromkeys(("seed", "snapshot", "position"), "int64")
     return frame.astype({**types, "fraction": "float64", "share": "float64"})
+
+
+def _progress_frame(records: list[Record]) -> pd.DataFrame:
+    """Return a row a measurement and cell of its `progress`, in the order of the record."""
+    rows: list[Record] = []
+    for record in records:
+        for entry in () if _failed(record) else record.get("snapshots") or ():
+            about = {"snapshot": _integer(entry.get("snapshot"), 0), "step": entry.get("step")}
+            rows += [_identity(record) | about | own for own in entry.get("progress") or ()]
+    frame = pd.DataFrame(rows, columns=PROGRESS_COLUMNS)
+    whole = dict.fromkeys(("seed", "snapshot", "batch", "steps"), "int64")
+    floats = dict.fromkeys(["rate_factor", *PROGRESS_COLUMNS[10:]], "float64")
+    return frame.astype({**whole, **floats, "step": "Int64", "replicates": "Int64"})
 
 
 def _phase_frame(records: list[Record]) -> pd.DataFrame:

@@ -44,6 +44,7 @@ def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) 
     for name, frame in (
         ("starts", comparisons.results.starts),
         ("temperatures", comparisons.results.temperatures),
+        ("progress", comparisons.results.progress),
     ):
         if len(frame):
             makers[name] = lambda frame=frame: frame  # type: ignore[misc]

@@ -64,7 +64,10 @@ class Keys:
         if kind == "reference":  # older ones have five snapshots, and no word of it
             settings["fractions"] = FRACTIONS
         if kind == "snapshots":
-            settings["snapshots"] = asdict(experiment.snapshots)
+            settings["snapshots"] = _measuring(experiment)
+        if kind == "reference" and experiment.snapshots.progress:  # it also follows exact steps
+            shared = ("progress_rates", "progress_fractions", "reference_sequences")
+            settings["progress"] = {name: getattr(experiment.snapshots, name) for name in shared}
         return settings
 
 
@@ -87,6 +90,14 @@ def timing_key(experiment: Experiment) -> str:
             "timing": asdict(experiment.timing),
         }
     )
+
+
+def _measuring(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings of the measurements; those of ``progress`` only where it is asked for."""
+    given = asdict(experiment.snapshots)
+    if experiment.snapshots.progress:
+        return given
+    return {name: value for name, value in given.items() if not name.startswith("progress")}
 
 
 def _training(experiment: Experiment, task: str) -> dict[str, Any]:

@@ -213,6 +213,15 @@ _SIZES = (
     *("reward_std", "reward_scale", "adam_variance", "adam_gradient_norm", "tail_index"),
     *("between_variance", "evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"),
 )
+_PROGRESS: Shape = fields(
+    {"optimiser": one_of("sgd", "adam"), "batch": whole(1), "steps": whole(1)},
+    {
+        "replicates": maybe(whole()),
+        **dict.fromkeys(("rate_factor", "gain", "gain_exact", "ratio", "low", "high"), _MEASURE),
+        **dict.fromkeys(("gain_momentum", "added", "added_low", "added_high"), _MEASURE),
+        **dict.fromkeys(("learning_rate", "useful_share"), _MEASURE),
+    },
+)
 _SNAPSHOT: Shape = fields(
     {"snapshot": whole(0, 10**6)},
     {
@@ -222,6 +231,7 @@ _SNAPSHOT: Shape = fields(
         "largest_share": maybe(between(0, 1)),
         "by_tensor": maybe(_VALUES),
         "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
+        "progress": maybe(each(_PROGRESS)),
     },
 )
 _TIMED: Shape = fields(

@@ -111,6 +111,12 @@ class DigitsStage(Stage):
         with self.policy.contexts.given(self.task.images[:MEASURED]):
             yield
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """See ``Stage.whole``: all training images."""
+        with self.policy.contexts.given(self.task.images):
+            yield
+
 
 @torch.no_grad()
 def evidence(

@@ -67,6 +67,11 @@ class Stage:
         """
         yield
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Have the policy's contexts be all the data that the objective is a mean over."""
+        yield
+
 
 class AdversarialStage(Stage):
     """A generator of sequences and the discriminator that is its reward.

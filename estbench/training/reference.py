@@ -9,6 +9,8 @@ import torch
 from estbench import tasks
 from estbench.experiment import FRACTIONS, Experiment
 from estbench.meter.adam import metric, moments_of
+from estbench.meter.gains import parameters
+from estbench.meter.progress import Adam, exact_steps
 from estbench.meter.truth import true_gradient
 from estbench.seeding import stream
 from estbench.training.adversarial import train
@@ -37,7 +39,9 @@ def reference(
     - ``optimiser``: the moments that Adam holds of the policy, see ``estbench.meter.adam``;
     - ``gradient``, ``noise`` and ``metric_noise``: what estimators are compared with, see
       ``estbench.meter.moments.Reference``;
-    - ``reward_std`` and ``reward_scale``: see ``reward_spread``.
+    - ``reward_std`` and ``reward_scale``: see ``reward_spread``;
+    - ``progress``: the exact gradient's steps where steps are followed, else None; see
+      ``estbench.meter.progress.exact_steps``.
     """
     settings = experiment.training_for(task)
     steps = snapshot_steps(settings.batches)
@@ -68,8 +72,26 @@ def reference(
                         "noise": truth.noise,
                         "metric_noise": truth.metric_noise,
                         **spread,
+                        "progress": follow(session, step, moments),
                     }
                 )
+
+    def follow(
+        session: Session, step: int, moments: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        if step not in experiment.progress_steps(task):
+            return None
+        here, rate = parameters(session.policy), settings.generator_learning_rate
+        with session.stage.whole():
+            return exact_steps(
+                session.policy,
+                session.reward,
+                Adam.resumed(moments, here, rate),
+                experiment.snapshots.progress_rates,
+                experiment.snapshots.reference_sequences,
+                stream("exact steps", task, seed, step, device=experiment.device),
+                settings.gradient_clip,
+            )
 
     also = {"taken": taken, "rng": rng}
     payload = train(experiment, task, REFERENCE, seed, at_batch=keep, also=also)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from estbench.experiment import FRACTIONS
 from estbench.report.building import load_comparisons
-from estbench.report.figures import quality
+from estbench.report.figures import progress, quality
 from estbench.report.figures.base import drawing, n_text
 from estbench.report.figures.curves import MAX_POINTS, curve_data
 from estbench.report.figures.direct import spread
 from estbench.report.figures.scales import log_view, tick_text, view
 from estbench.report.figures.sources import halfway
+from estbench.report.gained import gained, gained_sentence
 from estbench.report.published import PUBLISHED, block_centres
 from estbench.report.style import estimator_order, look, task_order
 
@@ -164,3 +165,57 @@ def test_sources_are_of_the_snapshot_after_half_of_the_batches(
 ) -> None:
     rows = pd.DataFrame({"fraction": fractions, "snapshot": range(len(fractions)), "task": "t"})
     assert list(halfway(rows)["fraction"]) == [0.5]
+
+
+def progress_rows(seed: int, gains: dict[float, float]) -> list[dict[str, object]]:
+    """Return single steps at two snapshots; the exact gradient gains 2 and 0.2 at rate 1."""
+    rows = []
+    for snapshot, scale in ((1, 1.0), (3, 0.1)):
+        for rate, exact in ((1.0, 2.0 * scale), (4.0, 1.0 * scale)):
+            row = {"task": "expressions-3", "estimator": "rloo", "optimiser": "adam", "batch": 64}
+            row |= {"seed": seed, "snapshot": snapshot, "rate_factor": rate, "steps": 1}
+            gain = gains[rate] * scale + 0.01 * seed
+            row |= {"gain": gain, "gain_exact": exact, "ratio": gain / exact, "added": 1.0}
+            rows.append(row | {"gain_momentum": 0.5 * exact, "useful_share": 0.6})
+    return rows
+
+
+def test_gains_are_added_up_over_snapshots_before_they_are_divided() -> None:
+    frame = pd.DataFrame([row for seed in (0, 1) for row in progress_rows(seed, {1: 1.1, 4: 0.3})])
+    found = gained(frame).set_index("measure")
+    seeds = [1.21 / 2.2, (1.21 + 0.02) / 2.2]
+    assert found.loc["preset", "estimate"] == pytest.approx(sum(seeds) / 2)
+    assert found.loc["preset", "n"] == 2
+    assert found.loc["best", "estimate"] == pytest.approx(sum(seeds) / 2)
+    beyond = [(1.21 - 1.1) / 1.1, (1.21 + 0.02 - 1.1) / 1.1]
+    assert found.loc["added", "estimate"] == pytest.approx(sum(beyond) / 2)
+
+
+def test_the_best_rate_is_each_side_s_own() -> None:
+    frame = pd.DataFrame([row for seed in (0, 1) for row in progress_rows(seed, {1: 0.3, 4: 1.5})])
+    found = gained(frame).set_index("measure")
+    assert found.loc["best", "estimate"] == pytest.approx((1.65 + 1.67) / 2 / 2.2)
+
+
+def test_what_steps_gain_is_drawn_tabled_and_said(tmp_path: Path) -> None:
+    write_result_set(
+        tmp_path, tasks=("expressions-3",), trained=("rloo",), also_measured=(), seeds=2, rounds=0
+    )
+    for seed, path in enumerate(sorted((tmp_path / "snapshots").rglob("*.json"))):
+        record = json.loads(path.read_text())
+        cells = progress_rows(seed, {1.0: 1.1, 4.0: 0.3})
+        cells += [cell | {"steps": 8} for cell in cells if cell["rate_factor"] == 1.0]
+        for cell in cells:
+            record["snapshots"][int(cell["snapshot"])].setdefault("progress", []).append(cell)
+        path.write_text(json.dumps(record))
+    comparisons = load_comparisons(tmp_path)
+    assert len(comparisons.results.progress) == 2 * 6
+    (said,) = gained_sentence(comparisons.results.progress, "expressions-3")
+    assert "At a batch of 64 reward evaluations" in said
+    assert "one step of rloo 0.55" in said
+    assert "make 0.50" in said
+    with drawing():
+        drawn = progress.draw(comparisons)
+    assert drawn is not None
+    assert drawn.table is not None
+    assert drawn.table["Adam, 8 steps"].tolist() == [drawn.table["Adam, 1 step"].iloc[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,20 @@ def test_a_measurement_that_cannot_be_is_no_record(column: str, value: object) -
     check_record(measurement(**{column: 0.5}))
     with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column} is no number"):
         check_record(measurement(**{column: value}))
+
+
+def test_a_key_knows_of_steps_that_are_followed_only_where_they_are() -> None:
+    def keys(**changes: Any) -> tuple[str, str]:
+        changed = replace(BASE, snapshots=SnapshotSettings(**changes))
+        return tuple(
+            key(k, changed, "expressions-3", "relax", 0) for k in ("reference", "snapshots")
+        )
+
+    assert keys(progress_rates=(0.5,)) == keys()
+    followed = keys(progress=4)
+    assert not set(followed) & set(keys())
+    assert keys(progress=8)[0] == followed[0], "the exact steps are the same"
+    assert not set(keys(progress=4, progress_rates=(0.5,))) & set(followed)
 
 
 def test_timing_rounds_have_a_key_of_their_own() -> None:

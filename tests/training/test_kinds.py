@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -12,6 +13,7 @@ from estbench.errors import UserError
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.meter.snapshots import measure_at_snapshots
 from estbench.meter.timing import timing_round
+from estbench.store.schema import check_payload, finite
 from estbench.tasks.digits import MEASURED, TRAINING, DigitsStage, DigitsTask
 from estbench.tasks.stage import make_stage
 from estbench.training import adversarial
@@ -145,6 +147,27 @@ class TestBernoulli:
         assert middle["fraction"] == 0.5
         assert len(middle["by_step"]["parts"]) == 6
         assert "rows" in timing_round(setting, 0, {"bernoullis": state})
+
+    def test_steps_are_followed_where_that_is_asked_for(self) -> None:
+        setting = experiment("bernoullis")
+        few = replace(
+            setting.snapshots, progress=2, progress_batches=(16, 32), progress_fractions=(0.0, 1.0)
+        )
+        setting = replace(setting, snapshots=few)
+        _, state = reference(setting, "bernoullis", 0)
+        assert state["snapshots"][0]["optimiser"] is None
+        assert state["snapshots"][-1]["optimiser"]["step"] == setting.training.batches
+        found = measure_at_snapshots(setting, "bernoullis", "rloo", 0, state)
+        check_payload("snapshots", finite(found))
+        assert [bool(row.get("progress")) for row in found["snapshots"]] == [
+            True,
+            *[False] * 3,
+            True,
+        ]
+        rows = found["snapshots"][-1]["progress"]
+        assert {(row["optimiser"], row["batch"]) for row in rows} == {
+            (optimiser, batch) for optimiser in ("sgd", "adam") for batch in (16, 32)
+        }
 
     def test_rebar_goes_where_reinforce_only_wanders(self) -> None:
         """Figure 1 of Grathwohl et al. 2018, in brief; a baseline does as well as a network."""

@@ -17,6 +17,7 @@ from estbench.report.figures import (
     improvement,
     log_variance,
     phases,
+    progress,
     published,
     quality,
     snapshot_variance,
@@ -33,6 +34,7 @@ __all__ = ["FIGURES", "Drawn", "draw_all"]
 FIGURES: tuple[Callable[[Comparisons], Drawn | None], ...] = (
     snapshot_variance.draw,
     variance_cost.draw,
+    progress.draw,
     log_variance.draw_log_variance,
     quality.draw,
     quality.draw_seconds,
