@@ -29,11 +29,13 @@ TIERS = {
 }
 """The folders and files, relative to this one, whose tests have a marker."""
 
+MARKED = {*TIERS.values(), "slow"}
+
 KEPT = {"fuzz": 2, "browser": 1}
 """Tests of each file that are quick tests all the same. Elsewhere the marker `sentinel` says so."""
 
-SLOWEST_S = 500.0
-"""CPU seconds that a test may take without a marker."""
+SLOWEST_S = 5.0
+"""CPU seconds that a test without a marker may take."""
 
 
 def tier(path: Path) -> str | None:
@@ -51,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         own = {mark.name for mark in item.iter_markers()}
         kept = seen[item.path] < max((KEPT.get(name, 0) for name in own), default=0)
         seen[item.path] += 1
-        if not own & {*TIERS.values(), "slow"} or "sentinel" in own or kept:
+        if not own & MARKED or "sentinel" in own or kept:
             item.add_marker("quick")
 
 
@@ -63,10 +65,10 @@ def cpu_seconds() -> float:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that is too slow for `make test`."""
+    """Fail a test without a marker that is too slow for `make test`."""
     before = cpu_seconds()
     result = yield
     taken = cpu_seconds() - before
-    if taken > SLOWEST_S and item.get_closest_marker("quick"):
+    if taken > SLOWEST_S and not any(item.get_closest_marker(name) for name in MARKED):
         pytest.fail(f"{taken:.1f} s of CPU time: make it quicker, or mark it @pytest.mark.slow")
     return result

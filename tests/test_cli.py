@@ -78,7 +78,7 @@ BAD = [
     (["run", "smoke"], "no such file: smoke; did you mean --preset smoke?"),
     (["run", "none.toml"], "no such file: none.toml"),
     (["run", "bad.toml"], "unknown setting 'training.batchs': did you mean 'training.batches'?"),
-    (["run", "far.toml"], "unknown setting 'snapshots.fractions': one of: adaptation_batches, "),
+    (["run", "far.toml"], "unknown setting 'snapshots.xyz': one of: adaptation_batches, "),
     (["run", "--device", "tpu"], "device 'tpu': must be cpu, cuda, cuda:N or several"),
     (["run", "--device", "cuda:99"], "device cuda:99: there is none here; one of: cpu"),
     (["run", "--out", "bad.toml"], "cannot write to bad.toml (it is a file): give --out"),
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_done(
     words: list[str], text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     Path("bad.toml").write_text('preset = "bench"\n[training]\nbatchs = 3\n')
-    Path("far.toml").write_text('preset = "bench"\n[snapshots]\nfractions = 3\n')
+    Path("far.toml").write_text('preset = "bench"\n[snapshots]\nxyz = 3\n')
     Path("empty.txt").write_text("")
     Path("own.toml").write_text('preset = "bench"\n[per_task.expressions-3]\nvocabulary = 3\n')
     Path("reference.toml").write_text('preset = "bench"\n')

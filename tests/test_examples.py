@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -30,10 +31,9 @@ def test_an_estimator_of_ones_own_is_a_plugin(tmp_path: Path) -> None:
     assert done.stdout.strip() == b"['first-token']"
 
 
+@pytest.mark.slow
 def test_a_policy_of_ones_own_is_measured(tmp_path: Path) -> None:
-    started = time.perf_counter()
     head, *rows = ran("own_policy.py", tmp_path).splitlines()
-    assert time.perf_counter() - started < 60  # a few seconds, on a machine that is not busy
     assert head.split()[:2] == ["estimator", "variance_per_sequence"]
     assert [row.split()[0] for row in rows] == ["reinforce", "rloo", "first-token"]
     for row in rows:

@@ -120,4 +120,5 @@ def _from_draws(
 
 
 def _zeros(policy: Policy) -> list[Tensor]:
-    return [torch.zeros_like(p, dtype=torch.float64) for p in policy.parameters()]
+    trained = (p for p in policy.parameters() if p.requires_grad)
+    return [torch.zeros_like(p, dtype=torch.float64) for p in trained]

@@ -207,6 +207,7 @@ def _variance(comparisons: Comparisons) -> Layout:
 
         def bold(task: str, names: Sequence[str]) -> tuple[set[str], bool]:
             ratios = [ratio for name in names if (ratio := found(task, name)) is not None]
+            ratios = [ratio for ratio in ratios if ratio.estimate.n >= ENOUGH_SEEDS]
             best = {r.estimator for r in ratios if r.verdict == LOWER and r.survives}
             return best, any(ratio.verdict for ratio in ratios)
 

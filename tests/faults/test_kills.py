@@ -16,6 +16,9 @@ from runner.processes import LISTEN, group
 from .conftest import RECORDS, Machine, wait_for
 
 BACKENDS = pytest.mark.parametrize("backend", ["local", "dask"])
+LOCAL_IS_QUICK = pytest.mark.parametrize(
+    "backend", [pytest.param("local", marks=pytest.mark.sentinel), "dask"]
+)
 LABEL = "expressions-3 relax seed 1"
 
 
@@ -23,7 +26,7 @@ def written(machine: Machine) -> list[Path]:
     return list(machine.out.rglob("seed-*.json"))
 
 
-@BACKENDS
+@LOCAL_IS_QUICK
 def test_a_worker_that_is_killed_once_costs_no_run(
     machine: Machine, undisturbed: Machine, backend: str
 ) -> None:
@@ -64,7 +67,7 @@ def test_a_worker_that_is_killed_while_it_writes_leaves_no_half_file(
     assert not list(machine.out.rglob("*.tmp"))
 
 
-@BACKENDS
+@LOCAL_IS_QUICK
 def test_a_driver_that_is_killed_takes_its_workers_along_and_the_next_goes_on(
     machine: Machine, undisturbed: Machine, backend: str
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_test_keeps_its_level() -> None:
     assert 3 <= alone <= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 50])
 @pytest.mark.parametrize("bias", [0.02, 0.05])
 def test_its_upper_limit_holds(bias: float, axis: int) -> None:

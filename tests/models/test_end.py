@@ -56,12 +56,13 @@ def test_what_fills_a_sequence_up_has_no_gradient() -> None:
     assert all(not bool(g.any()) for g in grads)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "name",
     [
         "reinforce-ema",
         "reinforce-critic",
-        "rloo",
+        pytest.param("rloo", marks=pytest.mark.sentinel),
         "seqgan-rollouts-ema",
         "reinforce-greedy",
         "reinforce-step-constants",

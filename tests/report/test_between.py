@@ -188,6 +188,7 @@ def test_holm_counts_all_tests_of_a_family_but_not_what_is_equal_to_the_bit(
     assert own["p_holm"].iloc[0] == pytest.approx(3 * own["p_value"].iloc[0])
 
 
+@pytest.mark.slow
 def test_noise_alone_is_seldom_worse() -> None:
     """Under no difference at most 5 % of families may find one: 400 of 12 tests with 6 seeds."""
     rng, found = np.random.default_rng(7), 0
@@ -250,6 +251,7 @@ def test_the_test_of_times_is_welchs_and_shifted_by_the_tolerance() -> None:
     assert welch(left, right, 0.1).p_value == pytest.approx(shifted)
 
 
+@pytest.mark.slow
 def test_on_another_machine_time_is_shown_and_judged_only_if_asked(
     first: Path, second: Path
 ) -> None:
@@ -402,6 +404,7 @@ def test_a_run_that_fails_now_and_a_lost_proof_are_worse(first: Path, second: Pa
     (first / "proofs.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_committed_set_is_compared_by_its_table_of_runs(first: Path, second: Path) -> None:
     report.build(second)
     shutil.rmtree(second / "runs")
@@ -499,6 +502,7 @@ def test_a_set_made_before_later_settings_and_fields_existed_is_read(
 # The verb ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fail_on_worse_is_for_ci(
     first: Path, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -192,6 +192,7 @@ def test_many_rows_become_a_table_a_task(tmp_path: Path) -> None:
         assert len(labels) == len(set(labels)) == 3
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote_and_later_reports_keep_it_current(
     small_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,6 +115,7 @@ def test_failed_and_missing_runs_are_rows(built: Path) -> None:
     assert failed["error"] == "FloatingPointError: loss is nan at batch 17"
 
 
+@pytest.mark.slow
 def test_a_failed_measurement_is_a_row_too(tmp_path: Path) -> None:
     write_result_set(tmp_path, tasks=("expressions-3",), seeds=2, batches=3, rounds=1)
     path = tmp_path / "snapshots" / "expressions-3" / "rebar" / "seed-001.json"
@@ -130,6 +131,7 @@ def test_a_failed_measurement_is_a_row_too(tmp_path: Path) -> None:
 # Determinism -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(small_set: Path) -> None:
     def digests() -> dict[str, str]:
         files = [small_set / "report.html", *(small_set / "figures").iterdir()]
@@ -148,6 +150,7 @@ def test_the_same_records_give_the_same_bytes(small_set: Path) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_figure_that_can_no_longer_be_drawn_goes(tmp_path: Path) -> None:
     write_result_set(tmp_path, tasks=("expressions-3",), seeds=1, batches=3, rounds=1)
     report.build(tmp_path)
@@ -283,6 +286,7 @@ def _rename(directory: Path, old: str, new: str) -> None:
         folder.rename(folder.with_name(new))
 
 
+@pytest.mark.slow
 def test_biased_estimators_are_marked_and_not_ranked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +322,7 @@ def test_few_seeds_are_said_beside_the_numbers(small_set: Path) -> None:
     assert "Fewer than 8 seeds" in printed(small_set)
 
 
+@pytest.mark.slow
 def test_one_seed_has_values_and_no_intervals(tmp_path: Path) -> None:
     write_result_set(tmp_path, tasks=("expressions-3",), seeds=1, batches=3, rounds=1)
     with warnings.catch_warnings():
@@ -376,6 +381,7 @@ def test_an_estimator_that_nobody_knows_is_reported(tmp_path: Path) -> None:
     assert "mine" in printed(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_variance_of_zero_is_unknown_and_breaks_nothing(tmp_path: Path) -> None:
     write_result_set(tmp_path, tasks=("expressions-3",), seeds=2, batches=3, rounds=1)
     path = tmp_path / "snapshots" / "expressions-3" / "rebar" / "seed-000.json"
@@ -426,10 +432,6 @@ def test_no_name_and_no_number_is_broken_at_any_width(tmp_path: Path) -> None:
     tables = [printed(tmp_path, width).partition("Under each")[0] for width in (50, 80, 200)]
     assert all("without-replacement-8-none" in table for table in tables)
     assert len({frozenset(table.split()) for table in tables}) == 1
-
-
-def test_the_caution_about_the_missing_baseline_is_said_once(small_set: Path) -> None:
-    assert " ".join(printed(small_set).split()).count("has no baseline") == 1
 
 
 def test_importing_the_report_is_cheap() -> None:

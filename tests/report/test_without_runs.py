@@ -23,6 +23,7 @@ def published(small_set: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_its_report_is_made_from_the_tables(published: Path) -> None:
     names = ("runs", "curves", "variance", "timing")
     before = {name: pd.read_parquet(published / "tables" / f"{name}.parquet") for name in names}

@@ -76,6 +76,7 @@ execute(a_job("relax", batches=40), Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_again_and_again(tmp_path: Path) -> None:
     """Killed at any moment, also while it writes; what is there in the end is the same."""
     job = a_job("relax", batches=40)

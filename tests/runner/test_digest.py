@@ -24,6 +24,7 @@ def test_a_grid_has_one_hash_however_it_was_made(grid: Grid) -> None:
     assert whole.sha256 is not None
 
 
+@pytest.mark.slow
 def test_a_grid_in_worker_processes_has_the_same_hash(
     pool: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -298,6 +298,7 @@ def test_a_file_of_the_report_is_replaced_whole_or_not_at_all(tmp_path: Path) ->
 # What is shown -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_unfinished_set_is_reported_from_its_files_and_says_how_far_it_is(
     grid: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:

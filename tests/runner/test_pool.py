@@ -22,6 +22,7 @@ from .conftest import Grid, in_this_process
 from .processes import CLI, group
 
 
+@pytest.mark.slow
 def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
     pool: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,6 +40,7 @@ def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
         assert record["info"] == {"threads": 1, "omp": "1"}, "a worker has one thread"
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_a_worker_ends_the_run_too(pool: Grid) -> None:
     blocked = pool.directory / "runs" / "expressions-15"
     blocked.parent.mkdir(parents=True)
@@ -93,6 +95,7 @@ def test_measurements_without_a_reference_fail_with_its_reason(grid: Grid) -> No
     assert timed == [["expressions-3", "oracle-small"]] * 2
 
 
+@pytest.mark.slow
 def test_a_worker_killed_once_costs_nothing_and_one_killed_again_costs_one_run(pool: Grid) -> None:
     fakes.plan_mischief("kill", "expressions-3 reinforce seed 1")
     fakes.plan_mischief("kill", "oracle-small reinforce seed 0", times=99)
@@ -133,6 +136,7 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
 WORDS = ["run", "--preset", "smoke", "--tasks", "expressions-3", "--estimators", "rloo,relax"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_stops_in_seconds_and_goes_on_later(
     pool: Grid, tmp_path: Path, number: signal.Signals, code: int

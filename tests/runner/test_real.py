@@ -13,6 +13,7 @@ from estbench.store import ResultSet
 from .conftest import Grid, in_this_process
 
 
+@pytest.mark.slow
 def test_real_numbers_are_the_same_to_the_bit_in_any_process_and_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ def experiment(task: str, **training: Any) -> Experiment:
         estimators=("rloo",),
         seeds=(0,),
         training=TrainingSettings(**settings | training),  # type: ignore[arg-type]
-        snapshots=SnapshotSettings(sequences=64, adaptation_batches=1, reference_sequences=64),
+        snapshots=SnapshotSettings(sequences=256, adaptation_batches=1, reference_sequences=64),
         timing=TimingSettings(rounds=0),
     )
 

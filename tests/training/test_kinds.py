@@ -161,7 +161,7 @@ class TestBernoulli:
         check_payload("snapshots", finite(found))
         assert [bool(row.get("progress")) for row in found["snapshots"]] == [
             True,
-            *[False] * 3,
+            *[False] * 6,
             True,
         ]
         rows = found["snapshots"][-1]["progress"]
