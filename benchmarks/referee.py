@@ -1,0 +1,259 @@
+"""Prints how the verdicts of the committed sets change under a referee's objections.
+
+``python benchmarks/referee.py [SET ...]`` reads result sets (by default all of results/reference
+that have snapshots) and prints the numbers of docs/referee.md. Nothing is measured anew. A verdict
+is lower, higher or no difference found, for one estimator against its partner or `reinforce-ema`,
+on one task, for one cost.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+
+from estbench.report import ratios, trajectory
+from estbench.report.building import load_comparisons
+from estbench.report.comparisons import BASELINED, Comparisons
+from estbench.report.ratios import ALPHA, EMA, HIGHER, LOWER, PARTNER, verdict_of
+from estbench.report.statistics import holm, mean_interval
+from estbench.report.trajectory import LEAST_GRADIENT, LEAST_SPREAD, logs
+
+COSTS = ("sequence", "evaluation", "second")
+FIRM = (LOWER, HIGHER)
+WITH_TEMPERATURES = (
+    2.25 / 2.0
+)  # REBAR's evaluations a sequence with its comparisons of temperatures
+FIXED = ("rebar-soft", "rebar-mean-field", "rebar-sibling", "rebar-uniform", "rebar-zeros")
+Pair = tuple[str, str, str, str]  # task, cost, estimator, against
+
+
+def verdicts(directory: Path) -> dict[Pair, tuple[str, bool]]:
+    """Return each verdict, and whether it survives leaving out any one snapshot."""
+    found = load_comparisons(directory)
+    return {
+        (task, cost, *pair): (ratio.verdict, ratio.survives)
+        for task in found.results.tasks
+        for cost in COSTS
+        for pair, ratio in found.ratios(task, cost).items()
+        if ratio.verdict
+    }
+
+
+def change(usual: dict[Pair, tuple[str, bool]], other: dict[Pair, tuple[str, bool]]) -> str:
+    """Return how many verdicts differ, and how many of them are opposite."""
+    both = [(usual[pair][0], other[pair][0]) for pair in usual]
+    differ = [pair for pair in both if pair[0] != pair[1]]
+    opposite = sum(set(pair) == set(FIRM) for pair in differ)
+    return f"{len(differ)} of {len(both)} verdicts change, {opposite} to the opposite"
+
+
+def heavier_than(share: float) -> Callable[[pd.DataFrame], np.ndarray]:
+    """Return a rule: a measurement is heavy where it is as if one draw held that share."""
+
+    def rule(rows: pd.DataFrame) -> np.ndarray:
+        return rows["kurtosis"].to_numpy(float) > rows["draws"].to_numpy(float) * share**2
+
+    return rule
+
+
+def thresholds(directory: Path) -> Iterator[str]:
+    """Move the thresholds of informative snapshots and of heavy tails."""
+    usual = verdicts(directory)
+    for factor in (1 / 10, 1 / 3, 3.0, 5.0):
+        moved = (LEAST_SPREAD * factor, LEAST_GRADIENT * factor)
+        with patch.object(trajectory.informative_snapshots, "__defaults__", moved):
+            yield f"informative from {moved[0]:.2g}: {change(usual, verdicts(directory))}"
+    for share in (1 / 12, 1 / 4, 3 / 4, math.inf):
+        with patch.object(trajectory, "heavy", heavier_than(share)):
+            yield f"heavy if one draw holds {share:.2g}: {change(usual, verdicts(directory))}"
+    for factor in (1 / 3, 3.0):
+        with patch.object(ratios, "HEAVY_PART", ratios.HEAVY_PART * factor):
+            text = change(usual, verdicts(directory))
+        yield f"a bound from {ratios.HEAVY_PART * factor:.2g} of the noise on: {text}"
+
+
+def omissions(directory: Path) -> Iterator[str]:
+    """Count the verdicts that one snapshot turns over."""
+    for cost in COSTS:
+        own = [v for pair, v in verdicts(directory).items() if pair[1] == cost]
+        firm = [survives for verdict, survives in own if verdict in FIRM]
+        yield f"per {cost}: {firm.count(False)} of {len(firm)} differences do not survive"
+
+
+def families(found: Comparisons) -> Iterator[tuple[str, dict[tuple[str, str], str]]]:
+    """Yield each task with its verdicts per evaluation."""
+    for task in found.results.tasks:
+        own = found.ratios(task, "evaluation").items()
+        yield task, {pair: ratio.verdict for pair, ratio in own if ratio.verdict}
+
+
+def judged(values: np.ndarray, found: Comparisons, task: str, bounded: bool = True) -> list[str]:
+    """Return verdicts per evaluation from log noise [estimators, seeds], Holm-corrected."""
+    family = dict(families(found))[task]
+    places = found.at(task).places
+    estimates = [mean_interval(values[places[a]] - values[places[b]]) for a, b in family]
+    p_values = holm(np.array([estimate.p_value for estimate in estimates]))
+    whole = found.ratios(task, "evaluation")
+    bounds = [whole[pair].bound if bounded else "" for pair in family]
+    return [
+        verdict_of(estimate.exp(), float(p), bound)
+        for estimate, p, bound in zip(estimates, p_values, bounds, strict=True)
+    ]
+
+
+def listed(found: Comparisons, task: str, other: list[str]) -> str:
+    """Return the verdicts that differ from the report's, in words."""
+    family = dict(families(found))[task]
+    said = [
+        f"{a} / {b}: {usual} -> {new}"
+        for ((a, b), usual), new in zip(family.items(), other, strict=True)
+        if usual != new
+    ]
+    return f"{len(said)} of {len(family)} change. {'; '.join(said)}"
+
+
+def evaluations(directory: Path) -> Iterator[str]:
+    """Count evaluations otherwise: REBAR's temperatures, muprop at a batch of one."""
+    found = load_comparisons(directory)
+    for task in found.results.tasks:
+        at = found.at(task)
+        for label, factors in (
+            (
+                "with REBAR's comparisons of temperatures",
+                {n: WITH_TEMPERATURES for n in at.names if "rebar" in n and n not in FIXED},
+            ),
+            ("muprop with one relaxed evaluation a sequence", {"muprop": 2.0}),
+        ):
+            by = np.array([math.log(factors.get(name, 1.0)) for name in at.names])
+            counted = logs(at.noise("evaluation")) + by[:, None]
+            yield f"{task}, {label}: {listed(found, task, judged(counted, found, task))}"
+
+
+def estimand(directory: Path) -> Iterator[str]:
+    """Compare with the geometric mean over the snapshots of version 0.1, tails left aside."""
+    found = load_comparisons(directory)
+    for task in found.results.tasks:
+        at = found.at(task)
+        now = judged(logs(at.noise("evaluation")), found, task, bounded=False)
+        mean = judged(logs(at.values["evaluation"]).mean(axis=2), found, task, bounded=False)
+        differ = [pair for pair in zip(now, mean, strict=True) if pair[0] != pair[1]]
+        opposite = sum(set(pair) == set(FIRM) for pair in differ)
+        yield f"{task}: geometric mean: {len(differ)} of {len(now)} change, {opposite} opposite"
+
+
+def halves(directory: Path) -> Iterator[str]:
+    """Make the verdicts from one half of the seeds, and from the other."""
+    found = load_comparisons(directory)
+    for task in found.results.tasks:
+        whole = logs(found.at(task).noise("evaluation"))
+        half = whole.shape[1] // 2
+        first, second = (
+            judged(part, found, task) for part in (whole[:, :half], whole[:, half : 2 * half])
+        )
+        pairs = list(zip(first, second, strict=True))
+        both = sum(set(pair) <= set(FIRM) for pair in pairs)
+        opposite = sum(set(pair) == set(FIRM) for pair in pairs)
+        yield f"{task}: {both} of {len(pairs)} decided by both halves, {opposite} oppositely"
+
+
+def multiplicity(directory: Path) -> Iterator[str]:
+    """Count differences without a correction, with the report's, and with a stricter one."""
+    found = load_comparisons(directory)
+    tests = [
+        ratio
+        for task in found.results.tasks
+        for cost in COSTS
+        for ratio in found.ratios(task, cost).values()
+        if ratio.verdict
+    ]
+    raw = sum(ratio.estimate.p_value < ALPHA for ratio in tests)
+    corrected = sum(ratio.p_holm < ALPHA for ratio in tests)
+    strict = sum(ratio.estimate.p_value * len(tests) < ALPHA for ratio in tests)
+    yield (
+        f"{len(tests)} tests: {raw} below {ALPHA} uncorrected, {corrected} by Holm for a task and "
+        f"cost, {strict} by Bonferroni over all"
+    )
+
+
+def baselines(directory: Path) -> Iterator[str]:
+    """Compare verdicts against the partner with those against the moving average."""
+    found = load_comparisons(directory)
+    for cost in COSTS:
+        pairs = []
+        for task in found.results.tasks:
+            family = found.ratios(task, cost).values()
+            ema = {r.estimator: r.verdict for r in family if r.role == EMA}
+            own = [r for r in family if r.role == PARTNER and r.against != BASELINED and r.verdict]
+            pairs += [(r.verdict, ema[r.estimator]) for r in own if r.estimator in ema]
+        differ = sum(a != b for a, b in pairs)
+        opposite = sum({*pair} == set(FIRM) for pair in pairs)
+        yield f"per {cost}: {differ} of {len(pairs)} differ, {opposite} of them opposite"
+
+
+def batches(directory: Path) -> Iterator[str]:
+    """Give the part of a step that is noise, by batch size, over the informative snapshots."""
+    table = pd.read_csv(directory / "tables" / "variance.csv")
+    found = load_comparisons(directory)
+    for task in found.results.tasks:
+        at = found.at(task)
+        kept = [s for s, told in zip(at.snapshots, at.informative, strict=True) if told]
+        for name in (BASELINED, "rebar", "muprop"):
+            own = table[(table["task"] == task) & (table["estimator"] == name)]
+            own = own[own["snapshot"].isin(kept)]
+            if own.empty:
+                continue
+            square = own["gradient_norm"] ** 2
+            scale = own["total_variance"] * own["sequences_per_draw"] / square
+            median = scale.groupby(own["snapshot"]).median()
+            parts = []
+            for batch in (8, 32, 128, 512):
+                noise = 100.0 * median / (median + batch)
+                parts.append(f"{batch}: {noise.min():.0f} to {noise.max():.0f} %")
+            yield f"{task}, {name}: {', '.join(parts)}"
+
+
+def own_trajectories(directory: Path) -> Iterator[str]:
+    """Compare ratios along each run's own trajectory with those at the shared snapshots."""
+    curves = pd.read_parquet(directory / "tables" / "curves.parquet")
+    curves = curves[curves["metric"] == "total_variance"]
+    found = load_comparisons(directory)
+    for task, rows in curves.groupby("task"):
+        means = rows.groupby(["estimator", "seed"])["value"].mean().unstack("estimator")
+        at = found.at(str(task))
+        if "reinforce" not in means:
+            continue
+        shared = logs(at.noise("sequence"))
+        for name in means.columns.drop("reinforce"):
+            own = mean_interval(np.log(means[name] / means["reinforce"]).to_numpy()).exp()
+            there = mean_interval(shared[at.places[name]] - shared[at.places["reinforce"]]).exp()
+            yield (
+                f"{task}, {name} / reinforce: own {own.value:.3f} [{own.low:.3f}, {own.high:.3f}], "
+                f"shared {there.value:.3f} [{there.low:.3f}, {there.high:.3f}]"
+            )
+
+
+OBJECTIONS = {
+    "estimand": estimand,
+    "one snapshot": omissions,
+    "thresholds, tails": thresholds,
+    "baseline": baselines,
+    "evaluations": evaluations,
+    "batch": batches,
+    "seeds": halves,
+    "multiplicity": multiplicity,
+    "own trajectories": own_trajectories,
+}
+
+if __name__ == "__main__":
+    reference = sorted(Path("results/reference").glob("*/snapshots"))
+    for directory in [Path(name) for name in sys.argv[1:]] or [path.parent for path in reference]:
+        print(directory)
+        for objection, answer in OBJECTIONS.items():
+            for line in answer(directory):
+                print(f"  {objection}: {line}")
