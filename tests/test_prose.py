@@ -170,7 +170,10 @@ def wrong(text: str) -> list[str]:
     said = []
     for mark in MARK.finditer(text):
         kind, name = mark.groups()
-        found = KINDS[kind](" ".join(name.split()), text[: mark.start()])
+        try:
+            found = KINDS[kind](" ".join(name.split()), text[: mark.start()])
+        except (KeyError, OSError) as error:
+            found = f"no such table or column, {error}"
         if found:
             said.append(f"{mark[0]}: {found}")
     return said
@@ -231,6 +234,7 @@ def test_cells_are_compared_at_the_printed_digits(
     assert said("2.1", "rebar", "estimate") == "a lower bound has no estimate"
     assert said("", "rebar", "survives") == "survives is False"
     assert said("", "rebar", "nothing") == "the bound is 'lower'"
+    assert said("0.40", "relax", "speed").startswith("no such table or column")
     assert said("0.40", "arm", "estimate") == "0 rows"
     assert said("0.40", "relax", "estimate", scope="117") == "0 rows"
     table.cache_clear()
