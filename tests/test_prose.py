@@ -32,7 +32,10 @@ from estbench import estimators, presets
 from estbench.proof.problems import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "examples/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 WORDS = {
     word: number
     for number, word in enumerate(
