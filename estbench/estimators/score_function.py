@@ -239,7 +239,7 @@ _reinforce(
     "REINFORCE minus a learned value of the state",
     "Mnih & Gregor 2014",
 )
-register(partial(LeaveOneOut, 8))
+register(LeaveOneOut)
 _reinforce(
     "seqgan-rollouts",
     "none",
