@@ -55,9 +55,9 @@ HEAD = """\
 `python -m estbench list estimators` prints this on a terminal. Which is unbiased is proven by
 `python -m estbench check` ([how](../check.md)). "Rewards a draw" are evaluations of the reward for
 T positions, V tokens and n draws at a time; those that say *relaxed* need a reward that takes
-weights in the place of tokens. K is the number of sequences that make one draw; where "any K" is said, `NAME-K` is the
-same estimator with another K of at least 2, such as `rloo-4` or `rloo-64`. This page is made by
-`python -m estbench.index`.
+weights in the place of tokens. K is the number of sequences that make one draw. Where "any K" is
+written, `NAME-K` is the same estimator with another K of at least 2, such as `rloo-4`. This page is
+made by `python -m estbench.index`.
 """
 
 

@@ -325,7 +325,7 @@ def register(factory: Factory) -> Factory:
                 if theirs[0].startswith("estbench."):
                     whose = "estbench's own"
                 raise UserError(f"the name {name!r} is taken ({whose}): choose another")
-    head, size = _sized(name)
+    head, size = _sized(name.casefold())
     if size and _origin(_REGISTRY[head])[0].startswith("estbench."):
         raise UserError(
             f"the name {name!r} is taken ({head} in groups of {size}): choose another"
