@@ -13,7 +13,16 @@ from estbench.estimators.base import (
     names,
 )
 
-__all__ = ["Estimator", "EstimatorInfo", "Surrogate", "check_name", "family", "info", "make", "names"]
+__all__ = [
+    "Estimator",
+    "EstimatorInfo",
+    "Surrogate",
+    "check_name",
+    "family",
+    "info",
+    "make",
+    "names",
+]
 
 FAMILIES = (  # in the order of the catalogue
     "score_function",

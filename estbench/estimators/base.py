@@ -327,9 +327,7 @@ def register(factory: Factory) -> Factory:
                 raise UserError(f"the name {name!r} is taken ({whose}): choose another")
     head, size = _sized(name.casefold())
     if size and _origin(_REGISTRY[head])[0].startswith("estbench."):
-        raise UserError(
-            f"the name {name!r} is taken ({head} in groups of {size}): choose another"
-        )
+        raise UserError(f"the name {name!r} is taken ({head} in groups of {size}): choose another")
     _REGISTRY[name] = factory
     return factory
 

@@ -8,7 +8,6 @@ REINFORCE (Williams 1992), with no baseline as in the paper, with a moving avera
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
 import torch

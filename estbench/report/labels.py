@@ -256,4 +256,6 @@ def _declared(estimator: str, truncation: int) -> EstimatorFacts:
     from estbench import estimators
 
     known = estimators.info(estimator, truncation)
-    return EstimatorFacts(known.baseline, known.unbiased, known.why_biased, known.summary, known.group)
+    return EstimatorFacts(
+        known.baseline, known.unbiased, known.why_biased, known.summary, known.group
+    )
