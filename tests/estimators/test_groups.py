@@ -1,4 +1,4 @@
-"""Estimators whose name says how many sequences make a draw, against enumeration of whole groups."""
+"""Estimators whose name says how many sequences make a draw, against enumeration."""
 
 from __future__ import annotations
 
@@ -25,14 +25,8 @@ def every_draw(method: Grouped, K: int) -> tuple[Tensor, Tensor]:
     sequences = enumerate_sequences(policy.vocabulary, policy.length)
     log_probs = policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))
     parameters = list(policy.parameters())
-    scores = torch.stack(
-        [
-            torch.cat(
-                [g.flatten() for g in torch.autograd.grad(one, parameters, retain_graph=True)]
-            )
-            for one in log_probs
-        ]
-    )
+    each = [torch.autograd.grad(one, parameters, retain_graph=True) for one in log_probs]
+    scores = torch.stack([torch.cat([g.flatten() for g in one]) for one in each])
     groups = torch.cartesian_prod(*[torch.arange(len(sequences))] * K)
     weights = method.weights(reward(sequences)[groups].unsqueeze(2)).squeeze(2)
     draws = torch.einsum("nk,nkd->nd", weights, scores[groups])

@@ -180,7 +180,7 @@ def test_the_first_verdict_is_whether_noise_limits_the_task(tmp_path: Path) -> N
 
 
 def with_costs(directory: Path) -> Path:
-    """`muprop`, counted over 1,024 draws and trained in batches of 4; the other has no such column."""
+    """`muprop`, counted over 1,024 draws and trained in batches of 4; the other has none such."""
     levels, steps = spread([1.0, 1.0, 1.0]), [0, 10, 40]
     columns = {"at_one": 2.0, "at_batch": 1.25, "in_limit": 1.0}
     columns = {f"evaluations_{end}": value for end, value in columns.items()}
@@ -212,7 +212,7 @@ def test_a_group_costs_as_many_evaluations_as_its_sequences(tmp_path: Path) -> N
         {"rloo": spread([1.0, 1.0, 1.0])},
         steps=[0, 10, 40],
         hard_evals_per_draw=8.0,
-        sequences_per_draw=8.0,
+        sequences_per_draw=8,
         evaluations_at_batch=1.0,
     )
     at = load_comparisons(tmp_path).at(TASK)
