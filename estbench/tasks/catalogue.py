@@ -248,9 +248,9 @@ _TASKS = {
         (
             TaskInfo(
                 "rough",
-                "a random reward for each of 5^5 sequences, fixed: neighbours have nothing in common",
+                "a fixed random reward for each of 5^3 sequences, unrelated to its neighbours'",
                 5,
-                5,
+                3,
                 "expected_reward",
                 _ROUGH_METRICS,
                 kind="fixed reward",
