@@ -13,7 +13,7 @@ from pathlib import Path
 
 from estbench import estimators
 from estbench.estimators.base import Estimator
-from estbench.listing import evaluations
+from estbench.listing import described, evaluations
 
 __all__ = ["FILES", "catalogue", "index"]
 
@@ -55,8 +55,9 @@ HEAD = """\
 `python -m estbench list estimators` prints this on a terminal. Which is unbiased is proven by
 `python -m estbench check` ([how](../check.md)). "Rewards a draw" are evaluations of the reward for
 T positions, V tokens and n draws at a time; those that say *relaxed* need a reward that takes
-weights in the place of tokens. K is the number of sequences that make one draw. This page is made
-by `python -m estbench.index`.
+weights in the place of tokens. K is the number of sequences that make one draw. Where "any K" is
+written, `NAME-K` is the same estimator with another K of at least 2, such as `rloo-4`. This page is
+made by `python -m estbench.index`.
 """
 
 
@@ -113,7 +114,7 @@ def _row(method: Estimator) -> str:
         str(info.group),
         info.baseline,
         ", ".join(info.learned),
-        info.summary,
+        described(info.name, info.summary, info.any_group),
         info.source,
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

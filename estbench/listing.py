@@ -15,7 +15,7 @@ from estbench.commands import console
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["CATALOGUE", "evaluations", "listing"]
+__all__ = ["CATALOGUE", "described", "evaluations", "listing"]
 
 CATALOGUE = resources.files("estbench") / "estimators" / "catalogue.json"
 """What each of estbench's own estimators declares; written by ``python -m estbench.index``."""
@@ -92,10 +92,15 @@ def _estimator_cells(declared: Declared, width: int) -> Cells:
         "K": str(declared["group"]),
         "baseline": declared["baseline"],
         "learned": ", ".join(declared["learned"]) or "–",
-        "what it is": declared["summary"],
+        "what it is": described(declared["name"], declared["summary"], declared["any_group"]),
         "paper": declared["source"],
     }
     return _fitting({column: escape(text) for column, text in cells.items()}, width)
+
+
+def described(name: str, summary: str, any_group: bool) -> str:
+    """Return an estimator's summary, and how it is called in groups of other sizes."""
+    return f"{summary} (any K: {name}-K)" if any_group else summary
 
 
 def evaluations(hard: str, relaxed: str) -> str:

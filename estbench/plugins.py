@@ -152,7 +152,7 @@ def source_hash(name: str) -> str:
     """Return what identifies the code of an estimator, for keys and caches.
 
     Args:
-      name: Its name, perhaps with switches.
+      name: Its name, perhaps with a size or with switches.
 
     Returns:
       SHA-256 of the file in which a user's estimator is written, and of the files that it imports
@@ -165,7 +165,7 @@ def source_hash(name: str) -> str:
     """
     from estbench.estimators import base
 
-    plain = name.partition("@")[0]
+    plain = base.family(name)
     made = base.make(plain)
     digests: dict[str, str] = {}
     for path, plugin in _LOADED.items():

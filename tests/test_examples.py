@@ -20,6 +20,7 @@ def ran(name: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_an_estimator_of_ones_own_is_a_plugin(tmp_path: Path) -> None:
     assert ran("own_estimator.py", tmp_path) == ""
     code = (

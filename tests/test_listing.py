@@ -31,6 +31,18 @@ def test_names_and_properties_are_readable_at_any_width(
     assert ("Jang et al. 2017" in text) == (width >= 150), "the paper has a column where it fits"
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_family_is_listed_once_with_how_other_sizes_are_called(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listing, "console", lambda: Console(width=width))
+    assert listing.listing("estimators", as_json=False) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in ("rloo", "grpo", "dr-grpo", "reinforce-standardised", "rodeo", "double-cv"):
+        assert f"(any K: {name}-K)" in text
+    assert text.count("any K:") == 6
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("what", ["tasks", "presets"])
 def test_no_name_is_broken(

@@ -113,6 +113,19 @@ def test_a_class_that_is_registered_again_takes_its_own_place() -> None:
     assert estimators.info("own").summary == "second"
 
 
+def test_a_factory_that_takes_group_makes_draws_of_any_size() -> None:
+    class Own(LeaveOneOut):
+        def __init__(self, group: int = 3) -> None:
+            super().__init__(group, name="own")
+
+    estbench.register(Own)
+    assert (estimators.info("own").group, estimators.info("own").any_group) == (3, True)
+    assert (estimators.info("own-5").group, estimators.info("own-5").name) == (5, "own-5")
+    assert plugins.source_hash("own-5") == plugins.source_hash("own") != ""
+    estbench.register(lambda: LeaveOneOut(4, name="own-4"))
+    assert not estimators.info("own-4").any_group, "a name of its own comes first"
+
+
 def test_rollouts_are_passed_to_those_who_take_them(file: Path) -> None:
     plugins.load(written(file, GOOD))
     assert estimators.make("mine", rollouts=0).info.name == "mine"
@@ -161,6 +174,10 @@ FAULTS = {
     "a name that is taken but for its case": (
         GOOD.replace('"mine"', '"RLOO"'),
         "own.py:6: the name 'RLOO' is taken (estbench's own): choose another",
+    ),
+    "a name that says the size of a group": (
+        GOOD.replace('"mine"', '"RLOO-3"'),
+        "own.py:6: the name 'RLOO-3' is taken (rloo in groups of 3): choose another",
     ),
     "a name for no folder": (
         GOOD.replace('"mine"', '"../mine"'),

@@ -7,12 +7,22 @@ from estbench.estimators.base import (
     EstimatorInfo,
     Surrogate,
     check_name,
+    family,
     info,
     make,
     names,
 )
 
-__all__ = ["Estimator", "EstimatorInfo", "Surrogate", "check_name", "info", "make", "names"]
+__all__ = [
+    "Estimator",
+    "EstimatorInfo",
+    "Surrogate",
+    "check_name",
+    "family",
+    "info",
+    "make",
+    "names",
+]
 
 FAMILIES = (  # in the order of the catalogue
     "score_function",

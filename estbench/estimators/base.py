@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError, unknown_name
+from estbench.errors import UserError, printable, unknown_name
 from estbench.models.policy import Policy
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Surrogate",
     "TensorTerm",
     "check_name",
+    "family",
     "info",
     "make",
     "names",
@@ -63,6 +64,8 @@ class EstimatorInfo:
       baseline: "none", "moving average", "critic", "constant", "leave-one-out" or "group mean", or
         what else is subtracted from the reward. Variances are compared at equal baseline.
       group: Sequences that make one draw.
+      any_group: Whether ``NAME-K`` is the same estimator with a group of K sequences, for any K of
+        at least 2. ``make`` sets it, for a factory that takes ``group``.
       needs_relaxed_reward: Whether the reward must accept relaxed tokens.
       straight_through: Whether its pathwise terms are differentiated by another Jacobian than
         their own, on purpose; then finite differences say nothing about them.
@@ -87,6 +90,7 @@ class EstimatorInfo:
     control: bool = False
     baseline: str = "none"
     group: int = 1
+    any_group: bool = False
     needs_relaxed_reward: bool = False
     straight_through: bool = False
     learned: tuple[str, ...] = ()
@@ -282,8 +286,9 @@ def register(factory: Factory) -> Factory:
 
     Args:
       factory: Returns the estimator when it is called without arguments. It may take ``rollouts``
-        by keyword. One whose ``info`` declares switches takes ``switches`` by keyword as well:
-        those that are on, or None for all of them.
+        by keyword, and ``group``, the number of sequences that make one draw: then ``NAME-K`` is
+        the estimator with ``group=K``. One whose ``info`` declares switches takes ``switches`` by
+        keyword as well: those that are on, or None for all of them.
 
     Returns:
       What was given.
@@ -320,6 +325,9 @@ def register(factory: Factory) -> Factory:
                 if theirs[0].startswith("estbench."):
                     whose = "estbench's own"
                 raise UserError(f"the name {name!r} is taken ({whose}): choose another")
+    head, size = _sized(name.casefold())
+    if size and _origin(_REGISTRY[head])[0].startswith("estbench."):
+        raise UserError(f"the name {name!r} is taken ({head} in groups of {size}): choose another")
     _REGISTRY[name] = factory
     return factory
 
@@ -340,7 +348,10 @@ def _discover() -> None:
 
 
 def names() -> list[str]:
-    """Return the names of all estimators, in the order of the catalogue and without switches."""
+    """Return the names of all estimators, in the order of the catalogue.
+
+    They are without switches; of those that exist in groups of any size, it is the bare name.
+    """
     _discover()
     return list(_REGISTRY)
 
@@ -354,11 +365,20 @@ def check_name(name: str) -> None:
     _parse(name)
 
 
+def family(name: str) -> str:
+    """Return the name in ``names()`` behind one with a size or switches: ``rloo`` of ``rloo-4``.
+
+    Raises:
+      UserError: As for ``check_name``.
+    """
+    return _parse(name)[0]
+
+
 def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
     """Return an estimator by name.
 
     Args:
-      name: Its name, perhaps with switches; see ``EstimatorInfo``.
+      name: Its name, perhaps with a size or with switches; see ``EstimatorInfo``.
       rollouts: Monte-Carlo rollouts a position that replace the terminal reward; 0 for none, or for
         the estimator's own number where it is made of rollouts.
       truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
@@ -370,12 +390,12 @@ def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
     """
     if rollouts < 0:
         raise UserError(f"rollouts = {rollouts}: must be a whole number, at least 0")
-    plain, switches = _parse(name)
-    if switches is None:
-        made = _made(plain, rollouts)
-    else:
-        made = _made(plain, rollouts, switches=switches)
+    plain, options = _parse(name)
+    made = _made(plain, rollouts, **options)
+    if options:
         made.info = replace(made.info, name=name)
+    if _takes(_REGISTRY[plain], "group"):
+        made.info = replace(made.info, any_group=True)
     if truncation and made.info.unbiased:
         why = f"backpropagation through time is cut every {truncation} steps"
         made.info = replace(made.info, unbiased=False, why_biased=why)
@@ -385,7 +405,7 @@ def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
 def _made(plain: str, rollouts: int, **options: Any) -> Estimator:
     factory = _REGISTRY[plain]
     takes = signature(factory).parameters.values()
-    if any(p.name == "rollouts" or p.kind is p.VAR_KEYWORD for p in takes):
+    if _takes(factory, "rollouts") or any(p.kind is p.VAR_KEYWORD for p in takes):
         return factory(rollouts=rollouts, **options)
     if rollouts:
         raise UserError(
@@ -394,19 +414,45 @@ def _made(plain: str, rollouts: int, **options: Any) -> Estimator:
     return factory(**options)
 
 
+def _takes(factory: Callable[..., Estimator], option: str) -> bool:
+    """Return whether a factory names an option that may be given by keyword."""
+    found = signature(factory).parameters.get(option)
+    return found is not None and found.kind is not found.POSITIONAL_ONLY
+
+
 def info(name: str, truncation: int = 0) -> EstimatorInfo:
     """Return what the estimator of that name declares about itself."""
     return make(name, truncation=truncation).info
 
 
-def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
-    """Return the name without its switches, and those that are on; None where none are given."""
+def _sized(name: str) -> tuple[str, str]:
+    """Return family and K of a name such as ``rloo-4``; the name and "" where it is none."""
+    head, _, size = name.rpartition("-")
+    if re.fullmatch("[0-9]+", size) and head in _REGISTRY and _takes(_REGISTRY[head], "group"):
+        return head, size
+    return name, ""
+
+
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the name in the registry, and what the rest of the name says: ``group``, ``switches``.
+
+    Names with a size or with switches are understood here and nowhere else.
+    """
     _discover()
     plain, at, given = name.partition("@")
+    options: dict[str, Any] = {}
     if plain not in _REGISTRY:
-        raise unknown_name("estimator", plain, _REGISTRY, "(see: estbench list estimators)")
+        plain, size = _sized(plain)
+        if not size:
+            raise _unknown(plain)
+        if not re.fullmatch("[1-9][0-9]{0,5}", size) or size == "1":
+            raise UserError(
+                f"no estimator {plain}-{printable(size[:20])}: K in {plain}-K is a whole number "
+                f"from 2 to 999999, such as {plain}-4"
+            )
+        options["group"] = int(size)
     if not at:
-        return plain, None
+        return plain, options
     existing = _REGISTRY[plain]().info.switches
     if not existing:
         raise UserError(
@@ -421,4 +467,12 @@ def _parse(name: str) -> tuple[str, tuple[str, ...] | None]:
             )
     if len(set(switches)) < len(switches):
         raise UserError(f"{name!r} names a switch twice: {plain} has {', '.join(existing)}")
-    return plain, switches
+    return plain, options | {"switches": switches}
+
+
+def _unknown(name: str) -> UserError:
+    """Return the error for a name that does not exist; "rlo-16" is near to "rloo-16"."""
+    known, size = list(_REGISTRY), name.rpartition("-")[2]
+    if re.fullmatch("[1-9][0-9]{0,5}", size):
+        known += [f"{one}-{size}" for one in _REGISTRY if _takes(_REGISTRY[one], "group")]
+    return unknown_name("estimator", name, known, "(see: estbench list estimators)")

@@ -28,7 +28,7 @@ class GroupRelative(Grouped):
       standardised: Whether the scale is the group's standard deviation (Shao et al. 2024, section
         4.1.2), or 1.
       rollouts: Rollouts N a position; 0 for the terminal reward.
-      summary: One line for the catalogue.
+      summary: One line for the catalogue, with K for ``{K}``.
       source: Paper and equation.
     """
 
@@ -48,7 +48,7 @@ class GroupRelative(Grouped):
             why = "rewards are divided by the group's standard deviation"
         self.info = EstimatorInfo(
             name=name,
-            summary=summary,
+            summary=summary.format(K=group),
             source=source,
             unbiased=False,
             why_biased=why,
@@ -73,22 +73,31 @@ class GroupRelative(Grouped):
 
 def _group(name: str, group: int, standardised: bool, summary: str, source: str) -> None:
     register(
-        partial(GroupRelative, name, group, standardised, summary=summary, source=source),
+        partial(
+            GroupRelative,
+            name,
+            group=group,
+            standardised=standardised,
+            summary=summary,
+            source=source,
+        )
     )
 
 
-_group("grpo", 8, True, "GRPO in groups of 8, without clipping", "Shao et al. 2024, section 4.1.2")
+_group(
+    "grpo", 8, True, "GRPO in groups of {K}, without clipping", "Shao et al. 2024, section 4.1.2"
+)
 _group(
     "dr-grpo",
     8,
     False,
-    "Dr. GRPO in groups of 8: a group's mean, and no deviation",
+    "Dr. GRPO in groups of {K}: a group's mean, and no deviation",
     "Liu et al. 2025, section 3.2",
 )
 _group(
     "reinforce-standardised",
     64,
     True,
-    "REINFORCE with rewards standardised over batches of 64",
+    "REINFORCE with rewards standardised over batches of {K}",
     "common practice",
 )

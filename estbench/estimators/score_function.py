@@ -8,7 +8,6 @@ REINFORCE (Williams 1992), with no baseline as in the paper, with a moving avera
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
 import torch
@@ -239,7 +238,7 @@ _reinforce(
     "REINFORCE minus a learned value of the state",
     "Mnih & Gregor 2014",
 )
-register(partial(LeaveOneOut, 8))
+register(LeaveOneOut)
 _reinforce(
     "seqgan-rollouts",
     "none",

@@ -41,10 +41,9 @@ _PLAIN = {
     "constant by tensor": "reinforce-constant",
     "critic": "reinforce-critic",
     "leave-one-out": "rloo",
+    # The baseline of an unordered set is made of its other sequences.
+    "the set's own": "rloo",
 }
-# The baseline of an unordered set is made of its other sequences: leave-one-out, at its size.
-_SET = "the set's own"
-_GROUP = 8  # of the bare name rloo
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ class EstimatorFacts:
       unbiased: None if not known.
       why_biased: The reason where it is biased.
       summary: One line on what it is.
+      group: Sequences a draw; 0 if not known.
       proof: What was proven of it: "unbiased", "biased", "undecided", "not proven", "declared
         biased", or "" where the result set says nothing.
       detail: The numbers of that.
@@ -87,6 +87,7 @@ class EstimatorFacts:
     unbiased: bool | None = None
     why_biased: str = ""
     summary: str = ""
+    group: int = 0
     proof: str = ""
     detail: str = ""
 
@@ -178,14 +179,22 @@ def peer(estimator: str) -> str:
     """Return the partner of an estimator: the plain one with the same baseline, or "".
 
     A control variate is judged against it, as what differs between the two is not the baseline.
+    A leave-one-out baseline is better the larger the group, so that the partner's is as large.
     Plain estimators have none, nor have those whose baseline no plain estimator has.
     """
-    own = estimator_facts(estimator).baseline
-    if own == _SET:
-        size = int(next((part for part in estimator.split("-") if part.isdigit()), "0"))
-        name = "rloo" if size == _GROUP else f"rloo-{size}"
-        return name if estimator_facts(name).baseline else ""
-    return "" if estimator in _PLAIN.values() else _PLAIN.get(own, "")
+    own = estimator_facts(estimator)
+    plain = _PLAIN.get(own.baseline, "")
+    if not plain or _family(estimator) in _PLAIN.values():
+        return ""
+    if own.group in (1, estimator_facts(plain).group):
+        return plain
+    return f"{plain}-{own.group}" if estimator_facts(f"{plain}-{own.group}").baseline else plain
+
+
+def _family(estimator: str) -> str:
+    from estbench import estimators
+
+    return estimators.family(estimator)
 
 
 def without_baseline(estimator: str) -> bool:
@@ -247,4 +256,6 @@ def _declared(estimator: str, truncation: int) -> EstimatorFacts:
     from estbench import estimators
 
     known = estimators.info(estimator, truncation)
-    return EstimatorFacts(known.baseline, known.unbiased, known.why_biased, known.summary)
+    return EstimatorFacts(
+        known.baseline, known.unbiased, known.why_biased, known.summary, known.group
+    )

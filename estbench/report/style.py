@@ -48,6 +48,7 @@ _DARK_ROLES = {
 }
 
 Dash = tuple[float, tuple[float, ...]] | str
+Natural = tuple[tuple[int, int | str], ...]
 
 
 @dataclass(frozen=True)
@@ -293,16 +294,21 @@ def _pairs() -> tuple[tuple[str, Dash], ...]:
     return tuple(pair for pair in pairs if pair not in taken)
 
 
-def estimator_order(estimator: str) -> tuple[int, int, str]:
+def estimator_order(estimator: str) -> tuple[int, int, Natural]:
     """Return the sort key of an estimator: by family, known ones first, in the table's order."""
     names, family = list(_KNOWN), _family(estimator)
     place = names.index(estimator) if estimator in names else len(names)
-    return (len(_FAMILIES) if family is None else family), place, estimator
+    return (len(_FAMILIES) if family is None else family), place, _natural(estimator)
 
 
-def task_order(task: str) -> tuple[tuple[int, int | str], ...]:
-    """Return the sort key of a task: natural order, so that expressions-3 precedes -15."""
-    parts = re.findall(r"\d+|\D+", task)
+def task_order(task: str) -> Natural:
+    """Return the sort key of a task: expressions-3 precedes -15."""
+    return _natural(task)
+
+
+def _natural(name: str) -> Natural:
+    """Return the key of natural order, in which numbers are compared as numbers."""
+    parts = re.findall(r"\d+|\D+", name)
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
 
 

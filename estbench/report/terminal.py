@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from estbench.report.comparisons import BASELINED, SNAPSHOTS, TRAINING, Comparisons
+from estbench.report.costs import shared_text
 from estbench.report.formatting import bounded, clean, number, quantity, ratio
 from estbench.report.labels import estimator_facts, peer
 from estbench.report.ratios import Ratio
@@ -38,6 +39,8 @@ def show(comparisons: Comparisons, console: Console) -> None:
         console.print(f"\n[bold]{escape(clean(task, 60))}[/bold]")
         for table in _tables(comparisons, task, names, console):
             console.print(table)
+        if shared := shared_text(comparisons, task, comparisons.measured(task)):
+            console.print(f"[dim]{escape(shared)}[/dim]", highlight=False)
         counts = _counts(comparisons, task, names).values()
         few = few or any(0 < n < ENOUGH_SEEDS for n in counts)  # 0: no variance, or nothing ran
     console.print(

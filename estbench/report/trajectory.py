@@ -28,6 +28,7 @@ __all__ = [
     "LEAST_SPREAD",
     "Measured",
     "batch_size",
+    "evaluations",
     "informative_snapshots",
     "logs",
     "measured_at",
@@ -54,9 +55,9 @@ class Measured:
       steps: Batches of the trajectory before each snapshot.
       informative: Which snapshots may enter a ratio.
       values: Cost -> variance times what one draw costs. "sequence": sequences; "evaluation":
-        reward evaluations, hard and relaxed, without adaptation; "adam": sequences, with the
-        variance in the metric of the trajectory's Adam; "untrained": sequences, with the control
-        variate left out. nan where nothing was measured.
+        reward evaluations, see `evaluations`; "adam": sequences, with the variance in the metric of
+        the trajectory's Adam; "untrained": sequences, with the control variate left out. nan where
+        nothing was measured.
       heavy: Where a measurement has heavy tails.
     """
 
@@ -217,6 +218,19 @@ def batch_size(results: Results, task: str) -> float:
     return float(size) if size else float("nan")
 
 
+def evaluations(rows: pd.DataFrame) -> pd.Series[float]:
+    """Return the reward evaluations that a sequence costs in training, hard and relaxed.
+
+    What a batch shares, such as the relaxed evaluation of `muprop`, is shared by the batch in use;
+    what tunes an estimator is included. Sets that do not record it, and estimators that do not
+    declare it, have what was counted while they were measured: there the share is that of a larger
+    batch, and nothing is tuned.
+    """
+    counted = rows["hard_evals_per_draw"].fillna(0.0) + rows["relaxed_evals_per_draw"]
+    each = counted / rows["sequences_per_draw"].astype("float64")
+    return rows["evaluations_at_batch"].astype("float64").fillna(each)
+
+
 def logs(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return natural logs; what is not positive has none (nan)."""
     result: NDArray[np.float64] = np.log(np.where(values > 0.0, values, np.nan))
@@ -225,10 +239,9 @@ def logs(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _numbers(rows: pd.DataFrame) -> dict[str, pd.Series[float]]:
     sequences = rows["sequences_per_draw"].astype("float64")
-    evaluations = rows["hard_evals_per_draw"].fillna(0.0) + rows["relaxed_evals_per_draw"]
     return {
         "sequence": rows["total_variance"] * sequences,
-        "evaluation": rows["total_variance"] * evaluations,
+        "evaluation": rows["total_variance"] * sequences * evaluations(rows),
         "adam": rows["adam_variance"] * sequences,
         "untrained": rows["untrained_variance"] * sequences,
     }

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from estbench.report.comparisons import BASELINED, SNAPSHOTS, Comparisons
+from estbench.report.costs import cost
 from estbench.report.formatting import bounded, clean, quantity
 from estbench.report.labels import estimator_facts, peer, unproven_text
 from estbench.report.marks import lost_text
@@ -48,6 +49,7 @@ class VerdictRow:
       to_partner: The ratio to it, over the trajectory.
       to_ema: The ratio to BASELINED.
       parts: At every snapshot the ratio to the partner, or to BASELINED where there is none.
+      cost: Reward evaluations a sequence; see `costs.Cost`.
       useful: The useful share of a step over the informative snapshots.
     """
 
@@ -57,6 +59,7 @@ class VerdictRow:
     to_partner: Entry
     to_ema: Entry
     parts: tuple[Entry, ...]
+    cost: Entry
     useful: Entry
 
 
@@ -90,7 +93,7 @@ def _row(comparisons: Comparisons, task: str, name: str) -> VerdictRow:
     at = comparisons.at(task)
     to_partner = comparisons.ratio(task, COST, name, partner)
     to_ema = comparisons.ratio(task, COST, name, BASELINED)
-    shown = to_partner or to_ema
+    shown, spent = to_partner or to_ema, cost(comparisons, task, name)
     parts = tuple(
         Entry(bounded(part.estimate, part.bound), "", _known(part.estimate.value))
         for part in (shown.parts if shown else ())
@@ -103,6 +106,7 @@ def _row(comparisons: Comparisons, task: str, name: str) -> VerdictRow:
         _entry(comparisons, task, to_partner),
         own,
         parts or tuple(Entry() for _ in at.snapshots),
+        Entry(spent.text, "", _known(spent.batch)),
         useful_range(comparisons, task, name),
     )
 

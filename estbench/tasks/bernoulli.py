@@ -10,15 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench.experiment import Experiment
+from estbench.experiment import TrainingSettings
 from estbench.models.factorised import FactorisedPolicy
 from estbench.models.policy import Policy
-from estbench.models.reward import FunctionReward
-from estbench.tasks.base import Task
-from estbench.tasks.catalogue import TaskInfo, info
-from estbench.tasks.stage import Stage
+from estbench.tasks.catalogue import TaskInfo
+from estbench.tasks.fixed import FixedRewardTask
 
-__all__ = ["TARGETS", "BernoulliStage", "BernoulliTask"]
+__all__ = ["TARGETS", "BernoulliTask"]
 
 TARGETS = {
     "bernoulli": (0.499,),
@@ -28,10 +26,8 @@ TARGETS = {
 }
 
 
-class BernoulliTask(Task):
+class BernoulliTask(FixedRewardTask):
     """T independent Bernoullis, the loss a sum over them; everything about it is exact.
-
-    There are no data: training sequences are copies of the best one.
 
     Args:
       info: From the catalogue.
@@ -50,14 +46,16 @@ class BernoulliTask(Task):
         self.best = (self.targets > 0.5).to(torch.int64)
         self.train = self.heldout = self.best.unsqueeze(0)
 
+    def start(self, settings: TrainingSettings) -> Policy:
+        """Return a policy of T logits, all 0."""
+        made = FactorisedPolicy(2, self.length, bias=False)
+        torch.nn.init.zeros_(made.logits.weight)
+        return made
+
     def reward(self, sequences: Tensor) -> Tensor:
         """Return minus the loss, ``[n]``, of tokens int64 ``[n, T]`` or weights ``[n, T, 2]``."""
         b = sequences[..., 1] if sequences.is_floating_point() else sequences.to(torch.float32)
         return -((b - self.targets.to(b)) ** 2).sum(dim=1)
-
-    def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
-        """Return the exact metrics; the sample is not needed."""
-        return self.full_quality(policy, rng)
 
     @torch.no_grad()
     def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
@@ -73,24 +71,3 @@ class BernoulliTask(Task):
             "theta": float(worse.mean()),
             "entropy": float(-(p * log_p).sum(dim=1).mean()),
         }
-
-
-class BernoulliStage(Stage):
-    """T logits, all 0 at first, and the loss, hard and relaxed.
-
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: Is not used.
-    """
-
-    policy: FactorisedPolicy
-    reward: FunctionReward
-
-    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
-        made = BernoulliTask(info(task), seed, 0)
-        self.policy = FactorisedPolicy(2, made.length, bias=False)
-        torch.nn.init.zeros_(self.policy.logits.weight)
-        self.policy.to(experiment.device)
-        self.reward = FunctionReward(made.reward, made.reward)
-        self.parts = {"policy": self.policy}

@@ -132,6 +132,11 @@ _BERNOULLI_METRICS = {
     "theta": MetricInfo("θ of the worse outcome", "", "lower"),
     "entropy": _ENTROPY,
 }
+_ROUGH_METRICS = {
+    "expected_reward": MetricInfo("expected reward", "", "higher"),
+    "p_best": MetricInfo("P(best sequence)", "", "higher"),
+    "entropy": _ENTROPY,
+}
 _AUTOENCODER_METRICS = {
     "elbo_train": MetricInfo("training ELBO", "nats", "higher"),
     "elbo_test": MetricInfo("test ELBO", "nats", "higher"),
@@ -144,6 +149,7 @@ _BERNOULLI = "estbench.tasks.bernoulli:BernoulliTask"
 _DIGITS = "estbench.tasks.digits:DigitsTask"
 _EXPRESSIONS = "estbench.tasks.expressions:ExpressionsTask"
 _ORACLE = "estbench.tasks.oracle:OracleTask"
+_ROUGH = "estbench.tasks.rough:RoughTask"
 _TEXT = "estbench.tasks.text:TextTask"
 _TASKS = {
     task.name: (task, where)
@@ -238,6 +244,18 @@ _TASKS = {
                 ("bernoulli-45", 1, "the same, t = .45"),
                 ("bernoullis", 6, "six Bernoullis, a target each, from .45 to .55: their sum"),
             )
+        ),
+        (
+            TaskInfo(
+                "rough",
+                "a fixed random reward for each of 5^3 sequences, unrelated to its neighbours'",
+                5,
+                3,
+                "expected_reward",
+                _ROUGH_METRICS,
+                kind="fixed reward",
+            ),
+            _ROUGH,
         ),
         *(
             (

@@ -103,7 +103,7 @@ class AdversarialStage(Stage):
 
 _STAGES = {
     "adversarial": "estbench.tasks.stage:AdversarialStage",
-    "fixed reward": "estbench.tasks.bernoulli:BernoulliStage",
+    "fixed reward": "estbench.tasks.fixed:FixedRewardStage",
     "autoencoder": "estbench.tasks.digits:DigitsStage",
 }
 

@@ -1,6 +1,6 @@
 """The session of a task whose reward is a fixed function: there is nothing to train but the policy.
 
-Nothing is random but the estimator: replicates differ in its noise alone.
+Replicates differ in the estimator's noise, and in what the task draws from the seed, if anything.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ def test_the_surrogates_weights_carry_phi_and_its_draws_do_not() -> None:
     assert all(g is None for g in values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupled", [True, False])
 def test_training_lowers_the_variance_against_the_untrained_self(coupled: bool) -> None:
     method = Relax(coupled=coupled)
@@ -91,6 +92,7 @@ def test_training_lowers_the_variance_against_the_untrained_self(coupled: bool) 
     assert float(trained) < 0.75 * float(untrained)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_variance_on_expressions() -> None:
     problem = expressions(torch.float32)
     method = Relax()

@@ -62,6 +62,18 @@ def judge(
     return result
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("rloo-2", marks=pytest.mark.sentinel),
+        *("rloo-4", "rloo-16", "rodeo-2", "rodeo-4", "double-cv-2", "double-cv-16"),
+    ],
+)
+def test_the_mean_is_the_exact_gradient_in_groups_of_any_size(name: str) -> None:
+    result = judge(estimators.make(name), tiny(), "arbitrary" if name in LEARNING else "fresh")
+    assert result.verdict == "unbiased", str(result)
+
+
 def small(method: Estimator) -> Problem:
     """The autoregressive problem, with two tokens for what fits no more."""
     return binary() if method.refusal(*SIZES["autoregressive"]) else tiny()

@@ -70,6 +70,7 @@ def test_extreme_uniforms_give_tokens(extreme: float) -> None:
     assert int(tokens.max()) < 257
 
 
+@pytest.mark.slow
 def test_sampled_tokens_have_the_policys_probabilities_at_full_size() -> None:
     # The first token's law is one distribution of 5000; the second's is averaged over the first.
     policy = generator(5000, 2, torch.float32, scale=0.5)

@@ -53,6 +53,13 @@ def test_every_known_estimator_has_a_colour_marker_and_dash_of_its_own() -> None
     assert len({(entry.marker, str(entry.dash)) for entry in looks}) == len(KNOWN)
 
 
+def test_groups_of_any_size_look_like_their_family_and_are_in_order() -> None:
+    blues = {look(name).colour for name in ("muprop", "exact", "all-actions")}
+    assert {look(f"rloo-{K}").colour for K in (2, 4, 16, 64)} <= blues
+    names = ["rloo-16", "rloo-4", "rloo", "rloo-128"]
+    assert sorted(names, key=estimator_order) == ["rloo", "rloo-4", "rloo-16", "rloo-128"]
+
+
 def test_a_look_depends_on_the_name_alone() -> None:
     assert look("my-own-estimator") == look("my-own-estimator")
     assert look("rebar-soft").colour != look("rebar").colour

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from estbench import estimators
 from estbench.report.building import load_comparisons
@@ -19,6 +20,7 @@ from estbench.report.ratios import HIGHER, LOWER, OPEN, bound_of
 from estbench.report.statistics import Estimate
 from estbench.report.tables import RATIO_COLUMNS, ratio_table, variance_table
 from estbench.report.tails import heavy
+from estbench.report.terminal import show
 from estbench.report.trajectory import informative_snapshots, trapezoids
 from estbench.report.variance_findings import variance_findings
 from estbench.report.verdicts import caveats, verdicts
@@ -174,6 +176,68 @@ def test_the_first_verdict_is_whether_noise_limits_the_task(tmp_path: Path) -> N
     assert first.endswith("noise limits the step at 2 of 3 informative snapshots.")
 
 
+# Costs that a batch shares -----------------------------------------------------------------------
+
+
+def with_costs(directory: Path) -> Path:
+    """`muprop`, counted over 1,024 draws and trained in batches of 4; the other has none such."""
+    levels, steps = spread([1.0, 1.0, 1.0]), [0, 10, 40]
+    columns = {"at_one": 2.0, "at_batch": 1.25, "in_limit": 1.0}
+    columns = {f"evaluations_{end}": value for end, value in columns.items()}
+    write_measurements(
+        directory,
+        {"muprop": levels},
+        steps=steps,
+        relaxed_evals_per_draw=1 / 1024,
+        **columns,
+    )
+    return write_measurements(directory, {"reinforce-ema": levels}, steps=steps, batch_size=4)
+
+
+def test_the_verdict_uses_what_a_sequence_costs_at_the_batch_in_use(tmp_path: Path) -> None:
+    found = load_comparisons(with_costs(tmp_path))
+    ratios = {
+        cost: found.ratio(TASK, cost, "muprop", "reinforce-ema")
+        for cost in ("sequence", "evaluation")
+    }
+    assert ratios["sequence"].estimate.value == pytest.approx(1.0)  # type: ignore[union-attr]
+    assert ratios["evaluation"].estimate.value == pytest.approx(1.25)  # type: ignore[union-attr]
+    assert ratios["evaluation"].verdict == HIGHER  # type: ignore[union-attr]
+    assert ratios["sequence"].verdict != HIGHER  # type: ignore[union-attr]
+
+
+def test_a_group_costs_as_many_evaluations_as_its_sequences(tmp_path: Path) -> None:
+    write_measurements(
+        tmp_path,
+        {"rloo": spread([1.0, 1.0, 1.0])},
+        steps=[0, 10, 40],
+        hard_evals_per_draw=8.0,
+        sequences_per_draw=8,
+        evaluations_at_batch=1.0,
+    )
+    at = load_comparisons(tmp_path).at(TASK)
+    assert at.values["evaluation"].tolist() == at.values["sequence"].tolist()
+
+
+def test_costs_that_are_shared_are_shown_for_three_batches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = load_comparisons(with_costs(tmp_path))
+    (table,) = verdicts(found)
+    assert {row.estimator: row.cost.text for row in table.rows} == {
+        "muprop": "2 / 1.25 / 1",
+        "reinforce-ema": "1",
+    }
+    assert {row.estimator: row.cost.value for row in table.rows} == {
+        "muprop": 1.25,
+        "reinforce-ema": 1.0,
+    }
+    show(found, Console(width=80))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "at the batch in use (4), which ratios are made with" in text
+    assert "without end: muprop 2 / 1.25 / 1." in text
+
+
 # The guard ---------------------------------------------------------------------------------------
 
 
@@ -237,9 +301,16 @@ def test_one_informative_snapshot_is_no_trajectory(tmp_path: Path) -> None:
         ("sum-and-sample", "reinforce"),
         ("rodeo", "rloo"),
         ("double-cv", "rloo"),
+        ("double-cv-4", "rloo-4"),
         ("unordered-set-8", "rloo"),
+        ("unordered-set-2", "rloo-2"),
+        ("unordered-set-4", "rloo-4"),
+        ("without-replacement-8", "rloo"),
         ("unordered-set-4-none", "reinforce"),
         ("rloo", ""),
+        ("rloo-2", ""),
+        ("rloo-8", ""),
+        ("grpo-4", ""),
         ("reinforce", ""),
         ("reinforce-ema", ""),
         ("all-actions", ""),

@@ -251,6 +251,7 @@ def test_the_command_and_the_environment_are_there(page: str) -> None:
     assert "a made-up processor" in page
 
 
+@pytest.mark.slow
 def test_names_and_errors_are_data_and_never_markup(tmp_path: Path) -> None:
     evil = '<img src=x onerror="alert(1)">$\\frac{1}$&amp;'
     write_result_set(
@@ -314,6 +315,7 @@ def test_biased_estimators_are_marked_and_not_ranked(
 # Less than everything ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_few_seeds_are_said_beside_the_numbers(small_set: Path) -> None:
     report.build(small_set)
     text = (small_set / "report.html").read_text(encoding="utf-8")
@@ -367,6 +369,7 @@ def test_when_every_run_failed_the_report_says_so(tmp_path: Path) -> None:
     assert "out of luck" in printed(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_estimator_that_nobody_knows_is_reported(tmp_path: Path) -> None:
     write_result_set(
         tmp_path,

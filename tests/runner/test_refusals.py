@@ -92,3 +92,18 @@ def test_a_batch_that_does_not_fall_into_draws_is_refused_and_not_made_larger_or
     given = replace(given, training=TrainingSettings(batch_size=100))
     with pytest.raises(UserError, match=r"batch_size = 100 must be a multiple of 8, .*of rloo"):
         check_fit(given)
+
+
+def test_a_size_in_a_name_has_to_divide_the_batch() -> None:
+    names = ("rloo", "rloo-16", "rloo-24", "rloo-96", "rloo-192")
+    given = replace(
+        SMALL,
+        tasks=("expressions-3",),
+        estimators=names,
+        also_measured=(),
+        training=TrainingSettings(batch_size=96),
+        snapshots=SnapshotSettings(sequences=256),
+    )
+    given.check_names()
+    why = "batch_size = 96 must be a multiple of 192, the sequences of one draw"
+    assert refusals(given) == {"expressions-3": {"rloo-192": why}}, "rloo-96 is the whole batch"

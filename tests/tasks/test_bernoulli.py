@@ -17,7 +17,9 @@ from estbench.experiment import Experiment
 from estbench.meter.exact import exact
 from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.truth import true_gradient
-from estbench.tasks.bernoulli import TARGETS, BernoulliStage
+from estbench.models.factorised import FactorisedPolicy
+from estbench.tasks.bernoulli import TARGETS
+from estbench.tasks.stage import Stage, make_stage
 
 # theta, task, gradient of the reward (minus the loss), Var REINFORCE, Var of leave-one-out in pairs
 KNOWN = [
@@ -31,9 +33,10 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def stage(task: str, theta: float = 0.5) -> BernoulliStage:
+def stage(task: str, theta: float = 0.5) -> Stage:
     experiment = Experiment(name="x", tasks=(task,), estimators=("rloo",), seeds=(0,))
-    made = BernoulliStage(experiment, task, 0)
+    made = make_stage(experiment, task, 0)
+    assert isinstance(made.policy, FactorisedPolicy)
     with torch.no_grad():
         made.policy.logits.weight.fill_(math.log(theta / (1 - theta)))
     return made
