@@ -3,8 +3,8 @@
     python benchmarks/coverage.py --out docs/statistics.md
 
 writes the tables between the marks of that page (without --out it prints them), from 4000 samples
-a number in about eight minutes on one core. Every method of `estbench.report.methods` is run through
-the function that the report itself calls.
+a number in about eight minutes on one core. Every method of `estbench.report.methods` is run
+through the function that the report itself calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from estbench.meter.moments import Moments, Reference, tail_index
 from estbench.report import methods
 from estbench.report.improvement import Duel
 from estbench.report.learning import median_time
-from estbench.report.ratios import PARTNER, ratios
+from estbench.report.ratios import bound_of, log_ratio
 from estbench.report.scores import (
     STATISTICS,
     bootstrap_rows,
@@ -42,7 +42,7 @@ from estbench.report.statistics import (
     root,
 )
 from estbench.report.tails import heavy, too_narrow
-from estbench.report.trajectory import Measured
+from estbench.report.trajectory import Measured, logs
 
 SEEDS = (5, 10, 20)
 ROUNDS = 8  # of the timing pass
@@ -427,14 +427,25 @@ def ratio_rows(trials: int, only: Collection[str] = ()) -> list[RatioRow]:
         if only and of not in only:
             continue
         rng = stream("ratios", of)
-        found: dict[int, list[list[tuple[bool, str, bool]]]] = {n: [] for n in RATIO_DRAWS}
+        found: dict[int, list[Array]] = {n: [] for n in RATIO_DRAWS}
         for _ in range(trials):
             squared = _squared_lengths(rng, draw)
             for n in RATIO_DRAWS:
-                found[n].append(_two_ratios(squared[..., :n], square))
+                found[n].append(_shown(squared[..., :n], square))
         for n in RATIO_DRAWS:
-            trajectory, snapshot = zip(*found[n], strict=True)
-            rows.append(RatioRow(of, n, _summed(trajectory), _summed(snapshot)))
+            # [variance, that of normal gradients, kurtosis, index; trials, seeds, snapshots]
+            shown = np.stack(found[n], axis=1)
+            tails = _heavy(shown[2], shown[3], n)
+            covered = [
+                _summed(
+                    [
+                        _ratio(*trial, places)
+                        for trial in zip(shown[0], shown[1], tails, strict=True)
+                    ]
+                )
+                for places in (slice(None), slice(4, 5))
+            ]
+            rows.append(RatioRow(of, n, *covered))
     return rows
 
 
@@ -447,47 +458,49 @@ def _squared_lengths(rng: np.random.Generator, draw: Law) -> Array:
     return result
 
 
-def _two_ratios(squared: Array, truth: float) -> list[tuple[bool, str, bool]]:
-    """Return whether a trajectory's and a snapshot's ratio are covered, its bound, if it holds."""
-    names, snapshots = ["law", "normal gradients"], list(range(SNAPSHOTS))
-    mean = squared.mean(axis=-1)
-    at = pd.MultiIndex.from_product(
-        [names, range(RATIO_SEEDS), snapshots], names=["estimator", "seed", "snapshot"]
+def _shown(squared: Array, square: float) -> Array:
+    """Return both variances, over the true ones, and what the law's draws show of its tail."""
+    mean, own = squared.mean(axis=-1), squared[0]
+    kurtosis = np.square(own).mean(axis=-1) / mean[0] ** 2
+    index = tail_index(torch.from_numpy(own)).numpy()
+    return np.stack([mean[0] / square, mean[1], kurtosis, index])
+
+
+def _heavy(kurtosis: Array, index: Array, draws: int) -> NDArray[np.bool_]:
+    """Return what the report calls heavy-tailed, ``[trials, seeds, snapshots]``."""
+    trial, _, snapshot = np.indices(kurtosis.shape)
+    columns = {"task": trial, "snapshot": snapshot, "kurtosis": kurtosis, "tail_index": index}
+    rows = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    return heavy(rows.assign(estimator="", draws=draws)).reshape(kurtosis.shape)
+
+
+def _ratio(
+    law: Array, normal: Array, tails: NDArray[np.bool_], places: slice
+) -> tuple[bool, bool, bool]:
+    """Return whether a ratio's interval holds 1, whether it is a bound, and whether that holds."""
+    steps = np.arange(SNAPSHOTS, dtype=np.float64)[places]
+    measured = Measured(
+        ["law", "normal gradients"],
+        list(range(RATIO_SEEDS)),
+        list(range(len(steps))),
+        steps,
+        np.ones(len(steps), dtype=np.bool_),
+        {"sequence": np.stack([law, normal])[:, :, places]},
+        np.stack([tails, np.zeros_like(tails)])[:, :, places],
     )
-    rows = pd.DataFrame(index=at).reset_index().assign(task="", draws=squared.shape[-1])
-    rows["kurtosis"] = (np.square(squared).mean(axis=-1) / mean**2).ravel()
-    rows["tail_index"] = tail_index(torch.from_numpy(squared)).numpy().ravel()
-    tails = heavy(rows).reshape(mean.shape)
-    result = []
-    for kept in (snapshots, snapshots[4:5]):
-        measured = Measured(
-            names,
-            list(range(RATIO_SEEDS)),
-            kept,
-            np.array(kept, dtype=np.float64),
-            np.ones(len(kept), dtype=np.bool_),
-            {"sequence": mean[:, :, kept]},
-            tails[:, :, kept],
-        )
-        one = ratios(measured, "sequence", [(*names, PARTNER)], [True])[names[0], names[1]]
-        low, high = one.estimate.low, one.estimate.high
-        true_bound = {"": True, "lower": low <= truth, "upper": high >= truth, "none": True}
-        result.append((low <= truth <= high, one.bound, true_bound[one.bound]))
-    return result
+    found = log_ratio(logs(measured.noise("sequence")), 0, 1)
+    bound = bound_of(*map(float, measured.heavy_part("sequence")))
+    return bool(found.low <= 0.0 <= found.high), bound == "lower", bool(found.low <= 0.0)
 
 
-def _summed(found: Sequence[tuple[bool, str, bool]]) -> Covered:
-    table = pd.DataFrame(found, columns=["covered", "bound", "holds"])
-    called = table["bound"] != ""
+def _summed(found: Sequence[tuple[bool, bool, bool]]) -> Covered:
+    covered, bound, holds = np.array(found).T
 
-    def share(values: pd.Series[bool]) -> float:
+    def share(values: NDArray[np.bool_]) -> float:
         return float(values.mean()) if len(values) >= FEWEST else math.nan
 
     return Covered(
-        float(table["covered"].mean()),
-        float(called.mean()),
-        share(table.loc[~called, "covered"]),
-        share(table.loc[called, "holds"]),
+        float(covered.mean()), float(bound.mean()), share(covered[~bound]), share(holds[bound])
     )
 
 
