@@ -20,7 +20,7 @@ COLUMNS = {
         "task estimator seed snapshot draws sequences_per_draw total_variance variance_low "
         "variance_high kurtosis relative_bias bias_low bias_high snr cosine mse "
         "hard_evals_per_draw relaxed_evals_per_draw adapt_evals policy_steps_per_draw "
-        "seconds_per_draw reward_std reward_scale adam_variance adam_gradient_norm largest_share "
+        "seconds_per_draw reward_std reward_scale adam_variance adam_gradient_norm "
         "tail_index between_variance evaluations_at_one evaluations_at_batch evaluations_in_limit"
     ),
     "timing": "task estimator round seconds_per_step ratio low high",

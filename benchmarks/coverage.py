@@ -3,8 +3,8 @@
     python benchmarks/coverage.py --out docs/statistics.md
 
 writes the tables between the marks of that page (without --out it prints them), from 4000 samples
-a number in about five minutes on one core. Every method of `estbench.report.methods` is run through
-the function that the report itself calls.
+a number in about eight minutes on one core. Every method of `estbench.report.methods` is run
+through the function that the report itself calls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from estbench.meter.moments import Moments, Reference
+from estbench.meter.moments import Moments, Reference, tail_index
 from estbench.report import methods
 from estbench.report.improvement import Duel
 from estbench.report.learning import median_time
+from estbench.report.ratios import bound_of, log_ratio
 from estbench.report.scores import (
     STATISTICS,
     bootstrap_rows,
@@ -40,11 +41,16 @@ from estbench.report.statistics import (
     paired_difference,
     root,
 )
-from estbench.report.tails import too_narrow
+from estbench.report.tails import heavy, too_narrow
+from estbench.report.trajectory import Measured, logs
 
 SEEDS = (5, 10, 20)
 ROUNDS = 8  # of the timing pass
 DRAWS = (128, 512, 2048)
+RATIO_DRAWS = (1024, 2048)
+RATIO_SEEDS, SNAPSHOTS = 8, 9  # of a trajectory
+FEWEST = 20  # trials, below which a share of them is no number
+SIZE = 8  # dimensions of a gradient
 TRIALS = 4000
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 
@@ -76,7 +82,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """How the meter did with one law and number of draws.
 
     Attributes:
@@ -96,6 +102,40 @@ class Measured:
     bias_covered: float
     flagged: float
     lean: float
+
+
+@dataclass(frozen=True)
+class Covered:
+    """How the intervals of one kind of ratio did.
+
+    Attributes:
+      covered: Share of the ratios whose interval holds the true one.
+      heavy: Share of which only a bound is reported.
+      quiet: Coverage where an interval is reported; nan from too few.
+      bound: Share of the bounds that hold; nan from too few.
+    """
+
+    covered: float
+    heavy: float
+    quiet: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class RatioRow:
+    """How ratios of a law's variance and one of normal gradients did.
+
+    Attributes:
+      of: The law of a draw's length.
+      draws: Of a measurement.
+      trajectory: Of the noise of a trajectory.
+      snapshot: Of one snapshot.
+    """
+
+    of: str
+    draws: int
+    trajectory: Covered
+    snapshot: Covered
 
 
 def stream(*key: object) -> np.random.Generator:
@@ -324,41 +364,143 @@ def lengths() -> dict[str, tuple[Law, float, float]]:
         1.0 + 0.98 * 0.0025,
         50.0,
     )
+    for a in (3.0, 2.5):
+        found[f"Pareto lengths, index {a:g}"] = (
+            lambda rng, size, a=a: (1.0 - rng.random(size)) ** (-1.0 / a),  # type: ignore[misc]
+            a / (a - 2.0),
+            math.inf,
+        )
+    for rarity in (500, 2000, 10_000):
+        for times in (10.0, 60.0):
+            found[f"1 draw in {rarity} is {times:g} times as long"] = (
+                lambda rng, size, p=1 / rarity, x=times: np.where(rng.random(size) < p, x, 1.0),  # type: ignore[misc]
+                1.0 + (times**2 - 1.0) / rarity,
+                1.0 + (times**4 - 1.0) / rarity,
+            )
     return found
 
 
-def measure(trials: int, size: int = 8) -> list[Measured]:
-    """Simulate the meter: gradients in `size` dimensions, known variance, no bias."""
+def measure(trials: int, only: Collection[str] = ()) -> list[Measurement]:
+    """Simulate the meter, in sets of eight seeds: known variance, no bias."""
     rows = []
     for of, (draw, square, fourth) in lengths().items():
-        for n in DRAWS:
+        for n in DRAWS if not only or of in only else ():
             rng = stream(methods.METER_VARIANCE, of, n)
-            found = [_measurement(rng, draw, n, size, square) for _ in range(trials)]
-            covered, bias, flagged, lean = np.nanmean(found, axis=0)
-            kurtosis = fourth / square**2 * (1.0 + 2.0 / size)
-            rows.append(Measured(of, kurtosis, n, covered, bias, flagged, lean))
+            found = pd.DataFrame([_measurement(rng, draw, n, square) for _ in range(trials)])
+            found = found.assign(task="", estimator="", snapshot=found.index // RATIO_SEEDS)
+            kurtosis = fourth / square**2 * (1.0 + 2.0 / SIZE)
+            means = found[["covered", "bias", "lean"]].mean()
+            row = (means["covered"], means["bias"], float(too_narrow(found).mean()), means["lean"])
+            rows.append(Measurement(of, kurtosis, n, *row))
     return rows
 
 
-def _measurement(
-    rng: np.random.Generator, draw: Law, n: int, size: int, square: float
-) -> tuple[float, float, float, float]:
-    """Return whether variance and bias were covered, whether it is flagged, and the log error."""
-    gradients = 0.1 + draw(rng, (n,))[:, None] * rng.normal(size=(n, size))
-    mean = torch.full((size,), 0.1, dtype=torch.float64)
+def _measurement(rng: np.random.Generator, draw: Law, n: int, square: float) -> dict[str, float]:
+    """Return whether variance and bias were covered, the log error, and what shows the tail."""
+    gradients = 0.1 + draw(rng, (n,))[:, None] * rng.normal(size=(n, SIZE))
+    mean = torch.full((SIZE,), 0.1, dtype=torch.float64)
     moments = Moments(Reference([mean], 0.0), ["all"])
     moments.add(Draws(gradients))  # type: ignore[arg-type]
     found = {str(k): v for k, v in moments.summary(1).items()}
-    truth = square * size
+    truth = square * SIZE
     low, high, variance, kurtosis, bias_low = (
         float(found[name])  # type: ignore[arg-type]
         for name in ("variance_low", "variance_high", "total_variance", "kurtosis", "bias_low")
     )
-    return (
-        float(low <= truth <= high),
-        float(bias_low <= 0.0),
-        float(too_narrow(kurtosis, n)),
-        math.log(variance / truth),
+    return {
+        "covered": float(low <= truth <= high),
+        "bias": float(bias_low <= 0.0),
+        "lean": math.log(variance / truth),
+        "kurtosis": kurtosis,
+        "draws": n,
+        "tail_index": float(found["tail_index"]),  # type: ignore[arg-type]
+    }
+
+
+def ratio_rows(trials: int, only: Collection[str] = ()) -> list[RatioRow]:
+    """Simulate ratios of eight seeds, of nine snapshots and of one: one law over normal gradients.
+
+    The same draws make all numbers of a law; the measurements with fewer draws have the first ones.
+    """
+    rows = []
+    for of, (draw, square, _) in lengths().items():
+        if only and of not in only:
+            continue
+        rng = stream("ratios", of)
+        found: dict[int, list[Array]] = {n: [] for n in RATIO_DRAWS}
+        for _ in range(trials):
+            squared = _squared_lengths(rng, draw)
+            for n in RATIO_DRAWS:
+                found[n].append(_shown(squared[..., :n], square))
+        for n in RATIO_DRAWS:
+            # [variance, that of normal gradients, kurtosis, index; trials, seeds, snapshots]
+            shown = np.stack(found[n], axis=1)
+            tails = _heavy(shown[2], shown[3], n)
+            covered = [
+                _summed(
+                    [
+                        _ratio(*trial, places)
+                        for trial in zip(shown[0], shown[1], tails, strict=True)
+                    ]
+                )
+                for places in (slice(None), slice(4, 5))
+            ]
+            rows.append(RatioRow(of, n, *covered))
+    return rows
+
+
+def _squared_lengths(rng: np.random.Generator, draw: Law) -> Array:
+    """Return |g|^2 of a law and of normal gradients, ``[2, seeds, snapshots, draws]``."""
+    shape = (RATIO_SEEDS, SNAPSHOTS, max(RATIO_DRAWS))
+    chi = rng.standard_gamma(SIZE / 2, (2, *shape), dtype=np.float32) * np.float32(2 / SIZE)
+    result: Array = chi.astype(np.float64)
+    result[0] *= draw(rng, shape) ** 2
+    return result
+
+
+def _shown(squared: Array, square: float) -> Array:
+    """Return both variances, over the true ones, and what the law's draws show of its tail."""
+    mean, own = squared.mean(axis=-1), squared[0]
+    kurtosis = np.square(own).mean(axis=-1) / mean[0] ** 2
+    index = tail_index(torch.from_numpy(own)).numpy()
+    return np.stack([mean[0] / square, mean[1], kurtosis, index])
+
+
+def _heavy(kurtosis: Array, index: Array, draws: int) -> NDArray[np.bool_]:
+    """Return what the report calls heavy-tailed, ``[trials, seeds, snapshots]``."""
+    trial, _, snapshot = np.indices(kurtosis.shape)
+    columns = {"task": trial, "snapshot": snapshot, "kurtosis": kurtosis, "tail_index": index}
+    rows = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    return heavy(rows.assign(estimator="", draws=draws)).reshape(kurtosis.shape)
+
+
+def _ratio(
+    law: Array, normal: Array, tails: NDArray[np.bool_], places: slice
+) -> tuple[bool, bool, bool]:
+    """Return whether a ratio's interval holds 1, whether it is a bound, and whether that holds."""
+    steps = np.arange(SNAPSHOTS, dtype=np.float64)[places]
+    measured = Measured(
+        ["law", "normal gradients"],
+        list(range(RATIO_SEEDS)),
+        list(range(len(steps))),
+        steps,
+        np.ones(len(steps), dtype=np.bool_),
+        {"sequence": np.stack([law, normal])[:, :, places]},
+        np.stack([tails, np.zeros_like(tails)])[:, :, places],
+    )
+    found = log_ratio(logs(measured.noise("sequence")), 0, 1)
+    bound = bound_of(*map(float, measured.heavy_part("sequence")))
+    return bool(found.low <= 0.0 <= found.high), bound == "lower", bool(found.low <= 0.0)
+
+
+def _summed(found: Sequence[tuple[bool, bool, bool]]) -> Covered:
+    covered, bound, holds = np.array(found).T
+
+    def share(values: NDArray[np.bool_]) -> float:
+        return float(values.mean()) if len(values) >= FEWEST else math.nan
+
+    return Covered(
+        float(covered.mean()), float(bound.mean()), share(covered[~bound]), share(holds[bound])
     )
 
 
@@ -376,8 +518,10 @@ def simulate(trials: int = TRIALS, only: tuple[str, ...] = ()) -> list[Row]:
     ]
 
 
-def tables(rows: list[Row], measured: list[Measured], trials: int) -> str:
-    """Return the Markdown of both tables, with the simulation's own error."""
+def tables(
+    rows: list[Row], measured: list[Measurement], compared: list[RatioRow], trials: int
+) -> str:
+    """Return the Markdown of the tables, with the simulation's own error."""
     error = 100 * math.sqrt(0.95 * 0.05 / trials)
     lines = [
         f"Coverage in per cent of intervals that say 95, from {trials} samples a number (half as "
@@ -391,13 +535,13 @@ def tables(rows: list[Row], measured: list[Measured], trials: int) -> str:
     lines += [
         f"| {row.method} | {row.of} | {' | '.join(_cell(x) for x in row.covered)} |" for row in rows
     ]
-    few = max(1, trials // 4)
+    few, fewest = trials_of(trials)
     lines += [
         "",
         f"One measurement of many draws, {few} a row (standard error "
         f"{100 * math.sqrt(0.95 * 0.05 / few):.1f} at 95): coverage of the interval of its "
-        "variance and of its bias, the share that the report calls heavy-tailed, and the mean log "
-        "of measured over true variance.",
+        "variance and of its bias, the share that the report calls heavy-tailed (tail indices are "
+        f"means over {RATIO_SEEDS} seeds), and the mean log of measured over true variance.",
         "",
         f"| law of the draws | kurtosis | draws | {methods.METER_VARIANCE} | "
         f"{methods.METER_BIAS} | called heavy | log leans by |",
@@ -408,7 +552,34 @@ def tables(rows: list[Row], measured: list[Measured], trials: int) -> str:
         f"{100 * m.flagged:.0f} % | {m.lean:+.2f} |".replace("inf", "infinite")
         for m in measured
     ]
+    lines += [
+        "",
+        f"Ratios of a law's variance and that of normal gradients over {RATIO_SEEDS} seeds, "
+        f"{fewest} a row (standard error {100 * math.sqrt(0.95 * 0.05 / fewest):.1f} at 95): the "
+        f"noise of a trajectory with {SNAPSHOTS} snapshots, and one snapshot. Of each: coverage of "
+        "the interval, share of which the report gives only a bound, coverage where it gives the "
+        f"interval, and share of the bounds that hold. A dash: fewer than {FEWEST} of them.",
+        "",
+        "| law of the draws | draws | trajectory: all | bounds | intervals | bounds hold | "
+        "snapshot: all | bounds | intervals | bounds hold |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.of} | {row.draws} | "
+        + " | ".join(
+            f"{_cell(part.covered)} | {100 * part.heavy:.0f} % | {_cell(part.quiet)} | "
+            f"{_cell(part.bound)}"
+            for part in (row.trajectory, row.snapshot)
+        )
+        + " |"
+        for row in compared
+    ]
     return "\n".join(lines)
+
+
+def trials_of(trials: int) -> tuple[int, int]:
+    """Return how many measurements and how many ratios are simulated a row."""
+    return max(1, trials // 4), max(1, trials // 10)
 
 
 def _cell(covered: float) -> str:
@@ -433,7 +604,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a page with the marks; otherwise print")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    text = tables(simulate(given.trials), measure(max(1, given.trials // 4)), given.trials)
+    few, fewest = trials_of(given.trials)
+    rows = (simulate(given.trials), measure(few), ratio_rows(fewest))
+    text = tables(*rows, given.trials)
     if given.out:
         write(given.out, text)
     else:

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from estbench.meter.gradients import DrawGradients
 
-__all__ = ["Moments", "total_variance"]
+__all__ = ["Moments", "tail_index", "total_variance"]
 
 Z95 = 1.959963984540054
 ROUNDING = 8.0  # times the precision: what of a squared norm is not told from nothing
-LARGEST = 0.01  # of the draws, whose share of all squared distances is looked at
 TAIL = 0.05  # of the draws, from which Hill's index is estimated
 FEWEST_TAIL = 10  # draws, or there is no such estimate
 EXAMINED = 1 << 26
@@ -41,6 +40,24 @@ def total_variance(found: DrawGradients) -> float:
 def _rounding(found: DrawGradients) -> float:
     """Return the part of a squared norm that is rounding's."""
     return ROUNDING * torch.finfo(found.sums[0].dtype).eps
+
+
+def tail_index(squared: Tensor) -> Tensor:
+    """Return Hill's estimate of the exponent of a law's tail (Hill 1975).
+
+    Args:
+      squared: Squared distances of the draws, ``[..., n]``.
+
+    Returns:
+      Of the distances themselves, ``[...]``: a, if P(distance > x) falls as x^-a. NaN where the
+      largest 5 % are fewer than ten draws, or are all equal or none.
+    """
+    k = int(TAIL * squared.shape[-1])
+    if k < FEWEST_TAIL:
+        return torch.full(squared.shape[:-1], math.nan, dtype=squared.dtype)
+    largest = squared.topk(k + 1, dim=-1).values
+    excess = (largest[..., :k] / largest[..., k:]).log().mean(dim=-1) / 2
+    return torch.where(excess.isfinite() & (excess > 0), 1 / excess, math.nan)
 
 
 @dataclass(frozen=True)
@@ -137,9 +154,8 @@ class Moments:
         heavy tails widen; ``kurtosis`` is E|g - m|^4 / (E|g - m|^2)^2. Bias is |E g - grad J| /
         |grad J| with the noise of both means subtracted; its interval is that of the distance.
 
-        ``largest_share`` is the part of all squared distances that the largest 1 % of the draws
-        hold; ``tail_index`` Hill's estimate of the exponent a with which P(|g - m| > x) falls, as
-        x^-a, from the largest 5 % (Hill 1975). Variance needs a > 2, its interval a > 4.
+        ``tail_index`` is Hill's estimate of the exponent a with which P(|g - m| > x) falls, as
+        x^-a, from the largest 5 % of the draws. Variance needs a > 2, its interval a > 4.
 
         ``adam_variance`` and ``adam_gradient_norm`` are tr(P Cov) and sqrt(g' P g) in the
         reference's metric, NaN where it has none; ``between_variance`` is the variance of the
@@ -184,8 +200,7 @@ class Moments:
             "cosine": cosine,
             "mse": variance + max(bias2, 0.0),
             "gradient_norm": math.sqrt(true2) if true2 > 0 else math.nan,
-            "largest_share": _largest_share(q),
-            "tail_index": _tail_index(q),
+            "tail_index": float(tail_index(q)),
             "adam_variance": self.metric_variance(),
             "adam_gradient_norm": self.reference.metric_norm,
             "between_variance": self.between_variance(),
@@ -240,23 +255,3 @@ def _squared_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 def _weighted(metric: Sequence[Tensor], squares: Sequence[Tensor]) -> float:
     """Return the sum over all elements of P times what stands there."""
     return sum(float((p * s).sum()) for p, s in zip(metric, squares, strict=True))
-
-
-def _largest_share(q: Tensor) -> float:
-    """Return the part of all squared distances ``[n]`` that the largest hold; NaN if all are 0."""
-    if not q.any():
-        return math.nan
-    largest = q.topk(max(1, int(LARGEST * len(q)))).values
-    return min(1.0, float(largest.sum() / q.sum()))
-
-
-def _tail_index(q: Tensor) -> float:
-    """Return Hill's estimate from the largest distances; NaN from fewer than ten, or equal ones."""
-    k = int(TAIL * len(q))
-    if k < FEWEST_TAIL:
-        return math.nan
-    largest = q.topk(k + 1).values
-    if not largest[k] > 0:
-        return math.nan
-    excess = float((largest[:k] / largest[k]).log().sum()) / 2  # of distances, not their squares
-    return k / excess if excess > 0 else math.nan

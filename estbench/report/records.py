@@ -37,7 +37,7 @@ SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
 # After DESIGN's columns: what figures and ratios need beside them. Older sets lack some.
 SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
 SNAPSHOT_EXTRAS += ["reward_std", "reward_scale", "adam_variance", "adam_gradient_norm"]
-SNAPSHOT_EXTRAS += ["largest_share", "tail_index", "between_variance"]
+SNAPSHOT_EXTRAS += ["tail_index", "between_variance"]
 SNAPSHOT_EXTRAS += ["evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"]
 # The squared bias with its sign. Records without it have the root alone, cut off at zero.
 SIGNED_BIAS = "relative_bias_squared"

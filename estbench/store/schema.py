@@ -228,7 +228,6 @@ _SNAPSHOT: Shape = fields(
         **dict.fromkeys(_COUNTS, maybe(whole())),
         **dict.fromkeys(_MEASURES, _MEASURE),
         **dict.fromkeys(_SIZES, maybe(between(0, LARGEST))),
-        "largest_share": maybe(between(0, 1)),
         "by_tensor": maybe(_VALUES),
         "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
         "progress": maybe(each(_PROGRESS)),

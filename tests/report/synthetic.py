@@ -173,7 +173,6 @@ def snapshot_payload(task: str, estimator: str, seed: int, batches: int) -> dict
                 "reward_scale": 0.2,
                 "adam_variance": total * 3.0 if index else None,
                 "adam_gradient_norm": 0.3 if index else None,
-                "largest_share": 0.05,
                 "tail_index": 4.0,
                 "untrained_variance": total * 1.6 if estimator in ("rebar", "relax") else None,
                 "by_tensor": {"embedding": total / 2, "output": total / 2},

@@ -14,7 +14,7 @@ import pytest
 
 from estbench.report import methods
 from estbench.report.methods import METHODS
-from estbench.report.tails import kurtosis_limit, too_narrow
+from estbench.report.tails import kurtosis_limit
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "statistics.md"
@@ -48,6 +48,19 @@ def _written() -> dict[tuple[str, str], tuple[float, ...]]:
     return found
 
 
+def _written_ratios() -> dict[tuple[str, str], list[float]]:
+    """The page's table of ratios: (law, draws) -> shares, nan for a dash."""
+    text = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| (\d+) \| (.+ \| .+%.+%.+) \|$", text, re.MULTILINE)
+    return {
+        (law, draws): [
+            math.nan if cell == "–" else float(cell.strip(" *%")) / 100
+            for cell in cells.split(" | ")
+        ]
+        for law, draws, cells in rows
+    }
+
+
 def test_every_method_of_the_report_is_simulated_and_no_other() -> None:
     measured = {methods.METER_VARIANCE, methods.METER_BIAS}
     assert set(coverage.SIMULATIONS) | measured == set(METHODS)
@@ -57,7 +70,7 @@ def test_the_page_has_a_row_of_every_method_and_of_no_other() -> None:
     assert {method for method, _ in _written()} == set(coverage.SIMULATIONS)
     text = PAGE.read_text(encoding="utf-8")
     heads = re.findall(r"^\| law of the draws \|.*$", text, re.MULTILINE)
-    assert len(heads) == 1
+    assert len(heads) == 2
     assert methods.METER_VARIANCE in heads[0]
     assert methods.METER_BIAS in heads[0]
 
@@ -97,15 +110,39 @@ def test_the_page_says_where_the_bootstrap_covers_too_little() -> None:
 
 
 def test_a_measurement_is_called_heavy_where_its_interval_is_too_short() -> None:
-    rows = {row.of: row for row in coverage.measure(150) if row.draws == 2048}
-    light, tailed = rows["normal gradients"], rows["lognormal lengths, sigma 1.2"]
+    laws = ("normal gradients", "lognormal lengths, sigma 1.2", "Pareto lengths, index 3")
+    light, tailed, power = (row for row in coverage.measure(80, laws) if row.draws == 2048)
     assert light.covered > 0.9
     assert light.flagged == 0.0
     assert tailed.covered < 0.93
     assert tailed.flagged > 0.8
     assert tailed.lean < light.lean
+    assert power.covered < 0.93
+    assert power.flagged > 0.8  # by its tail index: the kurtosis shows it in one of six
     assert kurtosis_limit(2048) == pytest.approx(0.5 * math.sqrt(2048))
-    assert too_narrow([20.0, 30.0, math.nan], 2048).tolist() == [False, True, False]
+
+
+def test_where_a_ratio_has_an_interval_it_holds_and_where_a_bound_the_bound_does() -> None:
+    laws = ("lognormal lengths, sigma 0.5", "t gradients, 3 df")
+    rows = [row for row in coverage.ratio_rows(coverage.FEWEST, laws) if row.draws == 1024]
+    light, power = (row.trajectory for row in rows)
+    assert (light.heavy, power.heavy) == (0.0, 1.0)
+    assert light.quiet > 0.8
+    assert power.bound > 0.9
+    assert math.isnan(power.quiet)
+
+
+def test_the_page_gives_no_interval_that_covers_less_than_nine_in_ten() -> None:
+    """But for events that too few draws contain, at one snapshot."""
+    rows = _written_ratios()
+    assert len(rows) == 2 * len(coverage.lengths())
+    error = 3 * math.sqrt(0.9 * 0.1 / coverage.trials_of(coverage.TRIALS)[1])
+    for (law, draws), (_, bounds, quiet, held, *snapshot) in rows.items():
+        assert math.isnan(quiet) or quiet > 0.9 - error, (law, draws)
+        assert math.isnan(held) or held > 0.975 - error, (law, draws)
+        assert math.isnan(snapshot[3]) or snapshot[3] > 0.975 - error, (law, draws)
+        if law in ("normal gradients", "lognormal lengths, sigma 0.5"):
+            assert (bounds, snapshot[1]) == (0.0, 0.0)
 
 
 def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path: Path) -> None:
@@ -120,6 +157,6 @@ def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path: Path) -> Non
 
 def test_no_interval_is_a_dash() -> None:
     row = coverage.Row(methods.ORDER_STATISTICS, "any", (math.nan, 0.96, 0.5))
-    text = coverage.tables([row], [], 100)
+    text = coverage.tables([row], [], [], 100)
     assert f"| {methods.ORDER_STATISTICS} | any | – | 96.0 | **50.0** |" in text
     assert np.isnan(coverage.holds(coverage.Estimate(1.0), 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from estbench.report.labels import EstimatorFacts, peer
 from estbench.report.ratios import HIGHER, LOWER, OPEN, bound_of
 from estbench.report.statistics import Estimate
 from estbench.report.tables import RATIO_COLUMNS, ratio_table, variance_table
-from estbench.report.tails import heavy
+from estbench.report.tails import heavy, too_narrow
 from estbench.report.terminal import show
 from estbench.report.trajectory import informative_snapshots, trapezoids
 from estbench.report.variance_findings import variance_findings
@@ -395,9 +396,52 @@ def test_the_table_of_ratios_holds_the_trajectory_and_every_snapshot(four: Path)
 # Heavy tails -------------------------------------------------------------------------------------
 
 
+def tailed(
+    kurtosis: Sequence[float] = (5.0,) * 3,
+    tail_index: Sequence[float] = (math.nan,) * 3,
+    snapshot: int = 0,
+) -> pd.DataFrame:
+    """Three seeds' measurements of one snapshot."""
+    table = pd.DataFrame({"kurtosis": kurtosis, "tail_index": tail_index})
+    return table.assign(task=TASK, estimator="rloo", snapshot=snapshot, draws=1024)
+
+
 def test_a_measurement_is_heavy_where_one_draw_may_hold_a_quarter() -> None:
-    table = pd.DataFrame({"kurtosis": [60.0, 70.0, math.nan], "draws": [1024, 1024, 1024]})
-    assert heavy(table).tolist() == [False, True, False]
+    assert heavy(tailed(kurtosis=[60.0, 70.0, math.nan])).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("index", "found"),
+    [
+        (2.9, True),  # no fourth moment: the variance has no interval
+        (4.4, False),  # lognormal lengths, sigma 0.5
+        (0.6, False),  # a mixture of long and short draws, whose kurtosis says all
+        (math.nan, False),  # older sets
+    ],
+)
+def test_a_tail_that_is_a_power_is_heavy_whatever_the_kurtosis(index: float, found: bool) -> None:
+    assert heavy(tailed(tail_index=[index] * 3)).tolist() == [found] * 3
+    assert too_narrow(tailed(tail_index=[index] * 3)).tolist() == [found] * 3
+
+
+def test_seeds_of_a_snapshot_share_one_tail_index() -> None:
+    here = tailed(tail_index=[2.6, 3.6, math.nan])
+    there = tailed(tail_index=[3.6, 3.6, 3.6], snapshot=1)
+    assert heavy(pd.concat([here, there])).tolist() == [True] * 3 + [False] * 3
+
+
+def test_a_power_tail_leaves_a_bound_where_it_holds_a_tenth_of_the_noise(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"rloo": spread([0.5] * 3), "reinforce-ema": spread([1.0] * 3)[::-1]},
+        tail_index=[2.9, 4.4, 4.4],
+    )
+    ratio = found.ratio(TASK, "evaluation", "rloo", "reinforce-ema")
+    assert ratio is not None
+    assert [part.bound for part in ratio.parts] == ["none", "", ""]
+    assert ratio.bound == "none"  # its snapshot holds an eighth
+    (text, *_) = [text for text in caveats(found) if text.startswith("Heavy tails")]
+    assert "or (in 12) the tail index is 1.8 to 3.2" in text
 
 
 def test_heavy_tails_leave_a_bound_and_verdicts_only_on_its_safe_side(tmp_path: Path) -> None:

@@ -140,8 +140,6 @@ def measurement(**columns: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("largest_share", 1.01),
-        ("largest_share", -0.01),
         ("tail_index", -1.0),
         ("reward_std", -0.1),
         ("reward_scale", "much"),
