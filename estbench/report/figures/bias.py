@@ -67,8 +67,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "Distance of the mean gradient from the exact gradient (by enumeration, or a many-draw "
         "reference where that is too large), over the norm of the exact gradient. Squared, with "
         "the noise of both gradients subtracted, then averaged over seeds; mark and whisker are "
-        f"the roots of that mean and of its 95 % t interval, {n_text(counts)}. Five marks a row: "
-        "the snapshots in order, first on top; the number is over all five. Nearer to zero is "
+        f"the roots of that mean and of its 95 % t interval, {n_text(counts)}. A mark for each "
+        "snapshot, the first on top; the number is over all of them. Nearer to zero is "
         "better. A whisker that reaches zero finds no bias, and its right end is the bias that the "
         f"draws leave possible; of many, about one in forty clears zero by chance. {CUT}"
         + (" The records hold no bias below zero, so marks lean to the right." if clipped else "")
