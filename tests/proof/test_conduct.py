@@ -412,7 +412,9 @@ CASES = [*((n, 0) for n in NAMES), *((n, 2) for n in NAMES if takes_rollouts(n))
 
 @pytest.mark.parametrize(("name", "rollouts"), CASES)
 def test_the_catalogue_keeps_all_rules(name: str, rollouts: int) -> None:
-    found = conduct(partial(make_by_name, name, rollouts=rollouts))
+    # Rollouts leave too little noise for a control variate to remove: its help cannot be seen.
+    rules = [rule for rule in RULES if rule != "learning helps" or not rollouts]
+    found = conduct(partial(make_by_name, name, rollouts=rollouts), rules)
     broken = {finding.rule: finding.detail for finding in found if finding.kept is False}
     assert broken.keys() <= {BREAKS.get(name)}, broken
 
