@@ -44,7 +44,7 @@ $(INSTALLED): pyproject.toml $(PINS)
 bench: $(INSTALLED) ## compare the estimators: tables, figures and report in results/bench (minutes)
 	$(BIN)/python -m estbench run --preset bench $(ARGS)
 
-smoke: $(INSTALLED) ## everything once, quickly, in results/smoke (under a minute)
+smoke: $(INSTALLED) ## everything once, quickly, in results/smoke (about a minute)
 	$(BIN)/python -m estbench run --preset smoke $(ARGS)
 
 paper: $(INSTALLED) ## the paper's own schedule, in results/paper (long)

