@@ -488,6 +488,7 @@ def test_an_options_mistake_is_named(options: dict[str, Any], text: str) -> None
         estbench.measure(Plain(), smooth, **{"estimators": "rloo", **options})
 
 
+@pytest.mark.slow
 def test_importing_estbench_is_light() -> None:
     code = (
         "import sys, estbench; "

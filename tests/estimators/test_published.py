@@ -119,6 +119,7 @@ def test_the_statistic_of_single_sequences_is_not_a_number() -> None:
     assert math.isnan(element_variance(torch.ones(1, 3, 5), log_probs))
 
 
+@pytest.mark.slow
 def test_the_paper_statistic_cannot_see_noise_that_the_examples_share() -> None:
     found, surrogate = drawn("rebar-published", 256)
     per_sequence = 128 * float(output_bias_draws(found)[:, 0].var())

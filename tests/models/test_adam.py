@@ -64,6 +64,7 @@ def test_a_method_that_torch_wraps_in_another_way_stays_wrapped(
     assert adam._bare(wrapped) is wrapped
 
 
+@pytest.mark.slow
 def test_training_does_not_load_torchs_compiler() -> None:
     code = """
 import sys, torch

@@ -72,6 +72,7 @@ def alive(pid: int) -> bool:
 # When it is made ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_new_is_reported_once_and_not_sooner_than_allowed(
     stand_in: Callable[[str], Path],
 ) -> None:
