@@ -9,20 +9,13 @@ from functools import partial
 import pytest
 
 from estbench import estimators
-from estbench.errors import UserError
 from estbench.estimators.formula import evaluate
 from estbench.meter.cost import declared_evaluations
 from estbench.proof.setting import Setting, T
 
+from .rollouts import takes_rollouts
+
 BATCHES = 8  # between two comparisons of REBAR's temperatures
-
-
-def takes_rollouts(name: str) -> bool:
-    try:
-        estimators.make(name, rollouts=2)
-    except UserError:
-        return False
-    return True
 
 
 NAMES = estimators.names()

@@ -17,15 +17,9 @@ from estbench.meter.moments import total_variance
 from estbench.models.generator import Generator
 from estbench.proof.problems import rng
 
+from .rollouts import takes_rollouts
+
 V, T = 4, 3
-
-
-def takes_rollouts(name: str) -> bool:
-    try:
-        estimators.make(name, rollouts=2)
-    except UserError:
-        return False
-    return True
 
 
 NAMES = estimators.names()

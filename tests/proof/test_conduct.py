@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from estbench import estimators
-from estbench.errors import UserError
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.relax import Relax
@@ -25,6 +24,7 @@ from estbench.proof.conduct import conduct
 from estbench.proof.problems import rng
 from estbench.proof.rules import RULES
 from estbench.proof.setting import Setting
+from tests.estimators.rollouts import takes_rollouts
 
 State = dict[str, Any]
 
@@ -397,14 +397,6 @@ NAMES = [
 ]
 # Forms that break a rule as published, which the catalogue keeps as a control.
 BREAKS = {"rebar-published@shared-noise": "independent draws"}
-
-
-def takes_rollouts(name: str) -> bool:
-    try:
-        make_by_name(name, rollouts=2)
-    except UserError:
-        return False
-    return True
 
 
 CASES = [*((n, 0) for n in NAMES), *((n, 2) for n in NAMES if takes_rollouts(n))]
