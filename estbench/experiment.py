@@ -151,6 +151,15 @@ class SnapshotSettings(Settings):
     progress_fractions: tuple[Fraction, ...] = (0.125, 0.5, 1.0)
     """Where: after these fractions of all batches, where snapshots are taken."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for fraction in self.progress_fractions:
+            if fraction not in FRACTIONS:
+                raise UserError(
+                    f"[snapshots] progress_fractions: no snapshot is taken after {fraction:g} of "
+                    f"the batches; choose from {', '.join(f'{f:g}' for f in FRACTIONS)}"
+                )
+
 
 @dataclass(frozen=True)
 class TimingSettings(Settings):
@@ -202,7 +211,8 @@ class Experiment:
       description: One line.
       device: "cpu", "cuda" or "cuda:N"; or several cards, "cuda:0,cuda:1".
       training: Settings of every task.
-      per_task: What a task has otherwise: {task: {field of TrainingSettings: value}}.
+      per_task: What a task has otherwise: {task: {field of TrainingSettings or of
+        SnapshotSettings: value}}.
       snapshots: Settings of the measurements.
       timing: Settings of the wall-clock pass.
       execution: Where runs are made, and what they may take.
@@ -241,18 +251,14 @@ class Experiment:
             raise UserError(
                 f"device {shown(self.device)}: must be cpu, cuda, cuda:N or several: cuda:0,cuda:1"
             )
-        for fraction in self.snapshots.progress_fractions:
-            if fraction not in FRACTIONS:
-                raise UserError(
-                    f"[snapshots] progress_fractions: no snapshot is taken after {fraction:g} of "
-                    f"the batches; choose from {', '.join(f'{f:g}' for f in FRACTIONS)}"
-                )
         for task in dict.fromkeys((*self.tasks, *self.per_task)):
             group = self.training_for(task).batch_size
-            if self.snapshots.sequences < 2 * group:
+            sequences = self.snapshots_for(task).sequences
+            if sequences < 2 * group:
+                section = f"per_task.{task}" if self._own(task, SnapshotSettings) else "snapshots"
                 raise UserError(
-                    f"[snapshots] sequences = {self.snapshots.sequences}: must be at least "
-                    f"{2 * group}, twice batch_size; some estimators make one draw of a batch"
+                    f"[{section}] sequences = {sequences}: must be at least {2 * group}, twice "
+                    "batch_size; some estimators make one draw of a batch"
                 )
 
     @property
@@ -262,10 +268,11 @@ class Experiment:
 
     def progress_steps(self, task: str) -> frozenset[int]:
         """Return after how many batches of a task steps are followed; empty where none are."""
-        if not self.snapshots.progress:
+        snapshots = self.snapshots_for(task)
+        if not snapshots.progress:
             return frozenset()
         batches = self.training_for(task).batches
-        return frozenset(round(f * batches) for f in self.snapshots.progress_fractions)
+        return frozenset(round(f * batches) for f in snapshots.progress_fractions)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -278,10 +285,17 @@ class Experiment:
 
     def training_for(self, task: str) -> TrainingSettings:
         """Return the training settings of a task: the common ones with its own laid over."""
-        changes = dict(self.per_task.get(task, {}))
-        for key, value in changes.items():
-            changes[key] = checked(TrainingSettings, key, value, f"per_task.{task}")
-        return replace(self.training, **changes)
+        return replace(self.training, **self._own(task, TrainingSettings))
+
+    def snapshots_for(self, task: str) -> SnapshotSettings:
+        """Return the settings of a task's measurements, in the same way."""
+        return replace(self.snapshots, **self._own(task, SnapshotSettings))
+
+    def _own(self, task: str, settings: type[Settings]) -> dict[str, Any]:
+        """Return what a task has otherwise, of one kind of settings."""
+        own = self.per_task.get(task, {})
+        kept = [entry.name for entry in fields(settings) if entry.name in own]
+        return {key: checked(settings, key, own[key], f"per_task.{task}") for key in kept}
 
     def check_names(self) -> None:
         """Check tasks and estimators against those that exist.
@@ -352,6 +366,10 @@ TABLES: Mapping[str, type[Settings]] = types.MappingProxyType(
 )
 
 
+PER_TASK = (TrainingSettings, SnapshotSettings)
+"""The settings of which a task may have its own."""
+
+
 def check_keys(document: Mapping[str, Any]) -> None:
     """Check that a document holds only keys that an experiment has, each of the right shape.
 
@@ -364,6 +382,8 @@ def check_keys(document: Mapping[str, Any]) -> None:
             raise UserError(f"{key} = {shown(document[key])}: must be text")
     sections = {key: (document.get(key, {}), settings) for key, settings in TABLES.items()}
     per_task = table("per_task", document.get("per_task", {}))
-    sections |= {f"per_task.{task}": (own, TrainingSettings) for task, own in per_task.items()}
     for section, (given, settings) in sections.items():
         known(table(section, given), [entry.name for entry in fields(settings)], section)
+    own = [entry.name for settings in PER_TASK for entry in fields(settings)]
+    for task, given in per_task.items():
+        known(table(f"per_task.{task}", given), own, f"per_task.{task}")

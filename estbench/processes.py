@@ -58,6 +58,25 @@ def undisturbed() -> AbstractContextManager[None]:
 
 
 @contextmanager
+def _postponed() -> Iterator[None]:
+    """Raise ``STOPS`` that arrive meanwhile at the end; processes that start meanwhile are deaf.
+
+    A signal is sent to a whole group: a worker that it ended, or that it interrupted while
+    importing, would be a traceback. Blocking is inherited, but holds for one thread: another may
+    take the signal, and Python would run its handler here all the same.
+    """
+    came: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        with _handled(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
 def _handled(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
     """Have ``STOPS`` handled; those that are ignored (``nohup``, a job in the background) stay so.
 
@@ -107,16 +126,11 @@ def in_workers(
         )
         results: Generator[Any, None, None] | None = None
         try:
-            # A signal is sent to a whole group. Workers, which start here, are deaf from birth: one
-            # that it ended, or that it interrupted while importing, would be a traceback.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-            try:
+            with _postponed():  # workers that are half started would outlive a stop
                 for tracker in (loky_tracker, multiprocessing.resource_tracker):
-                    tracker.ensure_running()  # where one starts, it unblocks some of them
+                    tracker.ensure_running()  # where one starts, it unblocks some of the signals
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
                 results = parallel(calls)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is raised
             yield from results
         finally:
             if results is not None:

@@ -139,6 +139,16 @@ def test_a_task_may_have_settings_of_its_own() -> None:
     assert experiment.training_for("expressions-3").batches == experiment.training.batches
 
 
+def test_a_task_may_be_measured_with_settings_of_its_own() -> None:
+    own = {"expressions-15": {"sequences": 8192, "batches": 7}}
+    experiment = Experiment.from_dict(BASE | {"per_task": own})
+    assert experiment.snapshots_for("expressions-15").sequences == 8192
+    assert experiment.training_for("expressions-15").batches == 7
+    assert experiment.snapshots_for("expressions-3") == experiment.snapshots
+    with pytest.raises(UserError, match=r"\[per_task.expressions-15\] sequences = 100: .* 256"):
+        Experiment.from_dict(BASE | {"per_task": {"expressions-15": {"sequences": 100}}})
+
+
 def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown estimator 'rlo'.*'rloo'.*list estimators"):
         Experiment.from_dict(BASE | {"estimators": ["rlo"]}).check_names()

@@ -55,6 +55,7 @@ def measure_at_snapshots(
     device = experiment.device
     stage = make_stage(experiment, task, seed)
     policy, reward = stage.policy, stage.reward
+    snapshots = experiment.snapshots_for(task)
     method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("snapshot", task, seed, estimator, device=device)
@@ -72,21 +73,19 @@ def measure_at_snapshots(
             snapshot["metric_noise"],
         )
         before = reward.hard_evals + reward.relaxed_evals
-        for _ in range(experiment.snapshots.adaptation_batches):
+        for _ in range(snapshots.adaptation_batches):
             stage.next_batch(batch, data)
             adapt_once(method, policy, reward, batch, rng, learned)
         adapted = reward.hard_evals + reward.relaxed_evals - before
         with stage.measured():
-            measured = measure(
-                method, policy, reward, experiment.snapshots.sequences, rng, learned, reference
-            )
+            measured = measure(method, policy, reward, snapshots.sequences, rng, learned, reference)
         # Only here is variance taken apart by time step. Between contexts it would be mixed in.
         if snapshot is middle and not stage.conditional:
             measured["by_step"] = variance_by_step(
                 method,
                 policy,
                 reward,
-                min(SOURCES_FROM, experiment.snapshots.sequences),
+                min(SOURCES_FROM, snapshots.sequences),
                 stream("sources", task, seed, estimator, device=device),
                 learned,
             )
@@ -123,7 +122,8 @@ def _progress(
     snapshot: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Return what an estimator's steps gain at a snapshot; data and judges are the same for all."""
-    settings, policy = experiment.training_for(task), source.policy
+    settings, snapshots = experiment.training_for(task), experiment.snapshots_for(task)
+    policy = source.policy
     key = (task, seed, snapshot["step"])
 
     def data(batch: int, replicate: int, draws: int) -> Tensor:
@@ -142,7 +142,7 @@ def _progress(
     return progress(
         replace(source, data=data if stage.conditional else None),
         ground,
-        experiment.snapshots.progress_batches,
-        experiment.snapshots.progress,
+        snapshots.progress_batches,
+        snapshots.progress,
         settings.batch_size,
     )

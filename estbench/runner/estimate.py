@@ -21,12 +21,12 @@ def longest_first(jobs: Iterable[Job]) -> list[Job]:
 def prior(job: Job) -> float:
     """Return a guess of a job's cost, in a unit of its own: tokens that pass through a network."""
     settings = job.experiment.training_for(job.task)
+    snapshots = job.experiment.snapshots_for(job.task)
     length, weight = tasks.size(job.task, settings).length, _weight(job.estimator)
     if job.kind == "snapshots":
-        snapshots = job.experiment.snapshots
         sequences = snapshots.sequences + snapshots.adaptation_batches * settings.batch_size
         return len(FRACTIONS) * length * weight * sequences
-    truth = job.experiment.snapshots.reference_sequences if job.kind == "reference" else 0
+    truth = snapshots.reference_sequences if job.kind == "reference" else 0
     return length * (_training_sequences(settings, weight) + len(FRACTIONS) * truth)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from estbench.experiment import FRACTIONS, Experiment, TrainingSettings
+from estbench.experiment import FRACTIONS, Experiment, SnapshotSettings, TrainingSettings
 from estbench.store.schema import SCHEMA
 
 __all__ = ["REFERENCE_ESTIMATOR", "Keys", "key", "timing_key"]
@@ -44,7 +45,7 @@ class Keys:
     def _settings(self, kind: str, task: str, estimator: str) -> dict[str, Any]:
         from estbench import estimators, plugins
 
-        experiment = self._experiment
+        experiment, snapshots = self._experiment, self._experiment.snapshots_for(task)
         if task not in self._training:
             self._training[task] = _training(experiment, task)
         settings: dict[str, Any] = {
@@ -64,10 +65,10 @@ class Keys:
         if kind == "reference":  # older ones have five snapshots, and no word of it
             settings["fractions"] = FRACTIONS
         if kind == "snapshots":
-            settings["snapshots"] = _measuring(experiment)
-        if kind == "reference" and experiment.snapshots.progress:  # it also follows exact steps
+            settings["snapshots"] = _measuring(snapshots)
+        if kind == "reference" and snapshots.progress:  # it also follows exact steps
             shared = ("progress_rates", "progress_fractions", "reference_sequences")
-            settings["progress"] = {name: getattr(experiment.snapshots, name) for name in shared}
+            settings["progress"] = {name: getattr(snapshots, name) for name in shared}
         return settings
 
 
@@ -86,16 +87,24 @@ def timing_key(experiment: Experiment) -> str:
             "schema": SCHEMA,
             "device": experiment.device.partition(":")[0],
             "training": _without_defaults(experiment.training),
-            "per_task": {task: dict(own) for task, own in experiment.per_task.items()},
+            "per_task": {task: _of_training(own) for task, own in experiment.per_task.items()},
             "timing": asdict(experiment.timing),
         }
     )
 
 
-def _measuring(experiment: Experiment) -> dict[str, Any]:
+def _of_training(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task has otherwise that its steps depend on: nothing of its measurements."""
+    return {key: value for key, value in own.items() if key not in _MEASUREMENT}
+
+
+_MEASUREMENT = frozenset(entry.name for entry in fields(SnapshotSettings))
+
+
+def _measuring(snapshots: SnapshotSettings) -> dict[str, Any]:
     """Return the settings of the measurements; those of ``progress`` only where it is asked for."""
-    given = asdict(experiment.snapshots)
-    if experiment.snapshots.progress:
+    given = asdict(snapshots)
+    if snapshots.progress:
         return given
     return {name: value for name, value in given.items() if not name.startswith("progress")}
 

@@ -43,7 +43,7 @@ def reference(
     - ``progress``: the exact gradient's steps where steps are followed, else None; see
       ``estbench.meter.progress.exact_steps``.
     """
-    settings = experiment.training_for(task)
+    settings, snapshots = experiment.training_for(task), experiment.snapshots_for(task)
     steps = snapshot_steps(settings.batches)
     taken: list[dict[str, Any]] = []
     rng = stream("reference", task, seed, device=experiment.device)
@@ -56,7 +56,7 @@ def reference(
                     truth = true_gradient(
                         session.policy,
                         session.reward,
-                        experiment.snapshots.reference_sequences,
+                        snapshots.reference_sequences,
                         rng,
                         metric(moments, experiment.device),
                     )
@@ -87,8 +87,8 @@ def reference(
                 session.policy,
                 session.reward,
                 Adam.resumed(moments, here, rate),
-                experiment.snapshots.progress_rates,
-                experiment.snapshots.reference_sequences,
+                snapshots.progress_rates,
+                snapshots.reference_sequences,
                 stream("exact steps", task, seed, step, device=experiment.device),
                 settings.gradient_clip,
             )

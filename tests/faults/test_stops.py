@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,16 +98,30 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
 
 
 @SIGNALS
-def test_a_stop_while_workers_are_started_waits_for_none_of_them(number: signal.Signals) -> None:
+@pytest.mark.parametrize("taker", ["the main thread", "another thread"])
+def test_a_stop_while_workers_are_started_waits_for_none_of_them(
+    number: signal.Signals, taker: str
+) -> None:
+    """The system gives a signal to any thread that does not block it."""
+    heard, left = [], threading.Event()
+    thread = threading.Thread(target=left.wait, daemon=True)
+    thread.start()
+
     def calls() -> Iterator[object]:
-        os.kill(os.getpid(), number)
-        for _ in range(4):
-            yield delayed(time.sleep)(300)
+        yield delayed(time.sleep)(300)
+        to = threading.main_thread() if taker == "the main thread" else thread
+        signal.pthread_kill(to.ident or 0, number)
+        time.sleep(0.1)
+        heard.append("all calls are handed out")
+        yield delayed(time.sleep)(300)
 
     started = time.monotonic()
     with pytest.raises(Terminated), terminable():
         list(in_workers(calls(), 2))
     stop_workers()
+    left.set()
+    assert heard, "the stop waited until workers had been started"
+    assert not multiprocessing.active_children()
     assert time.monotonic() - started < 200
 
 

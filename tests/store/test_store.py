@@ -171,6 +171,16 @@ def test_a_key_knows_of_steps_that_are_followed_only_where_they_are() -> None:
     assert not set(keys(progress=4, progress_rates=(0.5,))) & set(followed)
 
 
+def test_a_task_s_own_measurement_is_no_other_run() -> None:
+    where = ("expressions-3", "relax", 0)
+    own = replace(BASE, per_task={"expressions-3": {"sequences": 999}})
+    everywhere = replace(BASE, snapshots=SnapshotSettings(sequences=999))
+    assert key("snapshots", own, *where) == key("snapshots", everywhere, *where)
+    assert key("snapshots", own, *where) != key("snapshots", BASE, *where)
+    assert key("run", own, *where) == key("run", BASE, *where)
+    assert timing_key(own) == timing_key(BASE)
+
+
 def test_timing_rounds_have_a_key_of_their_own() -> None:
     assert timing_key(replace(BASE, estimators=("relax",))) == timing_key(BASE)
     assert timing_key(replace(BASE, timing=TimingSettings(warmup=0))) != timing_key(BASE)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from estbench import tasks
-from estbench.experiment import TrainingSettings
+from estbench.experiment import Experiment, TrainingSettings
 from estbench.report.between.sides import Side
 from estbench.report.provenance import flat
 
@@ -60,7 +60,7 @@ def settings(a: Side, b: Side) -> list[Difference]:
         own = _common_tasks(a, b)
         if section == "per_task":  # where one set has no value of its own, the common one holds
             own = [task]
-            was, now = (getattr(s.experiment.training_for(task), setting) for s in (a, b))
+            was, now = (_of_task(side.experiment, task, setting) for side in (a, b))
             if was == now:
                 continue
         matters = [
@@ -111,12 +111,9 @@ def _reasons(a: Side, b: Side, task: str, family: str) -> dict[str, tuple[Any, A
             continue
         if was != now and name not in _FILES:
             found[name] = (was, now)
-    for section, names, its in (
-        ("snapshots", _SNAPSHOTS, VARIANCE),
-        ("timing", _TIMING, TIME),
-    ):
+    for names, its in ((_SNAPSHOTS, VARIANCE), (_TIMING, TIME)):
         for name in names:
-            was, now = (getattr(getattr(side.experiment, section), name) for side in (a, b))
+            was, now = (_of_task(side.experiment, task, name) for side in (a, b))
             if family == its and was != now:
                 found[name] = (was, now)
     for name in _FILES:  # what a file holds counts, not where it lies
@@ -125,6 +122,12 @@ def _reasons(a: Side, b: Side, task: str, family: str) -> dict[str, tuple[Any, A
         if _taken(task, name) and unsure and not _same_files(a, b, task):
             found[name] = (was, now)
     return found
+
+
+def _of_task(experiment: Experiment, task: str, setting: str) -> Any:
+    """Return a setting's value on a task, whichever table it stands in."""
+    tables = (experiment.training_for(task), experiment.snapshots_for(task), experiment.timing)
+    return next(getattr(own, setting) for own in tables if hasattr(own, setting))
 
 
 def _taken(task: str, setting: str) -> bool:
