@@ -125,6 +125,7 @@ def in_workers(
             pre_dispatch=dispatched,
         )
         results: Generator[Any, None, None] | None = None
+        ended = False
         try:
             with _postponed():  # workers that are half started would outlive a stop
                 for tracker in (loky_tracker, multiprocessing.resource_tracker):
@@ -132,10 +133,12 @@ def in_workers(
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
                 results = parallel(calls)
             yield from results
+            ended = True
         finally:
-            if results is not None:
-                with undisturbed(), warnings.catch_warnings(action="ignore"):
-                    results.close()  # what is being worked on is given up; joblib warns of that
+            if results is not None and not ended:  # what is being worked on is given up
+                with undisturbed(), _silent():
+                    results.close()
+                stop_workers()
 
 
 def follow(driver: int) -> None:
@@ -154,9 +157,37 @@ def follow(driver: int) -> None:
 
 def stop_workers() -> None:
     """Kill the workers, whatever they do; returns when they are gone."""
-    from joblib.externals.loky import get_reusable_executor
+    import multiprocessing
 
-    with undisturbed():
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.backend.process import LokyProcess
+
+    with undisturbed(), _silent():
         # The one that there is, whatever its settings: another would wait for its work to end.
         there = get_reusable_executor(reuse=True, kill_workers=True)
         there.shutdown(wait=True, kill_workers=True)
+        for left in multiprocessing.active_children():  # their manager died (see ``_silent``)
+            if isinstance(left, LokyProcess):
+                left.kill()
+                left.join()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hide what joblib says while its work is given up.
+
+    It warns. And the thread that hands out calls may look for one that was taken back
+    (``add_call_item_to_queue`` in loky): it dies of a KeyError, and its workers live on.
+    """
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is None or failure.thread.name != "ExecutorManagerThread":
+            before(failure)
+
+    threading.excepthook = hook
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        threading.excepthook = before
