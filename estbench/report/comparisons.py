@@ -44,8 +44,9 @@ PLAIN = "reinforce"
 BASELINED = "reinforce-ema"
 
 # What a variance is multiplied with: a draw's sequences, its reward evaluations or the seconds of a
-# step; "adam": sequences, with the variance in the metric of the trajectory's Adam.
-COSTS = ("sequence", "evaluation", "second", "adam")
+# step; "adam": sequences, with the variance in the metric of the trajectory's Adam; "step":
+# sequences, with the noise of the data, where sequences have contexts.
+COSTS = ("sequence", "evaluation", "second", "adam", "step")
 
 # Quantity -> how a comparison reads: a ratio (analysed in logs) or a difference.
 QUANTITIES = {
@@ -338,13 +339,11 @@ class Comparisons:
         if quantity == "variance_per_second":
             timed = set(self.timed(task))
             return [name for name in self.measured(task) if name in timed]
-        if quantity == "variance_per_adam":
+        cost = quantity.removeprefix("variance_per_")
+        if cost in ("adam", "step"):
             at = self.at(task)
-            return [
-                name
-                for name, values in zip(at.names, at.values["adam"], strict=True)
-                if np.isfinite(values).any()
-            ]
+            known = np.isfinite(at.values[cost]).any(axis=(1, 2))
+            return [name for name, there in zip(at.names, known, strict=True) if there]
         return self.measured(task)
 
     @staticmethod

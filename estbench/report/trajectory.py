@@ -56,8 +56,9 @@ class Measured:
       informative: Which snapshots may enter a ratio.
       values: Cost -> variance times what one draw costs. "sequence": sequences; "evaluation":
         reward evaluations, see `evaluations`; "adam": sequences, with the variance in the metric of
-        the trajectory's Adam; "untrained": sequences, with the control variate left out. nan where
-        nothing was measured.
+        the trajectory's Adam; "step": sequences, with the variance from one context to another
+        added, which a step of training has too; "untrained": sequences, with the control variate
+        left out. nan where nothing was measured.
       heavy: Where a measurement has heavy tails.
     """
 
@@ -187,9 +188,10 @@ def measured_at(results: Results, task: str) -> Measured:
 def snapshot_table(results: Results) -> pd.DataFrame:
     """Return tables/variance: `Results.variance` and what follows from it.
 
-    The further columns: `informative`; `noise_scale`, tr Cov / |grad J|^2 in sequences, with
-    `noise_scale_low` and `noise_scale_high` from the interval of the variance; `useful_share`,
-    1 / (1 + noise_scale / batch size), the part of a step at that batch that is no noise.
+    The further columns: `informative`; `noise_scale`, tr Cov / |grad J|^2 in sequences, the noise
+    of the data included, with `noise_scale_low` and `noise_scale_high` from the interval of the
+    variance; `useful_share`, 1 / (1 + noise_scale / batch size), the part of a step at that batch
+    that is no noise.
     """
     frame = results.variance
     informative = pd.Series(pd.NA, index=frame.index, dtype="boolean")
@@ -198,8 +200,9 @@ def snapshot_table(results: Results) -> pd.DataFrame:
         informative[rows.index] = rows["snapshot"].map(informative_snapshots(rows)).to_numpy()
         batch[rows.index] = batch_size(results, str(task))
     per = frame["sequences_per_draw"].astype("float64") / frame["gradient_norm"] ** 2
+    of_data = frame["between_variance"].astype("float64").fillna(0.0)
     scales = {
-        name: frame[column] * per
+        name: (frame[column] + of_data) * per
         for name, column in (
             ("noise_scale", "total_variance"),
             ("noise_scale_low", "variance_low"),
@@ -243,8 +246,15 @@ def _numbers(rows: pd.DataFrame) -> dict[str, pd.Series[float]]:
         "sequence": rows["total_variance"] * sequences,
         "evaluation": rows["total_variance"] * sequences * evaluations(rows),
         "adam": rows["adam_variance"] * sequences,
+        "step": (rows["total_variance"] + _of_data(rows)) * sequences,
         "untrained": rows["untrained_variance"] * sequences,
     }
+
+
+def _of_data(rows: pd.DataFrame) -> pd.Series[float]:
+    """Return the variance from one context to another; unknown where a task has no contexts."""
+    between = rows["between_variance"].astype("float64")
+    return between if (between > 0.0).any() else between * np.nan
 
 
 def _mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -44,6 +44,14 @@ def variance_findings(comparisons: Comparisons, task: str) -> Iterator[str]:
     ):
         yield from _grouped(comparisons, task, "evaluation", role, whom, where)
     yield from _grouped(comparisons, task, "second", EMA, BASELINED, "Per second", (LOWER,))
+    yield from _grouped(
+        comparisons,
+        task,
+        "step",
+        EMA,
+        BASELINED,
+        "Per sequence of a training step, the noise of the data included",
+    )
     yield from _control_variates(comparisons, task)
     yield from _adam(comparisons, task)
     lacking = missing_partners(comparisons, task)

@@ -489,6 +489,42 @@ def test_a_pair_that_adams_metric_ranks_the_other_way_is_said(tmp_path: Path) ->
     assert "the two metrics rank differently: rloo has 0.5" in said(found)
 
 
+# Noise of the data -------------------------------------------------------------------------------
+
+
+def test_a_step_has_the_noise_of_the_data_too(tmp_path: Path) -> None:
+    """Within contexts a hundredth of the noise; in a step (.01 + .25) / (1 + .25)."""
+    steps = [0, 10, 40]
+    for name, variance in (("reinforce-ema", 1.0), ("muprop", 0.01)):
+        write_measurements(
+            tmp_path, {name: spread([variance] * 3)}, steps=steps, between_variance=0.25
+        )
+    found = load_comparisons(tmp_path)
+    within, whole = (
+        found.ratio(TASK, cost, "muprop", "reinforce-ema") for cost in ("sequence", "step")
+    )
+    assert within is not None
+    assert whole is not None
+    assert within.estimate.value == pytest.approx(0.01)
+    assert whole.estimate.value == pytest.approx(0.26 / 1.25, rel=0.02)
+    assert "the noise of the data included" in said(found)
+    rows = variance_table(found)
+    own = rows[rows["estimator"] == "muprop"].iloc[0]
+    assert own["noise_scale"] == pytest.approx(
+        (own["total_variance"] + 0.25) / own["gradient_norm"] ** 2
+    )
+
+
+def test_without_contexts_no_step_is_told_apart_from_a_sequence(tmp_path: Path) -> None:
+    found = measured(
+        tmp_path,
+        {"reinforce-ema": spread([1.0] * 3), "rloo": spread([0.5] * 3)},
+        between_variance=0.0,
+    )
+    assert found.ratios(TASK, "step") == {}
+    assert "noise of the data" not in said(found)
+
+
 # The committed sets ------------------------------------------------------------------------------
 
 
