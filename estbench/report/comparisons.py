@@ -342,8 +342,8 @@ class Comparisons:
         cost = quantity.removeprefix("variance_per_")
         if cost in ("adam", "step"):
             at = self.at(task)
-            known = np.isfinite(at.values[cost]).any(axis=(1, 2))
-            return [name for name, there in zip(at.names, known, strict=True) if there]
+            each = zip(at.names, at.values[cost], strict=True)
+            return [name for name, values in each if np.isfinite(values).any()]
         return self.measured(task)
 
     @staticmethod
