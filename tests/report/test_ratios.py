@@ -536,11 +536,12 @@ def paper() -> Comparisons:
 @pytest.mark.parametrize(
     ("task", "estimator", "against", "value", "low", "high"),
     [
-        ("expressions-3", "reinforce", "reinforce-ema", 1.84, 1.67, 2.03),
-        ("expressions-15", "reinforce", "reinforce-ema", 31.2, 25.6, 38.2),
-        ("expressions-15", "rebar", "reinforce-ema", 0.74, 0.56, 0.97),
-        ("expressions-3", "rebar-ema", "reinforce-ema", 0.95, 0.91, 1.00),
-        ("expressions-15", "rebar-ema", "reinforce-ema", 0.98, 0.90, 1.07),
+        ("expressions-3", "reinforce", "reinforce-ema", 1.831, 1.726, 1.942),
+        ("expressions-15", "reinforce", "reinforce-ema", 27.95, 24.29, 32.16),
+        ("expressions-15", "rebar", "reinforce-ema", 0.957, 0.397, 2.306),
+        ("expressions-3", "rebar-ema", "reinforce-ema", 1.007, 0.977, 1.038),
+        ("expressions-3", "relax", "reinforce-constant", 0.683, 0.653, 0.714),
+        ("expressions-15", "rebar-ema", "reinforce-ema", 1.001, 0.956, 1.048),
     ],
 )
 def test_ratios_of_the_committed_paper_set(
@@ -558,14 +559,14 @@ def test_ratios_of_the_committed_paper_set(
     assert numbers == pytest.approx((value, low, high), rel=0.01)
 
 
-def test_over_all_five_snapshots_the_integral_is_what_was_computed_by_hand(
+def test_over_all_nine_snapshots_the_integral_is_what_was_computed_by_hand(
     paper: Comparisons,
 ) -> None:
-    for task, value in (("expressions-3", 2.2), ("expressions-15", 28.0)):
+    for task, value in (("expressions-3", 2.014), ("expressions-15", 25.93)):
         at = paper.at(task)
         noise = at.values["sequence"] @ trapezoids(at.steps)
         logs = np.log(noise[at.places["reinforce"]] / noise[at.places["reinforce-ema"]])
-        assert math.exp(logs.mean()) == pytest.approx(value, rel=0.02)
+        assert math.exp(logs.mean()) == pytest.approx(value, rel=0.002)
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 3.0])
