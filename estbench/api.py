@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from estbench import plugins
@@ -95,10 +96,12 @@ def measure(
       - ``snr``, ``cosine``, ``mse``;
       - ``hard_evals_per_draw``, ``relaxed_evals_per_draw``, ``adapt_evals``,
         ``policy_steps_per_draw``, ``seconds_per_draw`` (to make it, without differentiating);
-      - ``meter_fault``: why the meter had to differentiate draw by draw, or "".
+      - ``meter_fault``: why the meter had to differentiate draw by draw, or "": which parameter,
+        in which type of layer, and the change of the policy that avoids it.
 
       Where it has to, a warning (``EstbenchWarning``) says so before that begins: which layer, why,
-      how long it will take, and the change of the policy that avoids it.
+      how long it will take, and that change. The first and the last pass over the draws are
+      compared with autograd.
 
     Raises:
       UserError: Something does not exist or does not fit; the text says what, and the remedy.
@@ -119,6 +122,11 @@ def measure(
     names = [method.info.name for method in methods]
     if baseline is not None and baseline not in names:
         raise unknown_name("baseline", baseline, names)
+    if torch.is_autocast_enabled(own.device.type):
+        raise UserError(
+            "torch.autocast is on around estbench.measure, and would round the measurements too: "
+            "use it inside the policy's step instead"
+        )
     learning = sum(type(method).adapt is not Estimator.adapt for method in methods)
     slowest = _reference_sequences(own, reference) + draws * len(methods) + adapt * learning
     with (

@@ -634,6 +634,25 @@ class Adapter(Half):
         return nn.functional.linear(state, self.output.weight + self.b @ self.a)
 
 
+class Matrix(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Parameter(torch.full((H, V), 0.2))
+
+    def logits(self, state: Tensor) -> Tensor:
+        return state @ self.output
+
+
+class AutocastLSTM(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(H, H, batch_first=True)
+
+    def logits(self, state: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.output(self.cell(state.unsqueeze(1))[0][:, 0])
+
+
 class SharedPositions(Half):
     def __init__(self) -> None:
         super().__init__()
@@ -646,7 +665,10 @@ class SharedPositions(Half):
 SLOW: dict[type[nn.Module], str] = {
     Scalar: r"slow: scale \(Scalar\): .* about \d.*make self.scale a layer, nn.Linear\(1, 1",
     Functional: r"slow: output \(Linear\): .*call self.output\(x\) itself",
-    Adapter: r"slow: a \(Adapter\): .*make self.a a layer: nn.Linear\(4, 2, bias=False\)",
+    Adapter: r"slow: a \(Adapter\): .*LoRA by Parameters: make self.a and self.b layers, "
+    r"nn.Linear\(in, 2, bias=False\) and nn.Linear\(2, out, bias=False\)",
+    Matrix: r"slow: output \(Matrix\): .*make self.output a layer: nn.Linear\(3, 4, bias=False\)",
+    AutocastLSTM: r"slow: cell \(LSTM\): .*call self.cell outside torch.autocast, on x.float\(\)",
     SharedPositions: r"slow: positions \(Embedding\): all rows share one call of it, .*"
     r"self.positions\(torch.arange\(t\).expand\(n, t\)\)",
 }
@@ -659,7 +681,8 @@ def test_what_the_meter_cannot_read_is_said_once_and_measured(kind: type[nn.Modu
         table = estbench.measure(kind(), smooth, names, draws=64)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert table["meter_fault"].ne("").all()
+    remedy = str(caught[0].message).partition("Faster: ")[2]
+    assert table["meter_fault"].str.endswith(f"; faster: {remedy}").all()
     assert table["total_variance"].gt(0).all()
 
 
@@ -676,6 +699,30 @@ def test_the_remedy_for_shared_positions_works() -> None:
 def test_a_policy_under_autocast_is_measured_at_once() -> None:
     table = estbench.measure(Autocast(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
     assert (table["meter_fault"] == "").all()
+
+
+@pytest.mark.parametrize("double", ["table", "output"])
+def test_layers_may_be_of_different_types(double: str) -> None:
+    class Mixed(Half):
+        def __init__(self) -> None:
+            super().__init__()
+            getattr(self, double).double()
+
+        def logits(self, state: Tensor) -> Tensor:
+            return self.output(state.to(self.output.weight.dtype))
+
+    (row,) = estbench.measure(Mixed(), smooth, "rloo", draws=256).to_dict("records")
+    assert row["meter_fault"] == ""
+    expected = exact(OwnPolicy(Half()), smooth).leave_one_out_variance(8)
+    assert row["variance_low"] < expected < row["variance_high"]
+
+
+def test_autocast_around_the_measurement_is_refused() -> None:
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(UserError, match="use it inside the policy's step instead"),
+    ):
+        estbench.measure(Half(), smooth, "rloo", **SMALL)
 
 
 def test_a_sampler_that_cannot_be_used_is_said() -> None:

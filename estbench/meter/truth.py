@@ -11,8 +11,8 @@ from estbench.meter.centred import Centred
 from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
-from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
+from estbench.meter.passes import Passes, in_passes
 from estbench.models.policy import Policy
 
 __all__ = ["true_gradient"]
@@ -109,14 +109,19 @@ def _from_draws(
 ) -> Reference:
     """Return the mean of an estimator's draws, at most ``at_once`` in a pass."""
     zeros = _zeros(policy)
-    moments = moments_for(policy, Reference(zeros, 0.0, metric), ["" for _ in zeros])
-    state, fault = method.initial_state(policy, rng), ""
-    for size in portions(policy, draws, at_once):
-        with Tape(policy, fault) as tape:
-            surrogate = method.surrogate(policy, reward, size, rng, state)
-        moments.add(tape.differentiate(surrogate, check=moments.draws == 0), by_tensor=False)
-        fault = tape.fault
-    return moments.mean_as_reference()
+    state = method.initial_state(policy, rng)
+    sizes = list(portions(policy, draws, at_once))
+
+    def measure(passes: Passes) -> Reference:
+        moments = moments_for(policy, Reference(zeros, 0.0, metric), ["" for _ in zeros])
+        for index, size in enumerate(sizes, 1):
+            with passes.tape() as tape:
+                surrogate = method.surrogate(policy, reward, size, rng, state)
+            found = passes.differentiate(tape, surrogate, last=index == len(sizes))
+            moments.add(found, by_tensor=False)
+        return moments.mean_as_reference()
+
+    return in_passes(policy, rng, measure)
 
 
 def _zeros(policy: Policy) -> list[Tensor]:
