@@ -28,6 +28,7 @@ def true_gradient(
     sequences: int,
     rng: torch.Generator,
     metric: list[Tensor] | None = None,
+    noisy: bool = False,
 ) -> Reference:
     """Return the gradient of E[reward], with its noise.
 
@@ -46,13 +47,15 @@ def true_gradient(
       sequences: How many sequences, where it cannot be enumerated.
       rng: Noise of the draws.
       metric: Diagonal P of a metric in which the noise is wanted too, a tensor for each parameter.
+      noisy: Whether the reward is noisy. It is then never enumerated: each sequence would be
+        evaluated once, and that noise would be taken for a part of the gradient.
     """
     evals = reward.hard_evals
-    truncation = policy.truncation
+    truncation, listed = policy.truncation, enumerable(policy) and not noisy
     if truncation:
         policy.truncation = 0
     try:
-        return _untruncated(policy, reward, sequences, rng, metric)
+        return _untruncated(policy, reward, sequences, rng, metric, listed)
     finally:
         reward.hard_evals = evals
         if truncation:
@@ -65,10 +68,11 @@ def _untruncated(
     sequences: int,
     rng: torch.Generator,
     metric: list[Tensor] | None,
+    listed: bool,
 ) -> Reference:
     if policy.fewest_rows > 1:
-        return _over_contexts(policy, reward, sequences, rng, metric)
-    if enumerable(policy):
+        return _over_contexts(policy, reward, sequences, rng, metric, listed)
+    if listed:
         return Reference(exact(policy, reward).gradient, 0.0, metric)
     method = Reinforce("reference", "none")
     centre = float(reward(policy.sample(PILOT, rng)).double().mean())
@@ -84,9 +88,10 @@ def _over_contexts(
     sequences: int,
     rng: torch.Generator,
     metric: list[Tensor] | None,
+    listed: bool,
 ) -> Reference:
     assert policy.contexts is not None
-    if enumerable(policy):
+    if listed:
         total, M = _zeros(policy), policy.contexts.count
         for context in torch.split(policy.contexts.values, 1):
             with policy.contexts.given(context):

@@ -84,7 +84,7 @@ LAWS: dict[str, tuple[Law, str]] = {
     "top-k": (top_k, "as in top-k sampling, only the 3 likeliest tokens come"),
     "top-p": (top_p, "as in top-p sampling, the least likely"),
     "greedy": (
-        lambda x: (1000 * x).softmax(dim=1),
+        lambda x: (1e6 * x).softmax(dim=1),
         "as in top-k sampling, only the likeliest token comes",
     ),
     "a token left out": (without_token_2, "does not draw from the policy's log-probabilities"),
