@@ -669,7 +669,6 @@ SLOW: dict[type[nn.Module], str] = {
     Adapter: r"slow: a \(Adapter\): .*LoRA by Parameters: make self.a and self.b layers, "
     r"nn.Linear\(in, 2, bias=False\) and nn.Linear\(2, out, bias=False\)",
     Matrix: r"slow: output \(Matrix\): .*make self.output a layer: nn.Linear\(3, 4, bias=False\)",
-    AutocastLSTM: r"slow: cell \(LSTM\): .*call self.cell outside torch.autocast, on x.float\(\)",
     SharedPositions: r"slow: positions \(Embedding\): all rows share one call of it, .*"
     r"self.positions\(torch.arange\(t\).expand\(n, t\)\)",
 }
@@ -697,9 +696,32 @@ def test_the_remedy_for_shared_positions_works() -> None:
     assert table["meter_fault"][0] == ""
 
 
-def test_a_policy_under_autocast_is_measured_at_once() -> None:
-    table = estbench.measure(Autocast(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
+@pytest.mark.parametrize("kind", [Autocast, AutocastLSTM])
+def test_a_policy_under_autocast_is_measured_at_once(kind: type[nn.Module]) -> None:
+    table = estbench.measure(kind(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
     assert (table["meter_fault"] == "").all()
+
+
+def test_a_generator_of_estbenchs_under_autocast_is_measured_at_once() -> None:
+    generator = Generator(V, T, 4, 4).initialise("normal", 0.5, rng(1))
+
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.vocabulary, self.length = generator, V, T
+
+        def initial_state(self, n: int) -> Any:
+            return self.inner.initial_state(n)
+
+        def step(self, previous: Tensor | None, state: Any) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.inner.step(previous, state)
+
+    table = estbench.measure(Cast(), smooth, "rloo, rebar", relaxed=smooth, draws=256, adapt=128)
+    assert (table["meter_fault"] == "").all()
+    expected = exact(generator, FunctionReward(SmoothReward(V, T, 1, torch.float32)))
+    low, high = table["variance_low"][0], table["variance_high"][0]
+    assert low < expected.leave_one_out_variance(8) < high
 
 
 class Uniform(nn.Module):

@@ -11,9 +11,6 @@ from estbench.meter.rules import RULES, UNROLLED
 
 __all__ = ["Fault", "layer_of", "remedy_for"]
 
-AUTOCAST = "under autocast"
-"""What a rule's failure says where autocast was on."""
-
 LAYERS = "nn.Linear, nn.Embedding, nn.LSTM, nn.GRU, nn.MultiheadAttention or nn.LayerNorm"
 
 
@@ -77,8 +74,6 @@ def remedy_for(policy: nn.Module, fault: Fault, declined: str = "") -> str:
             "keep the rows of a draw together; indices of positions need a row each, "
             "torch.arange(t).expand(n, t)"
         )
-    if AUTOCAST in declined:
-        return f"call {call} outside torch.autocast, on x.float()"
     if declined:
         return f"use {call} as a layer that the meter can read (see the reason), in eval mode"
     if kind in RULES or kind in UNROLLED:

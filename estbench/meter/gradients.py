@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from estbench.estimators.base import Component, Direct, Draws, Surrogate
 from estbench.meter import loop, notices
 from estbench.meter.attention import time_first
-from estbench.meter.diagnosis import AUTOCAST, Fault, as_fault, layer_of, remedy_for
+from estbench.meter.diagnosis import Fault, as_fault, layer_of, remedy_for
 from estbench.meter.factors import Factors, join
 from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
 from estbench.meter.streamed import GivenShapeError, Streamed
@@ -415,9 +415,7 @@ class Tape:
 
 def _failed(module: nn.Module, error: Exception) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    kinds = {p.device.type for p in module.parameters()}
-    where = f" {AUTOCAST}" if any(map(torch.is_autocast_enabled, kinds)) else ""
-    return f"the rule for {type(module).__name__} failed{where} with {text}"
+    return f"the rule for {type(module).__name__} failed with {text}"
 
 
 def _turned(rule: Rule) -> Rule:
