@@ -105,6 +105,21 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class BiasRow:
+    """How often the interval of one measurement's bias covered a bias that is not zero.
+
+    Attributes:
+      noise: Where the noise of the draws lies.
+      size: The bias, in roots of the noise of the measured mean.
+      covered: Share of the measurements, one a number of draws.
+    """
+
+    noise: str
+    size: float
+    covered: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Covered:
     """How the intervals of one kind of ratio did.
 
@@ -398,23 +413,62 @@ def measure(trials: int, only: Collection[str] = ()) -> list[Measurement]:
 def _measurement(rng: np.random.Generator, draw: Law, n: int, square: float) -> dict[str, float]:
     """Return whether variance and bias were covered, the log error, and what shows the tail."""
     gradients = 0.1 + draw(rng, (n,))[:, None] * rng.normal(size=(n, SIZE))
-    mean = torch.full((SIZE,), 0.1, dtype=torch.float64)
-    moments = Moments(Reference([mean], 0.0), ["all"])
-    moments.add(Draws(gradients))  # type: ignore[arg-type]
-    found = {str(k): v for k, v in moments.summary(1).items()}
+    found = _summary(gradients, torch.full((SIZE,), 0.1, dtype=torch.float64))
     truth = square * SIZE
-    low, high, variance, kurtosis, bias_low = (
-        float(found[name])  # type: ignore[arg-type]
-        for name in ("variance_low", "variance_high", "total_variance", "kurtosis", "bias_low")
-    )
     return {
-        "covered": float(low <= truth <= high),
-        "bias": float(bias_low <= 0.0),
-        "lean": math.log(variance / truth),
-        "kurtosis": kurtosis,
+        "covered": float(found["variance_low"] <= truth <= found["variance_high"]),
+        "bias": float(found["bias_low"] <= 0.0),
+        "lean": math.log(found["total_variance"] / truth),
+        "kurtosis": found["kurtosis"],
         "draws": n,
-        "tail_index": float(found["tail_index"]),  # type: ignore[arg-type]
+        "tail_index": found["tail_index"],
     }
+
+
+NOISE: dict[str, tuple[float, ...]] = {
+    "all along the bias": (1.0, *(0.0,) * 7),
+    "nine tenths along the bias": (0.9, *(0.1 / 7,) * 7),
+    f"even over {SIZE} directions": (1.0 / SIZE,) * SIZE,
+    "all across the bias, on a line": (0.0, 1.0, *(0.0,) * 6),
+}
+"""Variances of a draw along its axes, of which the bias lies along the first."""
+
+BIASES = (0.5, 1.0, 2.0, 4.0)
+
+
+def bias_rows(trials: int, only: Collection[str] = ()) -> list[BiasRow]:
+    """Simulate measurements of a known bias: normal draws of variance 1, a gradient of length 1."""
+    rows = []
+    for where, variances in NOISE.items():
+        for size in BIASES if not only or where in only else ():
+            covered = []
+            for n in DRAWS:
+                rng, bias = stream(methods.METER_BIAS, where, size, n), size / math.sqrt(n)
+                found = [_bias_covered(rng, n, bias, variances) for _ in range(trials)]
+                covered.append(float(np.mean(found)))
+            rows.append(BiasRow(where, size, tuple(covered)))
+    return rows
+
+
+def _bias_covered(
+    rng: np.random.Generator, n: int, bias: float, variances: tuple[float, ...]
+) -> bool:
+    """Return whether the interval of one measurement holds the bias."""
+    gradients = np.sqrt(variances) * rng.normal(size=(n, SIZE))
+    truth = torch.zeros(SIZE, dtype=torch.float64)
+    truth[-1] = 1.0
+    gradients[:, -1] += 1.0
+    gradients[:, 0] += bias
+    found = _summary(gradients, truth)
+    return found["bias_low"] <= bias <= found["bias_high"]
+
+
+def _summary(gradients: Array, truth: torch.Tensor) -> dict[str, float]:
+    """Return what the meter says of draws ``[n, d]`` beside the exact gradient ``[d]``."""
+    moments = Moments(Reference([truth], 0.0), ["all"])
+    moments.add(Draws(gradients))  # type: ignore[arg-type]
+    numbers = moments.summary(1).items()
+    return {name: float(value) for name, value in numbers if name != "by_tensor"}  # type: ignore[arg-type]
 
 
 def ratio_rows(trials: int, only: Collection[str] = ()) -> list[RatioRow]:
@@ -519,7 +573,11 @@ def simulate(trials: int = TRIALS, only: tuple[str, ...] = ()) -> list[Row]:
 
 
 def tables(
-    rows: list[Row], measured: list[Measurement], compared: list[RatioRow], trials: int
+    rows: list[Row],
+    measured: list[Measurement],
+    biases: list[BiasRow],
+    compared: list[RatioRow],
+    trials: int,
 ) -> str:
     """Return the Markdown of the tables, with the simulation's own error."""
     error = 100 * math.sqrt(0.95 * 0.05 / trials)
@@ -551,6 +609,19 @@ def tables(
         f"| {m.of} | {m.kurtosis:.3g} | {m.draws} | {_cell(m.covered)} | {_cell(m.bias_covered)} | "
         f"{100 * m.flagged:.0f} % | {m.lean:+.2f} |".replace("inf", "infinite")
         for m in measured
+    ]
+    lines += [
+        "",
+        f"The same interval of the bias ({methods.METER_BIAS}) where the bias is not zero, {few} a "
+        "number. Draws are normal. The bias is given in standard errors: roots of the noise of the "
+        "measured mean.",
+        "",
+        "| where the noise lies | bias | " + " | ".join(f"{n} draws" for n in DRAWS) + " |",
+        "|---|---|" + "---|" * len(DRAWS),
+    ]
+    lines += [
+        f"| {row.noise} | {row.size:g} | {' | '.join(_cell(x) for x in row.covered)} |"
+        for row in biases
     ]
     lines += [
         "",
@@ -605,7 +676,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     few, fewest = trials_of(given.trials)
-    rows = (simulate(given.trials), measure(few), ratio_rows(fewest))
+    rows = (simulate(given.trials), measure(few), bias_rows(few), ratio_rows(fewest))
     text = tables(*rows, given.trials)
     if given.out:
         write(given.out, text)

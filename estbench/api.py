@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from estbench import plugins
@@ -22,8 +23,9 @@ from estbench.meter.measuring import adapt_once
 from estbench.meter.measuring import measure as measure_one
 from estbench.meter.moments import Reference
 from estbench.meter.truth import true_gradient
+from estbench.meter.world import check_world
 from estbench.models.policy import Policy
-from estbench.own import OwnReward, adapted, check_policy, check_surrogate, evaluating
+from estbench.own import NOTHING, OwnReward, adapted, check_policy, check_surrogate, evaluating
 from estbench.runner.progress import BarDisplay
 from estbench.seeding import stream
 
@@ -34,17 +36,16 @@ __all__ = ["measure"]
 
 ADAPTED_TOGETHER = 128  # sequences in one batch of training what is learned
 
-COPIED = (
-    "kurtosis",
-    "relative_bias",
-    "bias_low",
-    "bias_high",
-    "snr",
-    "cosine",
-    "mse",
-    "hard_evals_per_draw",
-    "relaxed_evals_per_draw",
+VARIANCES = (
+    "total_variance",
+    "variance_low",
+    "variance_high",
+    "variance_per_sequence",
+    "variance_per_sequence_low",
+    "variance_per_sequence_high",
 )
+MEASURED = ("kurtosis", "relative_bias", "bias_low", "bias_high", "snr", "cosine", "mse")
+COUNTED = ("hard_evals_per_draw", "relaxed_evals_per_draw")
 
 
 def measure(
@@ -57,6 +58,7 @@ def measure(
     baseline: str | None = None,
     adapt: int = 2560,
     reference: int = 65_536,
+    reward_samples: int = 1,
     seed: int = 0,
     plugin: str | Path | None = None,
     progress: bool = True,
@@ -68,7 +70,8 @@ def measure(
         ``step(previous, state)``, as described at ``estbench.Policy``, from which it may inherit.
         It may declare ``end``, ``contexts`` and ``truncation``, and bring faster ways such as
         ``log_probs`` and ``sample_from``. It is measured in evaluation mode: dropout is off.
-      reward: Maps tokens int64 ``[n, T]`` to n numbers, as a tensor, an array or a list.
+      reward: Maps tokens int64 ``[n, T]`` to n numbers, as a tensor, an array or a list. It must
+        be a function of each sequence alone (see ``reward_samples``).
       estimators: Names of the catalogue (``estbench list estimators``), or estimators.
       draws: Draws of each; one draw takes as many sequences as the estimator's group has.
       relaxed: The reward of relaxed sequences, weights ``[n, T, V]``, as a tensor ``[n]`` that can
@@ -78,6 +81,9 @@ def measure(
         128; the last draw is a whole one. After that nothing learns.
       reference: Sequences of the gradient that bias is held against, where there are too many
         sequences to enumerate.
+      reward_samples: Evaluations of each sequence whose mean is its reward; all of them count. Set
+        it above 1 where the reward is noisy. The noise that is left is then a part of the draws'
+        variance, and bias is measured against ``reference`` sequences, never enumerated.
       seed: Of all noise: equal seeds give equal tables, but for the seconds.
       plugin: A file with estimators of one's own, which ``estimators`` may then name.
       progress: Show a progress bar where the standard error is a terminal.
@@ -95,10 +101,19 @@ def measure(
       - ``snr``, ``cosine``, ``mse``;
       - ``hard_evals_per_draw``, ``relaxed_evals_per_draw``, ``adapt_evals``,
         ``policy_steps_per_draw``, ``seconds_per_draw`` (to make it, without differentiating);
-      - ``meter_fault``: why the meter had to differentiate draw by draw, or "".
+      - ``meter_fault``: why the meter had to differentiate draw by draw, or "": which parameter,
+        in which type of layer, and the change of the policy that avoids it;
+      - ``note``: why the numbers of a row are NaN, or "". Where all rewards that the draws met are
+        equal and nothing varies, the draws say nothing but how rare other rewards are.
 
       Where it has to, a warning (``EstbenchWarning``) says so before that begins: which layer, why,
-      how long it will take, and the change of the policy that avoids it.
+      how long it will take, and that change. The first and the last pass over the draws are
+      compared with autograd.
+
+      Before that, policy and reward are checked (``estbench.meter.world``): a reward that is noisy
+      or depends on its batch is refused, and so is a policy that does not sample from its
+      log-probabilities. A right reward is never refused, a right policy with a probability below
+      0.001 for each of its ways to sample.
 
     Raises:
       UserError: Something does not exist or does not fit; the text says what, and the remedy.
@@ -111,6 +126,7 @@ def measure(
         ("draws", draws, 2),
         ("adapt", adapt, 0),
         ("reference", reference, 2),
+        ("reward_samples", reward_samples, 1),
     ):
         if not isinstance(value, int) or value < least:
             raise UserError(f"{name} is {value!r}: it must be a whole number of at least {least}")
@@ -119,32 +135,60 @@ def measure(
     names = [method.info.name for method in methods]
     if baseline is not None and baseline not in names:
         raise unknown_name("baseline", baseline, names)
+    if torch.is_autocast_enabled(own.device.type):
+        raise UserError(
+            "torch.autocast is on around estbench.measure, and would round the measurements too: "
+            "use it inside the policy's step instead"
+        )
     learning = sum(type(method).adapt is not Estimator.adapt for method in methods)
-    slowest = _reference_sequences(own, reference) + draws * len(methods) + adapt * learning
+    listed = enumerable(own) and reward_samples == 1
+    slowest = own.vocabulary**own.length if listed else reference
+    slowest += draws * len(methods) + adapt * learning
     with (
         evaluating(policy),
         notices.listening(_warner(slowest)),
         _progress(progress, len(methods) + 1) as ended,
     ):
-        own_reward = OwnReward(reward, relaxed, own.dtype)
+        own_reward = OwnReward(reward, relaxed, own.dtype, reward_samples)
         check_policy(own)
         for method in methods:
             _check(method, own, own_reward, seed)
+        noisy = reward_samples > 1
+        check_world(own, own_reward, stream("measure world", seed, device=own.device), noisy)
+        own_reward.range = NOTHING
         noise = stream("measure reference", seed, device=own.device)
-        truth = true_gradient(own, own_reward, reference, noise)
+        truth = true_gradient(own, own_reward, reference, noise, noisy=noisy)
+        constant = listed and _alike(own_reward)
         ended("reference")
         rows = []
         for method in methods:
-            rows.append(_row(method, own, own_reward, draws, adapt, seed, truth))
+            row = _row(method, own, own_reward, draws, adapt, seed, truth)
+            if row["total_variance"] == 0 and _alike(own_reward) and not constant:
+                row = _unseen(row)
+            rows.append(row)
             ended(method.info.name)
     first = rows[names.index(baseline) if baseline is not None else 0]
-    against = "exact gradient" if enumerable(own) else f"{reference} sequences"
+    against = "exact gradient" if listed else f"{reference} sequences"
     return pd.DataFrame([_with_ratio(row, first, against) for row in rows])
 
 
-def _reference_sequences(policy: Policy, reference: int) -> int:
-    """Return how many sequences the gradient that bias is held against takes."""
-    return policy.vocabulary**policy.length if enumerable(policy) else reference
+def _alike(reward: OwnReward) -> bool:
+    """Return whether all rewards in the range that was seen are equal, but for rounding."""
+    low, high = reward.range
+    return 0 <= high - low <= 1e-6 * max(abs(low), abs(high))
+
+
+def _unseen(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of draws that met equal rewards alone: what they measured says nothing."""
+    sequences = row["draws"] * row["sequences_per_draw"]
+    share = 1 - 0.05 ** (1 / sequences)
+    note = (
+        f"no reward was seen that differs: at most {100 * share:.2g} % of the sequences are "
+        "rewarded otherwise (95 %)"
+    )
+    notices.warn(f"{row['estimator']}: {note}. Give more draws, or a reward that is less rare")
+    unknown = dict.fromkeys((*VARIANCES, *MEASURED), math.nan)
+    return {**row, **unknown, "note": note}
 
 
 def _warner(draws: int) -> Callable[[notices.Slow], None]:
@@ -234,6 +278,7 @@ def _row(
             adapt_once(method, policy, reward, min(together, left), rng, learned)
             left -= min(together, left)
     adapted_evals = reward.hard_evals + reward.relaxed_evals - before
+    reward.range = NOTHING
     found = measure_one(method, policy, reward, draws * group, rng, learned, truth)
     return {
         "estimator": name,
@@ -246,11 +291,12 @@ def _row(
         "variance_per_sequence": found["total_variance"] * group,
         "variance_per_sequence_low": found["variance_low"] * group,
         "variance_per_sequence_high": found["variance_high"] * group,
-        **{column: found[column] for column in COPIED},
+        **{column: found[column] for column in (*MEASURED, *COUNTED)},
         "adapt_evals": adapted_evals,
         "policy_steps_per_draw": found["policy_steps_per_draw"],
         "seconds_per_draw": found["seconds_per_draw"],
         "meter_fault": found["info"]["meter_fault"],
+        "note": "",
     }
 
 

@@ -25,6 +25,7 @@ from estbench.models.trees import State, flatten_rows, leaves, map_rows
 from estbench.models.wrapper import Wrapper
 
 __all__ = [
+    "NOTHING",
     "OwnPolicy",
     "OwnReward",
     "adapted",
@@ -49,6 +50,10 @@ TOLERANCE = 1e-3  # of a sum of probabilities, and between two ways to the same 
 ROUNDING = 8  # the same in units of the type's precision, where that is coarser
 
 
+NOTHING = (math.inf, -math.inf)
+"""The range of no reward at all."""
+
+
 class OwnReward:
     """A user's reward: its numbers become a tensor of the policy's type, and are checked.
 
@@ -57,11 +62,14 @@ class OwnReward:
       relaxed: Maps weights ``[n, T, V]`` to a tensor ``[n]`` that can be differentiated; None if
         there is no such thing. A reward of estbench's brings its own.
       dtype: The policy's.
+      samples: Evaluations of each sequence whose mean is its reward; all of them count.
 
     Attributes:
       is_relaxed: Whether relaxed sequences are accepted.
-      hard_evals: Sequences of tokens evaluated so far.
+      hard_evals: Evaluations of sequences of tokens so far.
       relaxed_evals: Relaxed sequences evaluated so far.
+      range: The smallest and the largest reward of tokens so far; whoever wants to know those of a
+        part of the calls sets it to ``NOTHING`` before.
     """
 
     def __init__(
@@ -69,6 +77,7 @@ class OwnReward:
         function: Callable[[Tensor], Any],
         relaxed: Callable[[Tensor], Tensor] | None = None,
         dtype: torch.dtype = torch.float32,
+        samples: int = 1,
     ) -> None:
         if not callable(function):
             raise UserError(
@@ -80,8 +89,10 @@ class OwnReward:
         self.relaxed_function = relaxed
         self.is_relaxed = relaxed is not None
         self.dtype = dtype
+        self.samples = samples
         self.hard_evals = 0
         self.relaxed_evals = 0
+        self.range = NOTHING
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor) -> Tensor:
@@ -90,6 +101,16 @@ class OwnReward:
         Raises:
           UserError: What the function returned is not a finite number for each sequence.
         """
+        rewards = self._once(tokens)
+        if self.samples > 1:
+            more = [self._once(tokens) for _ in range(self.samples - 1)]
+            rewards = torch.stack([rewards, *more]).mean(dim=0)
+        if len(rewards):
+            low, high = self.range
+            self.range = min(low, float(rewards.min())), max(high, float(rewards.max()))
+        return rewards
+
+    def _once(self, tokens: Tensor) -> Tensor:
         n = tokens.shape[0]
         self.hard_evals += n
         found = self.function(tokens)

@@ -479,6 +479,7 @@ def test_a_constant_reward_has_no_gradient_that_bias_could_be_relative_to() -> N
         ({"draws": 1}, "draws is 1: it must be a whole number of at least 2"),
         ({"adapt": -1}, "adapt is -1: it must be a whole number of at least 0"),
         ({"reference": 1.5}, "reference is 1.5: it must be a whole number"),
+        ({"reward_samples": 0}, "reward_samples is 0: it must be a whole number of at least 1"),
         ({"baseline": "rebar"}, "unknown baseline 'rebar'"),
         ({"plugin": "nothing.py"}, "no such file: nothing.py"),
     ],
@@ -634,6 +635,25 @@ class Adapter(Half):
         return nn.functional.linear(state, self.output.weight + self.b @ self.a)
 
 
+class Matrix(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Parameter(torch.full((H, V), 0.2))
+
+    def logits(self, state: Tensor) -> Tensor:
+        return state @ self.output
+
+
+class AutocastLSTM(Half):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(H, H, batch_first=True)
+
+    def logits(self, state: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.output(self.cell(state.unsqueeze(1))[0][:, 0])
+
+
 class SharedPositions(Half):
     def __init__(self) -> None:
         super().__init__()
@@ -646,7 +666,9 @@ class SharedPositions(Half):
 SLOW: dict[type[nn.Module], str] = {
     Scalar: r"slow: scale \(Scalar\): .* about \d.*make self.scale a layer, nn.Linear\(1, 1",
     Functional: r"slow: output \(Linear\): .*call self.output\(x\) itself",
-    Adapter: r"slow: a \(Adapter\): .*make self.a a layer: nn.Linear\(4, 2, bias=False\)",
+    Adapter: r"slow: a \(Adapter\): .*LoRA by Parameters: make self.a and self.b layers, "
+    r"nn.Linear\(in, 2, bias=False\) and nn.Linear\(2, out, bias=False\)",
+    Matrix: r"slow: output \(Matrix\): .*make self.output a layer: nn.Linear\(3, 4, bias=False\)",
     SharedPositions: r"slow: positions \(Embedding\): all rows share one call of it, .*"
     r"self.positions\(torch.arange\(t\).expand\(n, t\)\)",
 }
@@ -659,7 +681,8 @@ def test_what_the_meter_cannot_read_is_said_once_and_measured(kind: type[nn.Modu
         table = estbench.measure(kind(), smooth, names, draws=64)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert table["meter_fault"].ne("").all()
+    remedy = str(caught[0].message).partition("Faster: ")[2]
+    assert table["meter_fault"].str.endswith(f"; faster: {remedy}").all()
     assert table["total_variance"].gt(0).all()
 
 
@@ -673,9 +696,144 @@ def test_the_remedy_for_shared_positions_works() -> None:
     assert table["meter_fault"][0] == ""
 
 
-def test_a_policy_under_autocast_is_measured_at_once() -> None:
-    table = estbench.measure(Autocast(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
+@pytest.mark.parametrize("kind", [Autocast, AutocastLSTM])
+def test_a_policy_under_autocast_is_measured_at_once(kind: type[nn.Module]) -> None:
+    table = estbench.measure(kind(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
     assert (table["meter_fault"] == "").all()
+
+
+def test_a_generator_of_estbenchs_under_autocast_is_measured_at_once() -> None:
+    generator = Generator(V, T, 4, 4).initialise("normal", 0.5, rng(1))
+
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.vocabulary, self.length = generator, V, T
+
+        def initial_state(self, n: int) -> Any:
+            return self.inner.initial_state(n)
+
+        def step(self, previous: Tensor | None, state: Any) -> Any:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.inner.step(previous, state)
+
+    table = estbench.measure(Cast(), smooth, "rloo, rebar", relaxed=smooth, draws=256, adapt=128)
+    assert (table["meter_fault"] == "").all()
+    expected = exact(generator, FunctionReward(SmoothReward(V, T, 1, torch.float32)))
+    low, high = table["variance_low"][0], table["variance_high"][0]
+    assert low < expected.leave_one_out_variance(8) < high
+
+
+class Uniform(nn.Module):
+    """All 4,096 sequences are equally likely."""
+
+    def __init__(self, length: int = 4) -> None:
+        super().__init__()
+        self.vocabulary, self.length = 8, length
+        self.output = nn.Linear(1, 8)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def initial_state(self, n: int) -> Tensor:
+        return torch.ones(n, 1)
+
+    def step(self, previous: Tensor | None, state: Tensor) -> Any:
+        return self.output(state).log_softmax(dim=-1), state
+
+
+@pytest.mark.parametrize("length", [4, 12])  # enumerated, and not
+def test_draws_that_met_no_reward_say_only_how_rare_it_is(length: int) -> None:
+    def rare(tokens: Tensor) -> Tensor:
+        return (tokens == 0).all(dim=1)
+
+    names = ["reinforce", "all-actions"]
+    options = {"draws": 512, "reference": 1024, "baseline": "all-actions"}
+    said = "no reward was seen that differs: at most 0.58 % of the sequences are rewarded otherwise"
+    with pytest.warns(estbench.EstbenchWarning, match=f"reinforce: {said}"):
+        table = estbench.measure(Uniform(length), rare, names, **options)
+    row = table.iloc[0]
+    assert row["note"] == f"{said} (95 %)"  # 1 - 0.05^(1 / 512)
+    unknown = "total_variance variance_low variance_high variance_per_sequence ratio ratio_low "
+    unknown += "ratio_high kurtosis relative_bias bias_low bias_high snr cosine mse"
+    assert row[unknown.split()].isna().all()
+    assert (row["draws"], row["hard_evals_per_draw"]) == (512, 1)
+
+
+def test_no_variance_is_a_number_where_every_sequence_was_seen() -> None:
+    def rare(tokens: Tensor) -> Tensor:
+        return (tokens == 0).all(dim=1)
+
+    (row,) = estbench.measure(Uniform(), rare, "exact", draws=4).to_dict("records")
+    assert (row["note"], row["total_variance"], row["variance_high"]) == ("", 0, 0)
+    constant = estbench.measure(Uniform(), lambda x: x[:, 0] * 0 + 1, "rloo", draws=4)
+    assert (constant["note"][0], constant["total_variance"][0]) == ("", 0)
+
+
+def noisy(size: float) -> Callable[[Tensor], Tensor]:
+    noise = rng(9)
+    return lambda x: smooth(x) + size * torch.randn(len(x), generator=noise, dtype=torch.float64)
+
+
+def test_a_noisy_reward_is_refused_in_one_line_with_two_remedies() -> None:
+    with pytest.raises(
+        UserError, match=r"the reward is noisy: .*seed.* reward_samples=k"
+    ) as caught:
+        estbench.measure(Plain(), noisy(0.5), "rloo", **SMALL)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_mean_of_several_evaluations_is_measured_with_its_noise() -> None:
+    options = {"draws": 4096, "reference": 32_768, "reward_samples": 4, "adapt": 0}
+    table = estbench.measure(Plain(), noisy(2.0), ["reinforce", "rloo"], **options)
+    truth = exact(OwnPolicy(Plain()), smooth)
+    row = table.iloc[0]
+    expected = truth.reinforce_variance(0.0) + 2.0**2 / 4 * truth.score_moment
+    assert row["variance_low"] < expected < row["variance_high"]
+    assert (table["bias_low"] == 0).all()
+    assert (table["bias_against"] == "32768 sequences").all()
+    assert table["hard_evals_per_draw"].tolist() == [4, 32]
+
+
+def test_a_reward_that_is_whitened_within_its_batch_is_refused() -> None:
+    def whitened(tokens: Tensor) -> Tensor:
+        found = smooth(tokens)
+        return (found - found.mean()) / found.std()
+
+    with pytest.raises(UserError, match="depends on the others in its batch"):
+        estbench.measure(Plain(), whitened, "reinforce, rloo", **SMALL)
+
+
+def test_a_policy_that_samples_at_another_temperature_is_refused() -> None:
+    class Sharp(Plain):
+        def sample_by(self, n: int, choose: Any) -> Tensor:
+            return Tempered(OwnPolicy(Plain(self.length)), 0.5).sample_by(n, choose)
+
+    with pytest.raises(UserError, match=r"^Sharp.sample_by does not draw .* a temperature of 0.5"):
+        estbench.measure(Sharp(12), SmoothReward(V, 12, 1), "rloo", **SMALL)
+
+
+@pytest.mark.parametrize("double", ["table", "output"])
+def test_layers_may_be_of_different_types(double: str) -> None:
+    class Mixed(Half):
+        def __init__(self) -> None:
+            super().__init__()
+            getattr(self, double).double()
+
+        def logits(self, state: Tensor) -> Tensor:
+            return self.output(state.to(self.output.weight.dtype))
+
+    (row,) = estbench.measure(Mixed(), smooth, "rloo", draws=256).to_dict("records")
+    assert row["meter_fault"] == ""
+    expected = exact(OwnPolicy(Half()), smooth).leave_one_out_variance(8)
+    assert row["variance_low"] < expected < row["variance_high"]
+
+
+def test_autocast_around_the_measurement_is_refused() -> None:
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(UserError, match="use it inside the policy's step instead"),
+    ):
+        estbench.measure(Half(), smooth, "rloo", **SMALL)
 
 
 def test_a_sampler_that_cannot_be_used_is_said() -> None:

@@ -20,8 +20,9 @@ from torch import Tensor
 from estbench.estimators.base import Estimator, Reward
 from estbench.meter.blocks import BLOCKS, Blocks, Look
 from estbench.meter.centred import Centred
-from estbench.meter.gradients import DrawGradients, Tape
+from estbench.meter.gradients import DrawGradients
 from estbench.meter.moments import total_variance
+from estbench.meter.passes import Passes, in_passes
 from estbench.models.policy import Policy
 
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
@@ -146,27 +147,39 @@ def bias_test(
       plan: Looks, margin and error rates; the default if None.
     """
     plan = plan or Plan()
-    if learned is None:
-        learned = method.initial_state(policy, rng)
+    state = method.initial_state(policy, rng) if learned is None else learned
+    return in_passes(
+        policy,
+        rng,
+        lambda passes: _bias_test(method, passes, policy, reward, gradient, rng, state, plan),
+    )
+
+
+def _bias_test(
+    method: Estimator,
+    passes: Passes,
+    policy: Policy,
+    reward: Reward,
+    gradient: Sequence[Tensor],
+    rng: torch.Generator,
+    learned: dict[str, Any],
+    plan: Plan,
+) -> BiasResult:
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
     blocks = Blocks(gradient, names)
     chunk = BLOCKS * max(1, plan.chunk // method.info.group // BLOCKS)
     looks: list[Look] = []
-    fault, verdict, found_by = "", "undecided", ""
+    verdict, found_by = "undecided", ""
 
-    def draw(n: int, check: bool) -> DrawGradients:
-        nonlocal fault
-        with Tape(policy, fault) as tape:
+    def draw(n: int, last: bool) -> DrawGradients:
+        with passes.tape() as tape:
             surrogate = method.surrogate(policy, reward, n, rng, learned)
-        # Once is enough to know a policy by.
-        found = tape.differentiate(surrogate, check=check)
-        fault = tape.fault
-        return found
+        return passes.differentiate(tape, surrogate, last)
 
     noise = None
     if plan.pilot:
         n = max(2, plan.pilot // method.info.group)
-        noise = total_variance(draw(n, check=True)) / blocks.norm**2
+        noise = total_variance(draw(n, last=True)) / blocks.norm**2
     planned = plan.draws(method.info.group, noise)
     last = planned[-1]
     if not method.info.unbiased and noise is not None and noise > planned[0]:
@@ -174,7 +187,7 @@ def bias_test(
     for target in planned:
         while blocks.draws < target:
             n = min(chunk, target - blocks.draws)
-            found = draw(n, check=blocks.draws == 0 and not plan.pilot)
+            found = draw(n, last=blocks.draws + n == target)
             blocks.add(found.block_sums(BLOCKS), n)
         looks.append(blocks.look(plan.margin, 0.05 / len(planned)))
         p_values = looks[-1].p_values
@@ -196,5 +209,5 @@ def bias_test(
         tuple(looks),
         plan.margin,
         plan.alpha,
-        fault,
+        passes.fault,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 from estbench.meter.rules import RULES, UNROLLED
@@ -23,6 +26,22 @@ class Fault(Exception):  # noqa: N818  (no error: the loop takes over)
     def __init__(self, parameter: str, reason: str, kind: str = "missed") -> None:
         super().__init__(f"{parameter}: {reason}" if parameter else reason)
         self.parameter, self.reason, self.kind = parameter, reason, kind
+
+
+@contextmanager
+def as_fault(parameter: str = "") -> Iterator[None]:
+    """Turn whatever is raised inside the block into a fault, so that the loop takes over.
+
+    A rule, one of a user's own above all, must not end what a loop of backward passes can do.
+    """
+    try:
+        yield
+    except Fault:
+        raise
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = f"its calls do not make a gradient of its shape ({text})"
+        raise Fault(parameter, reason) from error
 
 
 def layer_of(policy: nn.Module, parameter: str) -> tuple[str, nn.Module]:
@@ -63,7 +82,15 @@ def remedy_for(policy: nn.Module, fault: Fault, declined: str = "") -> str:
     own = dict(layer.named_parameters(recurse=False)).get(attribute)
     if kind.__module__.startswith("torch.") or own is None:
         return f"use {LAYERS} instead"
-    place = f"self.{fault.parameter}"
+    place, prefix = f"self.{fault.parameter}", f"{name}." if name else ""
+    partner, rank = _low_rank_partner(layer, own)
+    if partner:
+        names = sorted((attribute, partner))
+        return (
+            f"LoRA by Parameters: make {' and '.join(f'self.{prefix}{x}' for x in names)} layers, "
+            f"nn.Linear(in, {rank}, bias=False) and nn.Linear({rank}, out, bias=False), and call "
+            "the one on the other's output in place of multiplying matrices"
+        )
     if own.dim() <= 1:
         return (
             f"make {place} a layer, nn.Linear(1, {own.numel()}, bias=False), and write "
@@ -74,3 +101,20 @@ def remedy_for(policy: nn.Module, fault: Fault, declined: str = "") -> str:
         f"make {place} a layer: nn.Linear({b}, {a}, bias=False), called on x, if it multiplies x; "
         f"nn.Embedding({a}, {b}), called on an index of each row, if it is looked up"
     )
+
+
+def _low_rank_partner(layer: nn.Module, own: nn.Parameter) -> tuple[str, int]:
+    """Return the name of the matrix that makes a product of low rank with ``own``, and the rank.
+
+    "" and 0 where the layer has none.
+    """
+    if own.dim() != 2:
+        return "", 0
+    for name, other in layer.named_parameters(recurse=False):
+        if other is own or other.dim() != 2:
+            continue
+        for a, b in ((own, other), (other, own)):
+            rank = a.shape[1]
+            if rank == b.shape[0] and rank < min(a.shape[0], b.shape[1]):
+                return name, rank
+    return "", 0

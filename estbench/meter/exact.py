@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from estbench.estimators.base import Surrogate
-from estbench.meter.gradients import Tape
+from estbench.meter.passes import Passes, in_passes
 from estbench.models.enumeration import LARGEST, enumerate_sequences
 from estbench.models.policy import Policy
 
@@ -100,21 +100,38 @@ def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048)
     gaps = f - f[0]
     centred = gaps - p @ gaps
     mean = float(f[0] + p @ gaps)
+    parts = [torch.split(each, chunk) for each in (sequences, p, centred)]
+    gradient, squared = in_passes(policy, None, lambda passes: _scores(passes, policy, *parts))
+    return Exact(
+        gradient=gradient,
+        mean_reward=mean,
+        reward_variance=float(p @ centred**2),
+        score_moment=float(p @ squared),
+        weighted_score_moment=float(p @ (centred**2 * squared)),
+        reward_score_moment=float(p @ (centred * squared)),
+    )
+
+
+def _scores(
+    passes: Passes,
+    policy: Policy,
+    sequences: Sequence[Tensor],
+    p: Sequence[Tensor],
+    centred: Sequence[Tensor],
+) -> tuple[list[Tensor], Tensor]:
+    """Return the exact gradient, and |S|^2 of every sequence.
+
+    All come in chunks: sequences ``[n, T]``, their probabilities and centred rewards ``[n]``.
+    """
     gradient: list[Tensor] | None = None
     norms: list[Tensor] = []
-    fault = ""
-    for part, p_part, f_part in zip(
-        torch.split(sequences, chunk),
-        torch.split(p, chunk),
-        torch.split(centred, chunk),
-        strict=True,
-    ):
-        with Tape(policy, fault) as tape:
+    for part, p_part, f_part in zip(sequences, p, centred, strict=True):
+        with passes.tape() as tape:
             log_probs = policy.log_probs(part).gather(2, part.unsqueeze(2)).squeeze(2)
         ones = torch.ones_like(log_probs)
         surrogate = Surrogate(log_probs, ones, part.unsqueeze(1), f_part.unsqueeze(1))
-        scores = tape.differentiate(surrogate, check=not norms, retain_graph=True)
-        fault = tape.fault
+        last = len(norms) == len(sequences) - 1
+        scores = passes.differentiate(tape, surrogate, last, retain_graph=True)
         norms.append(scores.squared_norms().double())
         # E[(f - E f) S] = grad E f: centring removes what only rounding would have to cancel.
         weights = (p_part * f_part).to(ones.dtype)
@@ -126,12 +143,4 @@ def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048)
             else [a + g.double() for a, g in zip(gradient, grads, strict=True)]
         )
     assert gradient is not None
-    squared = torch.cat(norms)
-    return Exact(
-        gradient=gradient,
-        mean_reward=mean,
-        reward_variance=float(p @ centred**2),
-        score_moment=float(p @ squared),
-        weighted_score_moment=float(p @ (centred**2 * squared)),
-        reward_score_moment=float(p @ (centred * squared)),
-    )
+    return gradient, torch.cat(norms)

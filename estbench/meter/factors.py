@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from estbench.meter.diagnosis import Fault
+from estbench.meter.diagnosis import Fault, as_fault
 from estbench.meter.rules import DENSE_VOCABULARY
 from estbench.meter.taps import Part, Tap, at_least_float32
 
@@ -364,7 +364,8 @@ def join(
         if grad is None or not wanted:
             continue
         if tap.arrange is not None:
-            grad = tap.arrange(grad)
+            with as_fault(names_by_id[id(wanted[0].parameter)]):
+                grad = tap.arrange(grad)
         rows = grad.shape[0] if grad.dim() > 1 else 1
         if rows % draws:
             raise Fault(
@@ -378,26 +379,16 @@ def join(
         d = grad.reshape(draws, -1, grad.shape[-1])
         padded: dict[int, Tensor] = {}  # parameters that share a gradient go on sharing it
         for part in wanted:
-            try:
-                share = _share(part, d, padded, draws)
-            except RuntimeError as error:
-                raise _unfit(names_by_id[id(part.parameter)], str(error)) from None
-            collected[id(part.parameter)].append(share)
+            with as_fault(names_by_id[id(part.parameter)]):
+                collected[id(part.parameter)].append(_share(part, d, padded, draws))
     found = []
     for p, name in zip(parameters, names, strict=True):
-        try:
+        with as_fault(name):
             factor = _joined(p, collected[id(p)], draws)
-        except RuntimeError as error:
-            raise _unfit(name, str(error)) from None
-        if not factor.fits:
-            raise _unfit(name, "inputs and outputs are of other shapes")
-        found.append(factor)
+            if not factor.fits:
+                raise ValueError("inputs and outputs are of other shapes")
+            found.append(factor)
     return Factors(found, draws)
-
-
-def _unfit(parameter: str, why: str) -> Fault:
-    text = " ".join(why.split())[:200]
-    return Fault(parameter, f"its calls do not make a gradient of its shape ({text})")
 
 
 @dataclass(frozen=True)
@@ -420,7 +411,8 @@ def _share(part: Part, d: Tensor, padded: dict[int, Tensor], draws: int) -> _Sha
     if part.elementwise:
         assert part.x is not None
         return _Share(d * part.x.to(d.dtype).reshape(d.shape), None, False, 0)
-    after = 0 if part.transposed else part.parameter.shape[0] - part.offset - d.shape[-1]
+    entries = part.parameter.shape[0] if part.parameter.dim() else 1
+    after = 0 if part.transposed else entries - part.offset - d.shape[-1]
     if part.offset or after > 0:
         if part.offset not in padded:
             padded[part.offset] = nn.functional.pad(d, (part.offset, after))

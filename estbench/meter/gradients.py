@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from estbench.estimators.base import Component, Direct, Draws, Surrogate
 from estbench.meter import loop, notices
 from estbench.meter.attention import time_first
-from estbench.meter.diagnosis import Fault, layer_of, remedy_for
+from estbench.meter.diagnosis import Fault, as_fault, layer_of, remedy_for
 from estbench.meter.factors import Factors, join
 from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
 from estbench.meter.streamed import GivenShapeError, Streamed
@@ -151,9 +151,10 @@ class Tape:
         half = any(p.dtype != at_least_float32(p.dtype) for p in self.parameters)
         if check:
             try:
-                self._check_sums(found)
-                if check_rows or half:
-                    self._check_three(found, surrogate)
+                with as_fault():
+                    self._check_sums(found)
+                    if check_rows or half:
+                        self._check_three(found, surrogate)
             except Fault as fault:
                 self._give_up(fault, surrogate)
                 return self._loop(surrogate)
@@ -251,11 +252,11 @@ class Tape:
 
     def _give_up(self, fault: Fault, surrogate: Surrogate) -> None:
         """Keep the fault, and say before the loop begins that it will, and why."""
-        self.fault = str(fault)
         name, layer = layer_of(self.policy, fault.parameter)
         reason = "all rows share one call of it" if fault.kind == "shared" else fault.reason
-        where = f"{name or fault.parameter} ({type(layer).__name__})"
+        where = f"{name or fault.parameter} ({type(layer).__name__})".lstrip()
         remedy = remedy_for(self.policy, fault, self._declined_at(fault.parameter))
+        self.fault = f"{fault}; layer {type(layer).__name__}; faster: {remedy}"
         notices.announce(where, reason, remedy, partial(self._seconds_of_one, surrogate))
 
     def _seconds_of_one(self, surrogate: Surrogate) -> float:
@@ -372,9 +373,9 @@ class Tape:
     def _check_three(self, found: DrawGradients, surrogate: Surrogate) -> None:
         n = found.draws
         picked = torch.tensor(sorted({0, n // 2, n - 1}))
-        # Three draws in one pass: unequal multiples, so that no mix-up among them cancels. Powers
-        # of two, or the weights would be rounded anew: where a control variate fits well, most of
-        # them cancels, and what is left is not large beside that rounding.
+        # Three draws in one pass: unequal multiples, so that no mix-up among them cancels. They are
+        # powers of two, because others would round the weights again. Where a control variate fits
+        # well, most of the weights cancels, and the rest is not large beside that rounding.
         multiples = torch.tensor([1.0, -2.0, 4.0], dtype=surrogate.log_probs.dtype)[: len(picked)]
         device = surrogate.log_probs.device
 
@@ -395,7 +396,8 @@ class Tape:
             sizes = [s + abs(k) * float(b.norm()) for s, b, k in zip(sizes, more, c, strict=True)]
         whole = found.factors.whole(picked.to(device))
         for name, rows, b, added in zip(self.names, whole, truth, sizes, strict=True):
-            a = torch.tensordot(multiples.to(device), rows, dims=1)
+            # Draws and log-probabilities may be of different types, as may the policy's layers.
+            a = torch.tensordot(multiples.to(rows), rows, dims=1)
             size = float(rows.reshape(len(rows), -1).norm(dim=1).sum())
             if not float((a - b).norm()) <= self._tolerance() * (added + size):
                 raise Fault(

@@ -14,6 +14,7 @@ from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import count_steps, sequences_at_once
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
+from estbench.meter.passes import Passes, in_passes
 from estbench.models.policy import Policy
 
 __all__ = ["adapt_once", "measure"]
@@ -49,25 +50,42 @@ def measure(
     Of a policy that is conditioned on several contexts, they are shared out among those, and the
     variance is within contexts (see ``contexts``).
     """
+    return in_passes(
+        policy,
+        rng,
+        lambda passes: _measure(method, passes, policy, reward, sequences, rng, learned, reference),
+    )
+
+
+def _measure(
+    method: Estimator,
+    passes: Passes,
+    policy: Policy,
+    reward: Reward,
+    sequences: int,
+    rng: torch.Generator,
+    learned: dict[str, Any],
+    reference: Reference,
+) -> dict[str, Any]:
     group = method.info.group
     total = max(2, sequences // group)
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
     moments = moments_for(policy, reference, names)
     without = moments_for(policy, replace(reference, metric=None), names)
     hard, relaxed = reward.hard_evals, reward.relaxed_evals
-    seconds, fault = 0.0, ""
+    seconds = 0.0
     surrogate: Draws | None = None
     at_once = max(1, sequences_at_once(policy, CHUNK) // group)
     copies = [part for part in learned.values() if isinstance(part, Policy)]
+    sizes = list(portions(policy, total, at_once))
     with count_steps(policy, *copies) as counted:
-        for draws in portions(policy, total, at_once):
+        for index, draws in enumerate(sizes, 1):
             started = time.perf_counter()
-            with Tape(policy, fault) as tape:
+            with passes.tape() as tape:
                 surrogate = method.surrogate(policy, reward, draws, rng, learned)
             seconds += time.perf_counter() - started
-            first = moments.draws == 0
-            found = tape.differentiate(surrogate, check=first, retain_graph=True)
-            fault = tape.fault
+            last = index == len(sizes)
+            found = passes.differentiate(tape, surrogate, last, retain_graph=True)
             moments.add(found)
             plain = None
             if isinstance(surrogate, Surrogate):
@@ -84,5 +102,5 @@ def measure(
         "policy_steps_per_draw": counted.steps / total,
         "seconds_per_draw": seconds / total,
         "untrained_variance": bare,
-        "info": {**surrogate.info, "meter_fault": fault},
+        "info": {**surrogate.info, "meter_fault": passes.fault},
     }

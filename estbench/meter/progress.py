@@ -343,7 +343,7 @@ class Source:
     rng: torch.Generator
     data: Data | None = None
     clip: float = 0.0
-    fault: str | None = None
+    fault: str = ""
 
     def draws(self, evaluations: int) -> int:
         """Return how many draws a number of reward evaluations pays for; 0 where not even one.
@@ -376,11 +376,12 @@ class Source:
             values = [self.data(batch, start + i, draws) for i in range(n)]
             given = self.policy.contexts.given(torch.cat(values))
         with given:
-            with Tape(self.policy, self.fault or "") as tape:
+            with Tape(self.policy, self.fault) as tape:
                 surrogate = self.method.surrogate(
                     self.policy, self.reward, n * draws, self.rng, self.learned
                 )
-            found = tape.differentiate(surrogate, check=self.fault is None)
+            # Each size of batch is checked once: a policy may compute other sizes another way.
+            found = tape.differentiate(surrogate, check=start == 0)
         self.fault = tape.fault
         return clipped(found.block_sums(n).detach() / draws, self.clip)
 

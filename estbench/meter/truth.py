@@ -11,8 +11,8 @@ from estbench.meter.centred import Centred
 from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
-from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
+from estbench.meter.passes import Passes, in_passes
 from estbench.models.policy import Policy
 
 __all__ = ["true_gradient"]
@@ -28,6 +28,7 @@ def true_gradient(
     sequences: int,
     rng: torch.Generator,
     metric: list[Tensor] | None = None,
+    noisy: bool = False,
 ) -> Reference:
     """Return the gradient of E[reward], with its noise.
 
@@ -46,13 +47,15 @@ def true_gradient(
       sequences: How many sequences, where it cannot be enumerated.
       rng: Noise of the draws.
       metric: Diagonal P of a metric in which the noise is wanted too, a tensor for each parameter.
+      noisy: Whether the reward is noisy. It is then never enumerated: each sequence would be
+        evaluated once, and that noise would be taken for a part of the gradient.
     """
     evals = reward.hard_evals
-    truncation = policy.truncation
+    truncation, listed = policy.truncation, enumerable(policy) and not noisy
     if truncation:
         policy.truncation = 0
     try:
-        return _untruncated(policy, reward, sequences, rng, metric)
+        return _untruncated(policy, reward, sequences, rng, metric, listed)
     finally:
         reward.hard_evals = evals
         if truncation:
@@ -65,10 +68,11 @@ def _untruncated(
     sequences: int,
     rng: torch.Generator,
     metric: list[Tensor] | None,
+    listed: bool,
 ) -> Reference:
     if policy.fewest_rows > 1:
-        return _over_contexts(policy, reward, sequences, rng, metric)
-    if enumerable(policy):
+        return _over_contexts(policy, reward, sequences, rng, metric, listed)
+    if listed:
         return Reference(exact(policy, reward).gradient, 0.0, metric)
     method = Reinforce("reference", "none")
     centre = float(reward(policy.sample(PILOT, rng)).double().mean())
@@ -84,9 +88,10 @@ def _over_contexts(
     sequences: int,
     rng: torch.Generator,
     metric: list[Tensor] | None,
+    listed: bool,
 ) -> Reference:
     assert policy.contexts is not None
-    if enumerable(policy):
+    if listed:
         total, M = _zeros(policy), policy.contexts.count
         for context in torch.split(policy.contexts.values, 1):
             with policy.contexts.given(context):
@@ -109,14 +114,19 @@ def _from_draws(
 ) -> Reference:
     """Return the mean of an estimator's draws, at most ``at_once`` in a pass."""
     zeros = _zeros(policy)
-    moments = moments_for(policy, Reference(zeros, 0.0, metric), ["" for _ in zeros])
-    state, fault = method.initial_state(policy, rng), ""
-    for size in portions(policy, draws, at_once):
-        with Tape(policy, fault) as tape:
-            surrogate = method.surrogate(policy, reward, size, rng, state)
-        moments.add(tape.differentiate(surrogate, check=moments.draws == 0), by_tensor=False)
-        fault = tape.fault
-    return moments.mean_as_reference()
+    state = method.initial_state(policy, rng)
+    sizes = list(portions(policy, draws, at_once))
+
+    def measure(passes: Passes) -> Reference:
+        moments = moments_for(policy, Reference(zeros, 0.0, metric), ["" for _ in zeros])
+        for index, size in enumerate(sizes, 1):
+            with passes.tape() as tape:
+                surrogate = method.surrogate(policy, reward, size, rng, state)
+            found = passes.differentiate(tape, surrogate, last=index == len(sizes))
+            moments.add(found, by_tensor=False)
+        return moments.mean_as_reference()
+
+    return in_passes(policy, rng, measure)
 
 
 def _zeros(policy: Policy) -> list[Tensor]:

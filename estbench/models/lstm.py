@@ -48,7 +48,14 @@ class LSTMRecurrence(nn.Module):
           cell: Cell state before the first step, ``[n, H]``.
           truncation: No gradient passes from step t to t - 1 where t is a positive multiple of
             this; 0 for full backpropagation through time.
+
+        Under autocast the recurrence is still computed in the type of its weights.
         """
+        kind = gates.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                gates, hidden, cell = (x.to(self.weight.dtype) for x in (gates, hidden, cell))
+                return self.forward(gates, hidden, cell, truncation)
         if torch.is_grad_enabled():
             weight, bias = self.weight.view_as(self.weight), self.bias.view_as(self.bias)
             hs, cs = _Forward.apply(gates, weight, bias, hidden, cell, truncation)  # type: ignore[no-untyped-call]

@@ -31,7 +31,7 @@ BOOTSTRAP = "percentile bootstrap, approximate"
 CLOPPER_PEARSON = "Clopper-Pearson"
 KAPLAN_MEIER = "Kaplan-Meier, log-log"
 METER_VARIANCE = "normal on the log variance"
-METER_BIAS = "normal on the squared bias"
+METER_BIAS = "distance plus and minus 1.96 errors"
 
 # Name -> what it is an interval of, and where it stands.
 METHODS = {

@@ -287,7 +287,7 @@ def test_the_meter_finds_the_bias_of_straight_through_and_none_of_reinmax(
     bias = float((mean - truth).norm()) / given.exact.squared_norm**0.5
     assert (bias > 0.1) == biased
     assert found["bias_low"] <= bias + 1e-12
-    assert bias <= found["bias_high"] < bias + 0.05
+    assert bias <= found["bias_high"] < bias + 0.07
     assert (found["bias_low"] > 0.1) == biased
 
 

@@ -110,6 +110,42 @@ class TestMeasured:
         assert sum(gaps) / 40 == pytest.approx(sum(noises) / 40, rel=0.4)
 
 
+@pytest.mark.parametrize("name", ["reinforce", "rloo", "relax"])
+def test_the_numbers_are_those_of_a_plain_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three contexts, four draws of each in a pass, two passes: one backward pass a draw."""
+    encoder, reward = centred(3)
+    truth, method = true_gradient(encoder, reward, 2, rng()), make(name)
+    group = method.info.group
+    monkeypatch.setattr("estbench.meter.measuring.CHUNK", 12 * group)
+    state = method.initial_state(encoder, rng())
+    row = measure(method, encoder, reward, 24 * group, rng(1), state, truth)
+    noise, parameters, each = rng(1), list(encoder.parameters()), [[], [], []]
+    for _ in range(2):
+        values = method.surrogate(encoder, reward, 12, noise, state).values
+        for i, value in enumerate(values):
+            found = torch.autograd.grad(
+                value, parameters, retain_graph=True, materialize_grads=True
+            )
+            each[i // 4].append([g.flatten() for g in found])
+    draws = torch.stack(
+        [torch.stack([torch.cat(draw) for draw in context]) for context in each]
+    )  # [contexts, draws of each, parameters]
+    assert draws.shape[:2] == (3, 8)
+    passes = draws.reshape(3, 2, 4, -1)
+    within = passes.var(dim=2).mean(dim=(0, 1))
+    assert row["draws"] == 24
+    assert row["total_variance"] == pytest.approx(within.sum().item())
+    sizes = [p.numel() for p in parameters]
+    by_tensor = [part.sum().item() for part in torch.split(within, sizes)]
+    assert list(row["by_tensor"].values()) == pytest.approx(by_tensor)
+    between = passes.mean(dim=2).var(dim=0).sum(dim=1).mean().item() - within.sum().item() / 4
+    assert row["between_variance"] == pytest.approx(max(between, 0))
+    gap = draws.mean(dim=(0, 1)) - torch.cat([g.flatten() for g in truth.gradient])
+    noise2 = within.sum().item() / 24
+    wanted = max(gap.square().sum().item() - noise2, 0) / truth.squared_norm
+    assert row["relative_bias"] == pytest.approx(wanted**0.5)
+
+
 class TestOwnTrajectory:
     def test_two_draws_of_each_context_are_enough(self) -> None:
         wanted, _ = exact_variances(8)

@@ -21,20 +21,36 @@ from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
 
 
-class Scaled(Policy):
-    """Independent tokens, with a parameter that no layer of the meter's rules holds."""
+class Independent(Policy):
+    """Independent tokens from one linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.vocabulary, self.length = 3, 2
         self.linear = nn.Linear(1, 3, dtype=torch.float64)
-        self.scale = nn.Parameter(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+        with torch.no_grad():
+            for p in self.linear.parameters():
+                p.normal_(0, 0.6, generator=torch.Generator().manual_seed(1))
 
     def initial_state(self, n: int) -> Tensor:
         return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Any]:
-        return (self.linear(state) * self.scale).log_softmax(dim=1), state
+        return self.logits(state).log_softmax(dim=1), state
+
+    def logits(self, state: Tensor) -> Tensor:
+        return self.linear(state)
+
+
+class Scaled(Independent):
+    """Its scale is a parameter that no layer of the meter's rules holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+
+    def logits(self, state: Tensor) -> Tensor:
+        return self.linear(state) * self.scale
 
 
 def reward() -> FunctionReward:
@@ -75,6 +91,75 @@ def test_every_chunk_of_a_measurement_goes_the_same_way(monkeypatch: pytest.Monk
     assert row["by_tensor"]["scale"] > 0
     assert row["variance_low"] < truth.reinforce_variance(0.0) < row["variance_high"]
     assert sum(row["by_tensor"].values()) == pytest.approx(row["total_variance"], rel=1e-6)
+
+
+class Shortcut(Independent):
+    """It computes short batches without calling its layer."""
+
+    def logits(self, state: Tensor) -> Tensor:
+        if len(state) >= 64:
+            return self.linear(state)
+        return state @ self.linear.weight.t() + self.linear.bias
+
+
+def test_a_fault_of_the_last_chunk_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "CHUNK", 64)
+    rows = []
+    for policy in (Shortcut(), Independent()):
+        truth, rng = exact(policy, reward(), chunk=4), torch.Generator().manual_seed(0)
+        method, reference = make("reinforce"), Reference(truth.gradient, 0.0)
+        state = method.initial_state(policy, rng)
+        rows.append(measuring.measure(method, policy, reward(), 80, rng, state, reference))
+    assert rows[0]["info"]["meter_fault"].startswith("linear.weight: the draws do not add up")
+    for column in ("draws", "total_variance", "relative_bias", "hard_evals_per_draw"):
+        assert rows[0][column] == pytest.approx(rows[1][column], rel=1e-9), column
+
+
+def test_an_enumeration_whose_last_chunk_has_a_fault_is_right() -> None:
+    policy = Shortcut()
+    policy.length = 4  # 81 sequences: a whole chunk and one that is short
+    found, expected = exact(policy, reward(), chunk=64), exact(policy, reward(), chunk=81)
+    assert found.score_moment == pytest.approx(expected.score_moment, rel=1e-9)
+
+
+class Shift(nn.Module):
+    """Adds a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.by
+
+
+class Shifted(Independent):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = Shift()
+
+    def logits(self, state: Tensor) -> Tensor:
+        return self.shift(self.linear(state)) ** 3  # a sum alone would not move the softmax
+
+
+def test_a_rule_that_does_not_fit_a_scalar_leaves_the_draws_to_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own rule says that the gradient is the sum over rows: three numbers, not one."""
+
+    def rule(layer: Shift, inputs: Any, output: Tensor) -> rules.Tap:
+        return rules.Tap(output, (rules.Part(layer.by, None),))
+
+    monkeypatch.setitem(rules.RULES, Shift, rule)
+    policy = Shifted()
+    found = exact(policy, reward())
+    p, draws = by_loop(policy)
+    torch.testing.assert_close(
+        torch.cat([g.flatten() for g in found.gradient]), p @ draws, atol=1e-9, rtol=1e-9
+    )
+    mean = p @ draws
+    variance = float(p @ (draws**2).sum(dim=1) - (mean**2).sum())
+    assert found.reinforce_variance(0.0) == pytest.approx(variance)
 
 
 def test_weights_that_all_but_cancel_are_no_fault() -> None:

@@ -142,8 +142,20 @@ def test_an_unbiased_case_has_no_bias_beyond_noise() -> None:
         moments.add(direct(draws))
         row = moments.summary(1)
         covered += row["bias_low"] == 0
-        assert row["bias_high"] < 0.25
+        assert row["bias_high"] < 4 * math.sqrt(3 / 500)  # standard errors of the mean
     assert covered >= 54
+
+
+def test_a_bias_along_which_all_of_the_noise_lies_is_covered() -> None:
+    """95 % is exact there: 380 of 400 are expected, fewer than 366 have probability 0.001."""
+    covered, error = 0, 1 / math.sqrt(100)
+    for seed in range(400):
+        draws = normal_draws(100, [1.0, 4 * error], [0.0, 1.0], seed)
+        moments = Moments(Reference([torch.tensor([1.0, 0.0]).double()], 0.0), ["only"])
+        moments.add(direct(draws))
+        row = moments.summary(1)
+        covered += row["bias_low"] <= 4 * error <= row["bias_high"]
+    assert covered >= 366
 
 
 def test_the_variances_interval_holds() -> None:

@@ -38,7 +38,7 @@ coverage = _load()
 def _written() -> dict[tuple[str, str], tuple[float, ...]]:
     """The page's table over seeds: (method, data) -> shares, nan for a dash."""
     text = PAGE.read_text(encoding="utf-8")
-    text = text[text.index(coverage.BEGIN) : text.index(coverage.END)]
+    text = text[text.index(coverage.BEGIN) : text.index("One measurement of many draws")]
     found = {}
     for line in text.splitlines():
         cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
@@ -102,6 +102,32 @@ def test_exact_and_conservative_methods_never_cover_less_than_they_say() -> None
             assert min(known) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / coverage.TRIALS)
 
 
+def _written_biases() -> dict[tuple[str, float], list[float]]:
+    """The page's table of biases: (where the noise lies, bias) -> shares."""
+    text = PAGE.read_text(encoding="utf-8")
+    text = text[text.index("| where the noise lies |") : text.index("Ratios of a law's variance")]
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \| (.+) \|$", text, re.MULTILINE)
+    return {
+        (where, float(size)): [float(cell.strip(" *")) / 100 for cell in cells.split(" | ")]
+        for where, size, cells in rows
+    }
+
+
+def test_the_page_says_how_often_a_bias_is_covered_and_it_is_what_it_says_or_more() -> None:
+    written = _written_biases()
+    assert set(written) == {(where, size) for where in coverage.NOISE for size in coverage.BIASES}
+    least = 0.95 - 3 * math.sqrt(0.95 * 0.05 / coverage.trials_of(coverage.TRIALS)[0])
+    assert min(share for shares in written.values() for share in shares) > least
+
+
+def test_the_interval_covers_a_bias_along_which_all_of_the_noise_lies() -> None:
+    written = _written_biases()
+    for row in coverage.bias_rows(100, only=("all along the bias",)):
+        assert min(row.covered) > 0.86
+        for said, found in zip(written[row.noise, row.size], row.covered, strict=True):
+            assert found == pytest.approx(said, abs=4.5 * math.sqrt(0.95 * 0.05 / 100)), row
+
+
 def test_the_page_says_where_the_bootstrap_covers_too_little() -> None:
     low = [shares[0] for (name, _), shares in _written().items() if name == methods.BOOTSTRAP]
     assert min(low) < 0.9
@@ -157,6 +183,6 @@ def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path: Path) -> Non
 
 def test_no_interval_is_a_dash() -> None:
     row = coverage.Row(methods.ORDER_STATISTICS, "any", (math.nan, 0.96, 0.5))
-    text = coverage.tables([row], [], [], 100)
+    text = coverage.tables([row], [], [], [], 100)
     assert f"| {methods.ORDER_STATISTICS} | any | – | 96.0 | **50.0** |" in text
     assert np.isnan(coverage.holds(coverage.Estimate(1.0), 1.0))
