@@ -63,7 +63,9 @@ def _lines(path: str) -> Callable[[], int]:
 COUNTS: Mapping[str, Callable[[], int]] = {
     "estimators": _estimators,
     "problems of the check": lambda: len(PROBLEMS),
-    "tasks of the preset catalogue": lambda: len(presets.preset("catalogue").tasks),
+    "tasks of the set catalogue": lambda: len(
+        {row["task"] for row in table("catalogue/tables/ratios.csv")}
+    ),
     "seeds of the preset catalogue": lambda: len(presets.preset("catalogue").seeds),
     "seeds of the preset paper": lambda: len(presets.preset("paper").seeds),
     "lines of examples/own_estimator.py": _lines("examples/own_estimator.py"),
