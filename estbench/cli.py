@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``--traceback``, anywhere, shows beside an error's line where in a user's file it came from.
     """
+    if argv is None:
+        _import_nothing_from_here()
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given
     given = [word for word in given if word != "--traceback"]
@@ -55,6 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _import_nothing_from_here() -> None:
+    """Keep the processes that this one starts from importing what lies in the working folder.
+
+    It may be a result set that a stranger made. ``python -m``, by which workers start, would look
+    there first; ``python -m estbench`` itself does, as Python always does, and so do its workers.
+    """
+    with suppress(OSError):  # the folder is gone
+        if not {"", os.getcwd()} & set(sys.path):
+            os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _mistake(error: CycloptsError, hint: str) -> str:
