@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from estbench.commands import command_line, console, load_plugin
 from estbench.errors import UserError, printable
 from estbench.processes import Terminated, stop_workers, undisturbed
+from estbench.store.outputs import check_output
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+FILES = ("check.json", "check.csv", "bias.svg", "bias.png", "bias.csv")
+KEYS = ("estimator", "declared", "verdict")  # of each entry of check.json
 SMALLEST_MARGIN, LARGEST_MARGIN = 0.001, 0.5
 
 
@@ -67,7 +70,7 @@ def check(
     for name in wanted:
         estimators.info(name)  # raises for a name that does not exist
     folder = out or Path("results") / "check"
-    _writable(folder)
+    check_output(folder, FILES, KEYS)  # before minutes of work rather than after
     begun = time.perf_counter()
     finished: dict[str, CheckResult] = {}
     interrupted: KeyboardInterrupt | None = None
@@ -120,19 +123,6 @@ def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
         print(json.dumps(document, indent=2))
     elif results:
         _show(results)
-
-
-def _writable(folder: Path) -> None:
-    """Say that a folder cannot be written before minutes of work rather than after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror}; give --out another folder"
-        ) from None
 
 
 def _write(folder: Path, document: object, frame: object) -> None:

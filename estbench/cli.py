@@ -138,7 +138,8 @@ def run(
         Runs at the same time; by default one a physical core, one a worker of a running dask
         cluster, or 16 on Slurm.
     out
-        Folder of the result set; by default results/NAME, NAME being the preset's or the file's.
+        Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
+        NAME being the preset's or the file's.
     device
         cpu, cuda or cuda:N; or several cards, cuda:0,cuda:1, among which the runs are shared out.
     backend

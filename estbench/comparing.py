@@ -11,6 +11,9 @@ from estbench.errors import UserError
 
 __all__ = ["compare"]
 
+FILES = ("compare.json", "compare.csv", "compare.md")
+KEYS = ("a", "b", "summary", "verdicts")  # of compare.json
+
 
 def compare(
     a: Path,
@@ -39,15 +42,16 @@ def compare(
     from estbench.report.between.terminal import show
     from estbench.report.spreadsheet import csv_text
     from estbench.store import StorageError, encode, write_bytes
+    from estbench.store.outputs import check_output
 
     found = between(a, b, margin=margin)
     document = as_document(found)
     if out is not None:
-        table = csv_text(found.frame)
+        check_output(out, FILES, KEYS)
+        contents = (encode(document), csv_text(found.frame).encode(), as_markdown(found).encode())
         try:
-            write_bytes(out / "compare.csv", table.encode())
-            write_bytes(out / "compare.json", encode(document))
-            write_bytes(out / "compare.md", as_markdown(found).encode())
+            for name, content in zip(FILES, contents, strict=True):
+                write_bytes(out / name, content)
         except StorageError as error:
             raise UserError(f"{error}; give --out another folder") from None
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from estbench.store import (
     write_bytes,
     write_json,
 )
-from estbench.store.schema import check_record
+from estbench.store.atomic import temporary_path
+from estbench.store.outputs import check_output
+from estbench.store.schema import SCHEMA, check_record
 
 BASE = Experiment("x", ("expressions-3",), ("rloo",), (0, 1))
 
@@ -205,7 +207,7 @@ def test_records_are_found_by_task_estimator_and_seed(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert ResultSet(tmp_path).manifest() is None
     (tmp_path / "manifest.json").write_text('{"experi')
-    with pytest.raises(UserError, match=r"manifest.json is damaged .*: delete it"):
+    with pytest.raises(UserError, match=r"manifest.json is damaged .*: put a copy in its place"):
         ResultSet(tmp_path).manifest()
 
 
@@ -219,9 +221,83 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / "runs" / f".seed-000.json.{os.getpid()}.tmp"
-    left.parent.mkdir()
-    left.write_text("{")
+MANIFEST = {"schema": SCHEMA, "experiment": BASE.as_dict()}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_a_killed_writer_left_is_cleared_away_and_no_file_of_another_name(
+    tmp_path: Path,
+) -> None:
+    ResultSet(tmp_path).write_manifest(MANIFEST)
+    path = ResultSet(tmp_path).run_path("t", "e", 0)
+    path.parent.mkdir(parents=True)
+    left = [temporary_path(path), temporary_path(tmp_path / "manifest.json")]
+    kept = [tmp_path / ".thesis.tmp", path.with_name(".draft.12ab.tmp"), path.with_name("x.tmp")]
+    for one in (*left, *kept):
+        one.write_text("{")
     with ResultSet(tmp_path).writing():
-        assert not left.exists()
+        assert not any(one.exists() for one in left)
+        assert all(one.exists() for one in kept)
+
+
+@pytest.mark.parametrize("name", [".thesis.tmp", "notes/.draft.tmp", "thesis.tex", ".git/config"])
+def test_a_folder_that_is_no_result_set_is_refused_and_nothing_in_it_is_touched(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("a year of work")
+    left = temporary_path(tmp_path / name)
+    left.write_text("half of it")
+    before = files(tmp_path)
+    first = re.escape(name.partition("/")[0])
+    why = rf"is no result set .*holds {first}.*: give --out a new or an empty folder"
+    with pytest.raises(UserError, match=why), ResultSet(tmp_path).writing():
+        pass
+    assert files(tmp_path) == before
+
+
+def test_a_manifest_of_another_program_makes_no_result_set(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "an extension", "version": "1.0"}')
+    (tmp_path / ".thesis.tmp").write_text("a year of work")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"manifest.json is damaged"), ResultSet(tmp_path).writing():
+        pass
+    assert files(tmp_path) == before
+
+
+def test_a_folder_in_which_a_run_was_killed_before_its_manifest_is_as_good_as_empty(
+    tmp_path: Path,
+) -> None:
+    with ResultSet(tmp_path / "set").writing():
+        temporary_path(tmp_path / "set" / "manifest.json").write_text("{")
+    with ResultSet(tmp_path / "set").writing():
+        pass
+
+
+NAMES = ("own.json", "own.csv")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("own", [None, "[]", "[1]", '{"a": 1}', '[{"a": 1}, {"b": 2}]', "no JSON"])
+def test_a_file_that_estbench_did_not_write_is_not_replaced(
+    tmp_path: Path, name: str, own: str | None
+) -> None:
+    (tmp_path / name).write_text("somebody's own")
+    if own is not None:
+        (tmp_path / "own.json").write_text(own)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="was not written by estbench: give --out another folder"):
+        check_output(tmp_path, NAMES, {"a", "b"})
+    assert files(tmp_path) == before
+
+
+def test_what_estbench_wrote_is_replaced_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("a year of work")
+    check_output(tmp_path, NAMES, {"a"})
+    for known in ('{"a": 1, "c": 2}', '[{"a": 1}, {"a": 2}]'):
+        (tmp_path / "own.json").write_text(known)
+        check_output(tmp_path, NAMES, {"a"})
+    assert set(files(tmp_path)) == {"thesis.tex", "own.json"}

@@ -101,9 +101,8 @@ def read_side(name: str, path: Path) -> Side:
       UserError: There is none, it is damaged, says nothing of its settings, or was written by a
         version of estbench whose records mean something else.
     """
-    if not path.is_dir():
-        raise UserError(f"no result set at {path}: not a folder; estbench run --out makes one")
     store = ResultSet(path)
+    store.require()
     manifest = store.manifest()
     if manifest is None:
         raise UserError(
