@@ -17,8 +17,9 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import UserError, printable, unknown_name
+from estbench.errors import UserError, unknown_name
 from estbench.processes import Terminated, terminable
+from estbench.terminal import say, show
 
 __all__ = ["app", "main"]
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_mistake(error, f"(see: {' '.join(('estbench', verb)).strip()} --help)"), 2)
     except UserError as error:
         if whole and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
+                say(line)
         return _fail(str(error), 2)
     except KeyboardInterrupt as stop:
         return _fail("interrupted", Terminated.code(stop))
@@ -86,7 +88,7 @@ def _mistake(error: CycloptsError, hint: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"estbench: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
+    say(f"estbench: {' '.join(text.split())}")
     return code
 
 
@@ -382,5 +384,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
     proven = estimators.names()
     names = {"estimators": proven, "names": proven, "tasks": tasks.names()}
-    print(script(app, shell, names | {"preset": presets.names()}))
+    for line in script(app, shell, names | {"preset": presets.names()}).splitlines():
+        show(line)
     return 0

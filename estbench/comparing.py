@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
-from estbench.commands import console
 from estbench.errors import UserError
+from estbench.terminal import console, say, show_json
 
 __all__ = ["compare"]
 
@@ -55,9 +53,9 @@ def compare(
         except StorageError as error:
             raise UserError(f"{error}; give --out another folder") from None
     if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
+        show_json(document)
     else:
         show(found, console())
     if out is not None:
-        print(f"compare.csv, compare.json and compare.md are in {out}", file=sys.stderr)
+        say(f"compare.csv, compare.json and compare.md are in {out}")
     return 1 if fail_on_worse and found.worse else 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from estbench import commands, report, runner
+from estbench import commands, report, runner, terminal
 from estbench.cli import main
 from estbench.experiment import Experiment
 from estbench.runner.grid import Failure
@@ -297,9 +297,9 @@ def test_the_end_of_a_run_says_how_to_open_its_page(
 
 def test_a_pipe_has_the_width_of_columns_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert commands.console().width == 80
+    assert terminal.console().width == 80
     monkeypatch.delenv("COLUMNS")
-    assert commands.console().width == commands.UNBOUND
+    assert terminal.console().width == terminal.UNBOUND
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(
