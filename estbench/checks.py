@@ -13,6 +13,7 @@ from estbench.commands import command_line, load_plugin
 from estbench.errors import UserError
 from estbench.processes import Terminated, stop_workers, undisturbed
 from estbench.store.outputs import check_output
+from estbench.store.private import distrusted
 from estbench.terminal import console, plain, say, show_json
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def check(
         estimators.info(name)  # raises for a name that does not exist
     folder = out or Path("results") / "check"
     check_output(folder, FILES, KEYS)  # before minutes of work rather than after
+    if why := distrusted():
+        say(why)
     begun = time.perf_counter()
     finished: dict[str, CheckResult] = {}
     interrupted: KeyboardInterrupt | None = None

@@ -95,8 +95,8 @@ def distrusted() -> str:
         return ""
     except OSError as error:
         return (
-            f"the cache is not used: {error.filename or 'its folder'}: {error.strerror}; if it is "
-            "yours, chmod -R go-w it, else set XDG_CACHE_HOME to a folder of your own"
+            f"the cache is not used: {error.filename or 'its folder'}: {error.strerror}; run chmod "
+            "-R go-w on it if it is yours, or set XDG_CACHE_HOME to a folder of your own"
         )
     return ""
 
