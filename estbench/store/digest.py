@@ -76,6 +76,7 @@ def digest(directory: Path | str) -> Digest:
     """
     results = ResultSet(directory)
     results.require()
+    results.manifest()  # of another version, it is refused as everywhere
     hashes: dict[tuple[str, str, str], Any] = {}
     counts: Counter[str] = Counter()
     failed = 0

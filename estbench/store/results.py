@@ -16,7 +16,13 @@ from estbench.store.atomic import StorageError, is_temporary, remove_leftovers, 
 from estbench.store.links import check_links
 from estbench.store.outputs import probe
 from estbench.store.reading import read_bytes, read_document
-from estbench.store.schema import Record, check_manifest, check_proofs, check_record
+from estbench.store.schema import (
+    Record,
+    check_manifest,
+    check_proofs,
+    check_record,
+    check_schema,
+)
 
 __all__ = ["RECORDS", "CorruptRecordError", "ResultSet"]
 
@@ -79,6 +85,7 @@ class ResultSet:
 
         Raises:
           CorruptRecordError: The file is not a whole record.
+          UserError: It is of another version of estbench.
         """
         try:
             document = read_document(path)
@@ -87,6 +94,7 @@ class ResultSet:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CorruptRecordError(f"{path} is not readable ({reason})") from None
+        check_schema(document, path)
         try:
             check_record(document)
         except ValueError as error:
@@ -121,10 +129,11 @@ class ResultSet:
         """Return the manifest, or None where there is none.
 
         Raises:
-          UserError: It is damaged.
+          UserError: It is damaged, or of another version of estbench.
         """
         try:
             document = read_document(self.manifest_path)
+            check_schema(document, self.manifest_path)
             check_manifest(document)
         except (FileNotFoundError, NotADirectoryError):
             return None
