@@ -7,6 +7,7 @@ import pickle
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from estbench.errors import UserError
 from estbench.experiment import ExecutionSettings, TimingSettings
 from estbench.runner.backends import slurm
 from estbench.runner.backends.slurm import SlurmBackend
+from estbench.runner.manifest import manifest
 
 from . import slurm as cluster
 from .conftest import Grid
@@ -72,13 +74,16 @@ def test_a_pickle_in_a_result_set_never_runs_though_it_has_the_number_of_the_nex
     pool: Grid, programs: Path, tmp_path: Path
 ) -> None:
     mark = tmp_path / "it-ran"
+    few = {"estimators": ("reinforce",), "also_measured": (), "seeds": (0,)}
+    few |= {"tasks": ("expressions-3",), "timing": TimingSettings(rounds=0)}
+    theirs = manifest(replace(pool.experiment, **few), "estbench run")  # type: ignore[arg-type]
+    pool.results.write_manifest(theirs)
     for number in range(cluster.FIRST, cluster.FIRST + 4):
         for element in (str(number), f"{number}_0", f"{number}_1"):
             planted = pool.directory / "slurm" / element / f"{element}_0_result.pkl"
             planted.parent.mkdir(parents=True)
             planted.write_bytes(pickle.dumps(("success", Evil(mark))))
-    few = {"estimators": ("reinforce",), "also_measured": (), "seeds": (0,)}
-    pool.run(tasks=("expressions-3",), timing=TimingSettings(rounds=0), execution=SETTINGS, **few)
+    pool.run(execution=SETTINGS, **few)
     assert not mark.exists()
     assert len(pool.numbers()) == 3
     assert folders(tmp_path) == []
