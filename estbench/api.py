@@ -28,6 +28,7 @@ from estbench.models.policy import Policy
 from estbench.own import NOTHING, OwnReward, adapted, check_policy, check_surrogate, evaluating
 from estbench.runner.progress import BarDisplay
 from estbench.seeding import stream
+from estbench.terminal import console
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,9 +207,7 @@ def _progress(wanted: bool, total: int) -> Iterator[Callable[[str], None]]:
     if not (wanted and sys.stderr.isatty()):
         yield lambda label: None
         return
-    from rich.console import Console
-
-    display = BarDisplay(Console(stderr=True))
+    display = BarDisplay(console(sys.stderr))
     display.phase("snapshots", total)
     started, done = time.perf_counter(), 0
 

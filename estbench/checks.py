@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estbench.commands import command_line, console, load_plugin
-from estbench.errors import UserError, printable
+from estbench.commands import command_line, load_plugin
+from estbench.errors import UserError
 from estbench.processes import Terminated, stop_workers, undisturbed
+from estbench.store.outputs import check_output
+from estbench.store.private import distrusted
+from estbench.terminal import console, plain, say, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+FILES = ("check.json", "check.csv", "bias.svg", "bias.png", "bias.csv")
+KEYS = ("estimator", "declared", "verdict")  # of each entry of check.json
 SMALLEST_MARGIN, LARGEST_MARGIN = 0.001, 0.5
 
 
@@ -67,7 +71,9 @@ def check(
     for name in wanted:
         estimators.info(name)  # raises for a name that does not exist
     folder = out or Path("results") / "check"
-    _writable(folder)
+    check_output(folder, FILES, KEYS)  # before minutes of work rather than after
+    if why := distrusted():
+        say(why)
     begun = time.perf_counter()
     finished: dict[str, CheckResult] = {}
     interrupted: KeyboardInterrupt | None = None
@@ -90,21 +96,19 @@ def check(
     if interrupted is None:
         _tell(results, folder, as_json)
         remembered = sum(result.remembered for result in results)
-        print(
+        say(
             f"{len(results)} checked in {time.perf_counter() - begun:.0f} s"
             + (f" ({remembered} tests are remembered from before)" if remembered else "")
-            + f"; check.csv, check.json and bias.svg are in {folder}",
-            file=sys.stderr,
+            + f"; check.csv, check.json and bias.svg are in {folder}"
         )
         return 0 if all(result.holds for result in results) else 1
     with undisturbed(), suppress(OSError):  # the terminal may be gone
         stop_workers()
         _tell(results, folder, as_json)
         kept = f"; check.csv, check.json and bias.svg in {folder} hold those" if results else ""
-        print(
+        say(
             f"estbench: interrupted; {len(results)} of {len(wanted)} are checked{kept}; "
-            f"go on with: {command_line()}",
-            file=sys.stderr,
+            f"go on with: {command_line()}"
         )
     return Terminated.code(interrupted)
 
@@ -117,22 +121,9 @@ def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
     if results:
         _write(folder, document, as_frame(results))
     if as_json:
-        print(json.dumps(document, indent=2))
+        show_json(document)
     elif results:
         _show(results)
-
-
-def _writable(folder: Path) -> None:
-    """Say that a folder cannot be written before minutes of work rather than after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror}; give --out another folder"
-        ) from None
 
 
 def _write(folder: Path, document: object, frame: object) -> None:
@@ -155,15 +146,14 @@ class Progress:
     """A bar on a terminal, nothing elsewhere (a check is short, and its table says all)."""
 
     def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        target = Console(file=sys.stderr)
+        target = console(sys.stderr)
         self.bar = Progress(
             TextColumn("checking"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[now]}", style="dim"),
+            TextColumn("{task.fields[now]}", style="dim", markup=False),
             console=target,
             transient=True,
             disable=quiet or not target.is_terminal,
@@ -181,7 +171,7 @@ class Progress:
 
     def slow(self, estimator: str, notice: Slow) -> None:
         """Say above the bar, or as a plain line, why an estimator takes long."""
-        text = printable(f"{estimator}: {notice.line(notice.per_thousand())}")
+        text = f"{estimator}: {notice.line(notice.per_thousand())}"
         self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
@@ -189,8 +179,6 @@ class Progress:
 
 
 def _show(results: Sequence[CheckResult]) -> None:
-    from rich.markup import escape
-
     out = console()
     table = _table(results, wide=True)
     if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
@@ -198,12 +186,12 @@ def _show(results: Sequence[CheckResult]) -> None:
     out.print(table)
     failing = [result for result in results if not result.holds]
     for result in failing:
-        out.print(f"\n[bold]{escape(result.name)}[/bold]")
+        out.print(f"\n[bold]{plain(result.name)}[/bold]")
         for line in result.complaints():
-            out.print(f"  {escape(line)}", highlight=False)
+            out.print(f"  {plain(line)}", highlight=False)
     for result in results:
         for line in result.remarks():
-            out.print(f"[dim]{escape(result.name)}: {escape(line)}[/dim]", highlight=False)
+            out.print(f"[dim]{plain(result.name)}: {plain(line)}[/dim]", highlight=False)
     margin = results[0].margin if results else 0.0
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
@@ -242,8 +230,6 @@ def _table(results: Sequence[CheckResult], wide: bool) -> Table:
 
 
 def _cells(result: CheckResult) -> list[str]:
-    from rich.markup import escape
-
     worst = result.worst
     size, where = "", ""
     if worst and worst.result:
@@ -255,12 +241,12 @@ def _cells(result: CheckResult) -> list[str]:
     colour = "green" if result.holds else "red"
     declared = "unbiased" if result.info.unbiased else "biased"
     broken = [f.rule for f in result.conduct if f.kept is False]
-    conduct = f"[red]{escape(', '.join(broken))}[/red]" if broken else "kept"
+    conduct = f"[red]{plain(', '.join(broken))}[/red]" if broken else "kept"
     agreement = "–"
     if result.variance:
         agreement = "agrees" if all(f.agrees for f in result.variance) else "[red]differs[/red]"
     return [
-        escape(result.name),
+        plain(result.name),
         declared,
         f"[{colour}]{result.verdict}[/{colour}]",
         size,

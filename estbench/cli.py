@@ -10,14 +10,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import UserError, printable, unknown_name
+from estbench.errors import UserError, unknown_name
 from estbench.processes import Terminated, terminable
+from estbench.terminal import say, show
 
 __all__ = ["app", "main"]
 
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     ``--traceback``, anywhere, shows beside an error's line where in a user's file it came from.
     """
+    if argv is None:
+        _import_nothing_from_here()
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given
     given = [word for word in given if word != "--traceback"]
@@ -47,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_mistake(error, f"(see: {' '.join(('estbench', verb)).strip()} --help)"), 2)
     except UserError as error:
         if whole and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
+                say(line)
         return _fail(str(error), 2)
     except KeyboardInterrupt as stop:
         return _fail("interrupted", Terminated.code(stop))
@@ -55,6 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _import_nothing_from_here() -> None:
+    """Keep the processes that this one starts from importing what lies in the working folder.
+
+    It may be a result set that a stranger made. ``python -m``, by which workers start, would look
+    there first; ``python -m estbench`` itself does, as Python always does, and so do its workers.
+    """
+    with suppress(OSError):  # the folder is gone
+        if not {"", os.getcwd()} & set(sys.path):
+            os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _mistake(error: CycloptsError, hint: str) -> str:
@@ -72,7 +88,7 @@ def _mistake(error: CycloptsError, hint: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"estbench: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
+    say(f"estbench: {' '.join(text.split())}")
     return code
 
 
@@ -124,7 +140,8 @@ def run(
         Runs at the same time; by default one a physical core, one a worker of a running dask
         cluster, or 16 on Slurm.
     out
-        Folder of the result set; by default results/NAME, NAME being the preset's or the file's.
+        Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
+        NAME being the preset's or the file's.
     device
         cpu, cuda or cuda:N; or several cards, cuda:0,cuda:1, among which the runs are shared out.
     backend
@@ -367,5 +384,6 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
     proven = estimators.names()
     names = {"estimators": proven, "names": proven, "tasks": tasks.names()}
-    print(script(app, shell, names | {"preset": presets.names()}))
+    for line in script(app, shell, names | {"preset": presets.names()}).splitlines():
+        show(line)
     return 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -15,19 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.errors import UserError, printable
+from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
 from estbench.processes import Terminated, stop_workers
+from estbench.terminal import console, say, show, show_json
 from estbench.validation import parse_seeds
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from estbench.runner import Summary
 
 __all__ = [
-    "console",
     "experiment",
     "load_plugin",
     "report",
@@ -38,7 +34,6 @@ __all__ = [
 ]
 
 COMPANION = "reinforce-ema"
-UNBOUND = 100_000  # characters in a line
 SHOWN_FAILURES = 20
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -152,10 +147,10 @@ def run(
     for task in wanted.tasks:
         described = tasks.describe(task, wanted.training_for(task))
         if described:
-            _say(described)
+            say(described)
     for task, reasons in refusals(wanted).items():
         for name, reason in reasons.items():
-            _say(f"left out: {name} does not fit {task}: {reason}")
+            say(f"left out: {name} does not fit {task}: {reason}")
     summary = runner.Summary()
     try:
         runner.run_experiment(
@@ -172,13 +167,13 @@ def run(
             tensorboard=tensorboard,
         )
         if not summary.made:
-            _say(f"nothing to do: {directory} holds all of this already")
+            say(f"nothing to do: {directory} holds all of this already")
         if not summary.made and is_current(directory):
             again = shlex.join(["estbench", "report", str(directory)])
-            _say(f"{directory / 'report.html'} is up to date; {again} makes it anew")
+            say(f"{directory / 'report.html'} is up to date; {again} makes it anew")
             _say_page(directory)
         else:
-            _say(f"writing tables, figures and report.html to {directory}")
+            say(f"writing tables, figures and report.html to {directory}")
             _report(directory)
     except KeyboardInterrupt as stop:
         done = summary.made + summary.found
@@ -186,18 +181,19 @@ def run(
         if not done:
             kept = "no record was finished; what was proven is kept"
         with suppress(OSError):  # the terminal may be gone
-            _say(f"interrupted; {kept}; go on with: {command_line()}")
+            say(f"interrupted; {kept}; go on with: {command_line()}")
         return Terminated.code(stop)
     except _NotProvenError as error:
-        _say(str(error))
-        _say("nothing was run; leave it out, or add --no-gate: then it is run, marked, not ranked")
+        for line in str(error).splitlines():
+            say(line)
+        say("nothing was run; leave it out, or add --no-gate: then it is run, marked, not ranked")
         return 1
     except BackendLostError as error:
-        _say(f"estbench: {error}; the {summary.made + summary.found} finished records are kept")
-        _say(f"go on with: {command_line()}")
+        say(f"estbench: {error}; the {summary.made + summary.found} finished records are kept")
+        say(f"go on with: {command_line()}")
         return 1
     except StorageError as error:
-        _say(f"estbench: {error}; make room or give --out another folder, then run the same again")
+        say(f"estbench: {error}; make room or give --out another folder, then run the same again")
         return 1
     return _say_failures(summary)
 
@@ -209,13 +205,16 @@ class _NotProvenError(Exception):
 def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]]:
     """Return the verdicts on all that is to be run; raises where one of them forbids it."""
     from estbench.proof.gate import Proof, assumed, configurations, proven
+    from estbench.store.private import distrusted
 
     given = configurations(wanted)
+    if why := distrusted():
+        say(why)
     if not gate:
         return [proof.as_dict() for proof in assumed(given)]
 
     def tell(proof: Proof, done: int, total: int) -> None:
-        _say(f"[proving {done}/{total}] {proof.configuration.label}: {proof.verdict}")
+        say(f"[proving {done}/{total}] {proof.configuration.label}: {proof.verdict}")
 
     try:
         proofs = proven(given, workers=workers, tell=tell)
@@ -239,11 +238,11 @@ def report(directory: Path, *, latex: bool = False, tensorboard: bool = False) -
         from estbench.runner.events import export
 
         count = export(directory)
-        _say(f"wrote event files of {count} runs to {directory / 'tensorboard'}")
+        say(f"wrote event files of {count} runs to {directory / 'tensorboard'}")
     try:
         _report(directory, latex=latex)
     except StorageError as error:
-        _say(f"estbench: {error}")
+        say(f"estbench: {error}")
         return 1
     return 0
 
@@ -267,14 +266,14 @@ def show_environment(*, as_json: bool) -> int:
 
     found = environment() | {"devices": devices()}
     if as_json:
-        print(json.dumps(found, indent=2))
+        show_json(found)
         return 0
     for name, value in found.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {entry}" for key, entry in value.items())
         elif isinstance(value, list):
             value = ", ".join(value)
-        print(f"{name.replace('_', ' ')}: {value}")
+        show(f"{name.replace('_', ' ')}: {value}")
     return 0
 
 
@@ -288,12 +287,12 @@ def show_digest(directory: Path, *, as_json: bool) -> int:
 
     found = digest(directory)
     if as_json:
-        print(json.dumps(found.as_dict(), indent=2))
+        show_json(found.as_dict())
     if found.sha256 is None:
         more = "" if as_json else "; --json has hashes of the records that are there"
         raise UserError(found.absent + more)
     if not as_json:
-        print(found.sha256)
+        show(found.sha256)
     return 0
 
 
@@ -315,25 +314,12 @@ def _report(directory: Path, *, latex: bool = False) -> None:
             raise StorageError(f"cannot write {where}: {error.strerror}") from None
         raise
     for path in paths.latex:
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     _say_page(directory)
 
 
-def console() -> Console:
-    """Return where tables are printed."""
-    from rich.console import Console
-
-    # A file or a pipe has no width of its own: unless COLUMNS says one, nothing is folded or cut.
-    unbound = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=UNBOUND if unbound else None)
-
-
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
-
-
 def _say_page(directory: Path) -> None:
-    _say(f"open the report: {(directory / 'report.html').resolve().as_uri()}")
+    say(f"open the report: {(directory / 'report.html').resolve().as_uri()}")
 
 
 def _say_failures(summary: Summary) -> int:
@@ -341,12 +327,12 @@ def _say_failures(summary: Summary) -> int:
     failures = summary.failures
     if not failures:
         return 0
-    _say(f"{len(failures)} of {summary.made + summary.found} failed:")
+    say(f"{len(failures)} of {summary.made + summary.found} failed:")
     for failure in failures[:SHOWN_FAILURES]:
-        _say(f"  {failure.label}: {failure.error} ({failure.path})")
+        say(f"  {failure.label}: {failure.error} ({failure.path})")
     if len(failures) > SHOWN_FAILURES:
-        _say(f"  and {len(failures) - SHOWN_FAILURES} more, in tables/runs.csv and report.html")
-    _say("the files hold the tracebacks; --retry-failed runs them again")
+        say(f"  and {len(failures) - SHOWN_FAILURES} more, in tables/runs.csv and report.html")
+    say("the files hold the tracebacks; --retry-failed runs them again")
     return 1
 
 

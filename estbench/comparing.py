@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
-from estbench.commands import console
 from estbench.errors import UserError
+from estbench.terminal import console, say, show_json
 
 __all__ = ["compare"]
+
+FILES = ("compare.json", "compare.csv", "compare.md")
+KEYS = ("a", "b", "summary", "verdicts")  # of compare.json
 
 
 def compare(
@@ -39,21 +40,22 @@ def compare(
     from estbench.report.between.terminal import show
     from estbench.report.spreadsheet import csv_text
     from estbench.store import StorageError, encode, write_bytes
+    from estbench.store.outputs import check_output
 
     found = between(a, b, margin=margin)
     document = as_document(found)
     if out is not None:
-        table = csv_text(found.frame)
+        check_output(out, FILES, KEYS)
+        contents = (encode(document), csv_text(found.frame).encode(), as_markdown(found).encode())
         try:
-            write_bytes(out / "compare.csv", table.encode())
-            write_bytes(out / "compare.json", encode(document))
-            write_bytes(out / "compare.md", as_markdown(found).encode())
+            for name, content in zip(FILES, contents, strict=True):
+                write_bytes(out / name, content)
         except StorageError as error:
             raise UserError(f"{error}; give --out another folder") from None
     if as_json:
-        print(json.dumps(document, indent=2, allow_nan=False))
+        show_json(document)
     else:
         show(found, console())
     if out is not None:
-        print(f"compare.csv, compare.json and compare.md are in {out}", file=sys.stderr)
+        say(f"compare.csv, compare.json and compare.md are in {out}")
     return 1 if fail_on_worse and found.worse else 0

@@ -13,7 +13,8 @@ NEAR = 0.66  # similarity from which a name may have been meant; 1 is equal
 FEW = 12  # names that an error lists
 
 _STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f]"
 )
 
 
@@ -25,12 +26,13 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return text as a terminal may show it: what could steer one becomes U+FFFD.
+    """Return text as a terminal may show it: what could steer one is written out, as ``\\x1b``.
 
-    That is control characters (escape sequences begin with one), half surrogates, which no stream
-    can encode, and the marks that turn the direction of writing, which make a line read as another.
+    That is control characters but tabs and line breaks (escape sequences begin with one), marks
+    that turn the direction of writing, which make a line read as another, characters that are never
+    seen, and half surrogates, which no stream can encode.
     """
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

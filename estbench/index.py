@@ -14,6 +14,7 @@ from pathlib import Path
 from estbench import estimators
 from estbench.estimators.base import Estimator
 from estbench.listing import described, evaluations
+from estbench.terminal import say
 
 __all__ = ["FILES", "catalogue", "index"]
 
@@ -131,4 +132,4 @@ FILES = {
 if __name__ == "__main__":
     for path, text in FILES.items():
         path.write_text(text(), encoding="utf-8")
-        print(f"wrote {path}")
+        say(f"wrote {path}")

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.commands import console
+from estbench.terminal import console, plain, say, show_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def listing(what: str | None, *, as_json: bool) -> int:
     wanted = KINDS if what is None else {what: KINDS[what]}
     rows = {name: declared() for name, (declared, _) in wanted.items()}
     if as_json:
-        print(json.dumps(rows if what is None else rows[what], indent=2))
+        show_json(rows if what is None else rows[what])
         return 0
     out = console()
     for name, (_, cells) in wanted.items():
@@ -53,7 +53,7 @@ def listing(what: str | None, *, as_json: bool) -> int:
         from estbench import plugins
 
         for line in plugins.broken():
-            print(f"estbench: left out: {line}", file=sys.stderr)
+            say(f"estbench: left out: {line}")
     return 0
 
 
@@ -83,8 +83,6 @@ def _estimators() -> list[Declared]:
 
 
 def _estimator_cells(declared: Declared, width: int) -> Cells:
-    from rich.markup import escape
-
     cells = {
         "name": declared["name"],
         "bias": "unbiased" if declared["unbiased"] else "biased",
@@ -95,7 +93,7 @@ def _estimator_cells(declared: Declared, width: int) -> Cells:
         "what it is": described(declared["name"], declared["summary"], declared["any_group"]),
         "paper": declared["source"],
     }
-    return _fitting({column: escape(text) for column, text in cells.items()}, width)
+    return _fitting({column: plain(text) for column, text in cells.items()}, width)
 
 
 def described(name: str, summary: str, any_group: bool) -> str:

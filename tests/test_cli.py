@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from estbench import commands, report, runner
+from estbench import commands, report, runner, terminal
 from estbench.cli import main
 from estbench.experiment import Experiment
 from estbench.runner.grid import Failure
@@ -129,6 +129,52 @@ def test_the_module_is_the_command_line() -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("estbench: --seeds = 0")
     assert result.stdout == ""
+
+
+PRECIOUS = {"thesis.tex": "a year", ".draft.tmp": "of work", "check.json": "{}", "bias.csv": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run", "--preset", "smoke", "--out", "."], "no result set (it has no manifest.json) and"),
+        (["check", "rloo", "--out", "."], "check.json was not written by estbench: give --out"),
+        (["report", "."], "no result set at .: it holds neither manifest.json nor records"),
+        (["report", ".", "--tensorboard"], "no result set at .: it holds neither manifest.json"),
+        (["env", "--hash", "."], "no result set at .: it holds neither manifest.json nor records"),
+        (
+            ["compare", ".", "deep"],
+            "no result set at .: it holds neither manifest.json nor records",
+        ),
+    ],
+)
+def test_a_folder_of_ones_own_is_refused_at_once_and_left_as_it_was(
+    words: list[str],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Such as the home folder, or the root of the disk: nobody waits until it has been walked."""
+    (tmp_path / "deep").mkdir()
+    for name, content in PRECIOUS.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / "deep" / name).write_text(content)
+
+    scandir = os.scandir
+
+    def scan(path: str = ".") -> object:
+        assert not Path(path).absolute().is_relative_to(tmp_path), "the folder is walked through"
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scan)
+        assert main(words) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
+    for folder in (tmp_path, tmp_path / "deep"):
+        assert {p.name: p.read_text() for p in folder.iterdir() if p.is_file()} == PRECIOUS
 
 
 def test_help_answers_without_importing_anything_heavy() -> None:
@@ -251,9 +297,9 @@ def test_the_end_of_a_run_says_how_to_open_its_page(
 
 def test_a_pipe_has_the_width_of_columns_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert commands.console().width == 80
+    assert terminal.console().width == 80
     monkeypatch.delenv("COLUMNS")
-    assert commands.console().width == commands.UNBOUND
+    assert terminal.console().width == terminal.UNBOUND
 
 
 def test_a_full_disk_is_one_line_and_exit_code_1(

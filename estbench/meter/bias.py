@@ -25,7 +25,7 @@ from estbench.meter.moments import total_variance
 from estbench.meter.passes import Passes, in_passes
 from estbench.models.policy import Policy
 
-__all__ = ["BiasResult", "Centred", "Plan", "bias_test"]
+__all__ = ["BiasResult", "Centred", "Plan", "bias_test", "verdict_at"]
 
 ENOUGH = 11.0  # draws a unit of noise / margin^2: a miss costs the whole third look
 HOPELESS = 2.5  # margins that the noise of the last look's mean may have
@@ -124,6 +124,20 @@ class BiasResult:
         )
 
 
+def verdict_at(look: Look, margin: float, alpha: float) -> tuple[Verdict, str]:
+    """Return what one look says, and the test that rejected, or "".
+
+    Args:
+      look: What the draws said.
+      margin: Relative bias below which an estimator passes.
+      alpha: Probability of rejecting an unbiased estimator at this look.
+    """
+    best = min(look.p_values, key=lambda name: look.p_values[name])
+    if look.p_values[best] < alpha:
+        return "biased", best
+    return ("unbiased" if look.upper < margin else "undecided"), ""
+
+
 def bias_test(
     method: Estimator,
     policy: Policy,
@@ -169,7 +183,8 @@ def _bias_test(
     blocks = Blocks(gradient, names)
     chunk = BLOCKS * max(1, plan.chunk // method.info.group // BLOCKS)
     looks: list[Look] = []
-    verdict, found_by = "undecided", ""
+    found_by = ""
+    verdict: Verdict = "undecided"
 
     def draw(n: int, last: bool) -> DrawGradients:
         with passes.tape() as tape:
@@ -190,13 +205,8 @@ def _bias_test(
             found = draw(n, last=blocks.draws + n == target)
             blocks.add(found.block_sums(BLOCKS), n)
         looks.append(blocks.look(plan.margin, 0.05 / len(planned)))
-        p_values = looks[-1].p_values
-        best = min(p_values, key=lambda name: p_values[name])
-        if p_values[best] < plan.alpha / plan.looks:
-            verdict, found_by = "biased", best
-            break
-        if looks[-1].upper < plan.margin:
-            verdict = "unbiased"
+        verdict, found_by = verdict_at(looks[-1], plan.margin, plan.alpha / plan.looks)
+        if verdict != "undecided":
             break
         # What declares itself biased need not pass: it is not drawn from any longer where noise,
         # spread over however many directions, would hide the margin at the last look as well.
@@ -204,7 +214,7 @@ def _bias_test(
         if not method.info.unbiased and at_last > HOPELESS * plan.margin:
             break
     return BiasResult(
-        verdict,  # type: ignore[arg-type]
+        verdict,
         found_by,
         tuple(looks),
         plan.margin,

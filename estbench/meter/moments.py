@@ -34,7 +34,7 @@ def total_variance(found: DrawGradients) -> float:
         return math.nan
     mean_norm2 = sum(float((s.double() ** 2).sum()) for s in found.sums) / n**2
     variance = (float(found.squared_norms().double().sum()) - n * mean_norm2) / (n - 1)
-    return 0.0 if abs(variance) < _rounding(found) * mean_norm2 else variance
+    return 0.0 if variance < _rounding(found) * mean_norm2 else variance
 
 
 def _rounding(found: DrawGradients) -> float:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
 from estbench.processes import in_workers
-from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, PILOT, BiasFinding, judge
-from estbench.proof.problems import SIZES, binary, expressions, tiny
-from estbench.store.atomic import StorageError, write_json
-from estbench.store.reading import read_document
-from estbench.store.schema import check_proofs
+from estbench.proof.findings import read_bias, went_wrong, written
+from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
+from estbench.proof.problems import SIZES, Problem, binary, expressions, tiny
+from estbench.store.atomic import StorageError
+from estbench.store.private import cache as cache_folder
+from estbench.store.private import read_own, write_own
 
 __all__ = [
     "Configuration",
@@ -48,6 +48,15 @@ __all__ = [
 SCHEMA = 1
 CHUNK = 512  # sequences a call; a run's batches are drawn by the same path
 ROOMS = ("estimators", "meter", "models", "proof")
+PLAN = Plan(
+    first=FIRST,
+    growth=GROWTH,
+    looks=LOOKS,
+    pilot=PILOT,
+    margin=MARGIN,
+    alpha=ALPHA / 2,
+    chunk=CHUNK,
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +95,14 @@ class Proof:
       verdict: "unbiased", "biased", "undecided", "declared biased" or "not proven" (not tried).
       detail: The numbers, a line.
       key: Hash of the code, torch's version and the configuration.
+      findings: What was found on each problem; empty where nothing was drawn.
     """
 
     configuration: Configuration
     verdict: str
     detail: str
     key: str
+    findings: Mapping[str, BiasFinding] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ranked(self) -> bool:
@@ -104,19 +115,8 @@ class Proof:
         return self.verdict in ("unbiased", "declared biased")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the proof as JSON holds it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> Proof:
-        """Return the proof of a document.
-
-        Raises:
-          KeyError, TypeError: It is none.
-        """
-        fields = dict(document)
-        fields["configuration"] = Configuration(**fields["configuration"])
-        return cls(**fields)
+        """Return the proof as ``proofs.json`` holds it: without what was found."""
+        return {name: value for name, value in asdict(self).items() if name != "findings"}
 
 
 def configurations(experiment: Experiment) -> list[Configuration]:
@@ -136,66 +136,109 @@ def configurations(experiment: Experiment) -> list[Configuration]:
 def prove(configuration: Configuration) -> Proof:
     """Return the verdict on a configuration; declared bias is not tried, it is believed."""
     given = configuration
-    key = key_of(given)
-    declared = info(given.estimator, given.truncation)
-    if not declared.unbiased:
-        return Proof(given, "declared biased", declared.why_biased, key)
+    declared = _declared(given)
+    if declared is not None:
+        return declared
+    cases = _cases(given)
+    if not cases:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in _unfit(given).items())
+        detail = f"it fits no problem of the gate ({reasons})"
+        return Proof(given, "undecided", detail, key_of(given))
     maker = partial(make, given.estimator, rollouts=given.rollouts)
-    how = "trained" if declared.learned else "fresh"
-    tests: dict[str, Callable[[Plan], BiasFinding]] = {
-        "autoregressive": partial(
-            judge, maker, tiny(torch.float32), "arbitrary" if declared.learned else "fresh"
+    findings: dict[str, BiasFinding] = {}
+    for name, (problem, how) in cases.items():
+        found = findings[name] = judge(maker, problem(), how, PLAN)
+        if found.result is None or found.result.verdict != "unbiased":
+            break
+    return _concluded(given, findings)
+
+
+def _declared(given: Configuration) -> Proof | None:
+    """Return the verdict on what declares itself biased; None elsewhere."""
+    declared = info(given.estimator, given.truncation)
+    if declared.unbiased:
+        return None
+    return Proof(given, "declared biased", declared.why_biased, key_of(given))
+
+
+def _cases(given: Configuration) -> dict[str, tuple[Callable[[], Problem], str]]:
+    """Return the problems that an estimator fits, each with the state of what is learned."""
+    learns = info(given.estimator, given.truncation).learned
+    small = "arbitrary" if learns else "fresh"
+    cases = {
+        "autoregressive": (partial(tiny, torch.float32), small),
+        "expressions-3": (
+            partial(expressions, torch.float32, given.reward),
+            "trained" if learns else "fresh",
         ),
-        "expressions-3": partial(judge, maker, expressions(torch.float32, given.reward), how),
+        "autoregressive-binary": (partial(binary, torch.float32), small),
     }
-    if maker().refusal(*SIZES["autoregressive"]):
-        tests["autoregressive-binary"] = partial(
-            judge, maker, binary(torch.float32), "arbitrary" if declared.learned else "fresh"
-        )
-    unfit = {name: maker().refusal(*SIZES[name]) for name in tests}
-    tests = {name: test for name, test in tests.items() if not unfit[name]}
-    if not tests:
-        detail = "; ".join(f"{name}: {reason}" for name, reason in unfit.items())
-        return Proof(given, "undecided", f"it fits no problem of the gate ({detail})", key)
-    plan = Plan(
-        first=FIRST,
-        growth=GROWTH,
-        looks=3,
-        pilot=PILOT,
-        margin=MARGIN,
-        alpha=ALPHA / 2,
-        chunk=CHUNK,
-    )
+    unfit = _unfit(given)
+    if "autoregressive" not in unfit:  # the binary one is in its place
+        del cases["autoregressive-binary"]
+    return {name: case for name, case in cases.items() if name not in unfit}
+
+
+def _unfit(given: Configuration) -> dict[str, str]:
+    """Return the problems of the gate that an estimator does not fit, each with the reason."""
+    method = make(given.estimator, rollouts=given.rollouts)
+    names = ("autoregressive", "expressions-3", "autoregressive-binary")
+    reasons = {name: method.refusal(*SIZES[name]) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _concluded(given: Configuration, findings: Mapping[str, BiasFinding]) -> Proof:
+    """Return the verdict that findings add up to.
+
+    Raises:
+      KeyError: One that it takes is missing.
+    """
+    conclude = partial(Proof, given, key=key_of(given), findings=findings)
     sizes = []
-    for name, test in tests.items():
-        found = test(plan)
+    for name in _cases(given):
+        found = findings[name]
         if found.result is None:
-            return Proof(given, "undecided", f"{name}: {found.error}", key)
+            return conclude("undecided", f"{name}: {found.error}")
         look = found.result.last
         if found.result.verdict != "unbiased":
             suspect = f"; {found.suspect}" if found.suspect else ""
-            return Proof(given, found.result.verdict, f"{name}: {found.result}{suspect}", key)
+            return conclude(found.result.verdict, f"{name}: {found.result}{suspect}")
         sizes.append(f"{name} < {look.upper:.2%} ({look.draws} draws)")
-    return Proof(given, "unbiased", ", ".join(sizes), key)
+    return conclude("unbiased", ", ".join(sizes))
 
 
 def remembered(configuration: Configuration) -> Proof | None:
-    """Return the verdict that the cache holds, if it still stands."""
+    """Return the verdict on a configuration, if it takes no draws or is in the cache.
+
+    The cache holds what was found. The verdict is concluded from that again.
+    """
+    declared = _declared(configuration)
+    if declared is not None:
+        return declared
     try:
-        document = read_document(_path(configuration))
-        check_proofs([document])
-        found = Proof.from_dict(document)
-    except (OSError, ValueError, KeyError, TypeError):
+        document = read_own(_path(configuration))
+        if document["key"] != key_of(configuration):
+            return None
+        findings = {
+            name: read_bias(found, PLAN.margin, PLAN.alpha)
+            for name, found in document["findings"].items()
+        }
+        return _concluded(configuration, findings)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a damaged file is as good as none: proving again is cheap
-    stands = found.configuration == configuration and found.key == key_of(configuration)
-    return found if stands else None
 
 
 def remember(proof: Proof) -> None:
-    """Keep a verdict for next time; a cache that cannot be written is no error."""
+    """Keep what a verdict was concluded from for next time, unless something went wrong.
+
+    A cache that cannot be written is no error.
+    """
+    if not proof.findings or any(map(went_wrong, proof.findings.values())):
+        return
+    findings = {name: written(found)["content"] for name, found in proof.findings.items()}
     try:
-        write_json(_path(proof.configuration), proof.as_dict())
-    except StorageError:
+        write_own(_path(proof.configuration), {"key": proof.key, "findings": findings})
+    except (OSError, StorageError):
         return
 
 
@@ -212,8 +255,7 @@ def proven(
     known = {given: remembered(given) for given in wanted}
     missing = [given for given, proof in known.items() if proof is None]
     for done, proof in enumerate(_prove_all(missing, workers), start=1):
-        if proof.verdict != "not proven":
-            remember(proof)
+        remember(proof)
         known[proof.configuration] = proof
         tell(proof, done, len(missing))
     return [proof for proof in known.values() if proof is not None]
@@ -267,10 +309,13 @@ def _path(configuration: Configuration) -> Path:
 
 
 def cached(kind: str, estimator: str, given: Mapping[str, Any]) -> Path:
-    """Return where the user's cache keeps what was found out about an estimator."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return where the user's cache keeps what was found out about an estimator.
+
+    Raises:
+      OSError: The user has no home.
+    """
     name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-    return Path(base) / "estbench" / kind / f"{estimator}-{name[:16]}.json"
+    return cache_folder() / kind / f"{estimator}-{name[:16]}.json"
 
 
 def assumed(wanted: Iterable[Configuration]) -> list[Proof]:
@@ -278,7 +323,5 @@ def assumed(wanted: Iterable[Configuration]) -> list[Proof]:
     found = []
     for given in wanted:
         proof = remembered(given)
-        if proof is None and not info(given.estimator, given.truncation).unbiased:
-            proof = prove(given)  # declared bias needs no draws
         found.append(proof or Proof(given, "not proven", "the gate was left open", key_of(given)))
     return found

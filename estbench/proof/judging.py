@@ -23,6 +23,7 @@ __all__ = [
     "ALPHA",
     "FIRST",
     "GROWTH",
+    "LOOKS",
     "MARGIN",
     "PILOT",
     "BiasFinding",
@@ -40,6 +41,7 @@ MARGIN = 0.02
 ALPHA = 0.001
 FIRST = 24_576  # sequences at the first look, for a margin of 2 %
 PILOT = 2_048  # sequences that say how many draws the noise asks for
+LOOKS = 3
 GROWTH = 6  # so that the last look leaves hardly anything undecided: 884,736 sequences
 
 
@@ -94,7 +96,7 @@ def plan_for(margin: float, tests: int) -> Plan:
     """Return the plan of one test out of so many; draws grow as the margin's inverse square."""
     first = int(FIRST * max(1.0, (MARGIN / margin) ** 2))
     return Plan(
-        first=first, growth=GROWTH, looks=3, pilot=PILOT, margin=margin, alpha=ALPHA / tests
+        first=first, growth=GROWTH, looks=LOOKS, pilot=PILOT, margin=margin, alpha=ALPHA / tests
     )
 
 

@@ -25,7 +25,7 @@ from estbench.proof.problems import Problem, named, rng
 from estbench.proof.states import learned
 from estbench.seeding import stream
 
-__all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "exact_variance", "judge_variance"]
+__all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "agree", "exact_variance", "judge_variance"]
 
 VARIANCE_PROBLEMS = ("autoregressive", "expressions-3-float32")
 SEQUENCES = 65_536
@@ -74,13 +74,18 @@ def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFindi
         measured, low, high = (
             float(row[key]) for key in ("total_variance", "variance_low", "variance_high")
         )
-        error = (high - low) / 2 / 1.96
-        agrees = abs(measured - exact) <= SIGNIFICANT * error + 1e-6 * exact
         # Nothing varies where both are no more than rounding.
-        agrees = agrees or abs(measured - exact) <= ROUNDING * given.exact.squared_norm
+        nothing = abs(measured - exact) <= ROUNDING * given.exact.squared_norm
+        agrees = nothing or agree(measured, low, high, exact)
         return VarianceFinding(problem, measured, low, high, exact, agrees)
     except Exception as error:  # whatever a user's estimator raises is a finding about it
         return VarianceFinding(problem, error=" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def agree(measured: float, low: float, high: float, exact: float) -> bool:
+    """Return whether a measurement, with its 95 % interval, is the exact variance, noise aside."""
+    error = (high - low) / 2 / 1.96
+    return abs(measured - exact) <= SIGNIFICANT * error + 1e-6 * exact
 
 
 def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]) -> float | None:

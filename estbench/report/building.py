@@ -48,8 +48,8 @@ def build_report(
     directory: Path, *, latex: bool = False, console: Console | None = None
 ) -> ReportPaths:
     """Write the whole report of the result set in `directory`; see `estbench.report.build`."""
-    check_links(directory)
     comparisons = load_comparisons(directory)
+    check_links(directory)
     try:
         summary = summary_frame(comparisons)
         tables = write_tables(comparisons, summary, directory / "tables")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 
+from estbench.errors import printable
 from estbench.report.statistics import Estimate
 
 __all__ = [
@@ -115,6 +115,6 @@ def p_text(p_value: float) -> str:
 
 
 def clean(text: object, limit: int = 400) -> str:
-    """Return `text` on one line, without control characters, cut at `limit` characters."""
-    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", str(text)).strip()
+    """Return `text` on one line, control characters written out, cut at `limit` characters."""
+    line = printable(" ".join(str(text).split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+from estbench.store.results import RECORDS
+
 __all__ = ["is_current"]
 
 SOURCES = ("manifest.json", "proofs.json")
-RECORDS = ("runs", "reference", "snapshots", "timing")
 HEAD = 4096  # bytes of the page, in which one of a grid that goes on asks to be loaded again
 
 

@@ -15,6 +15,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from estbench.terminal import say, show
+
 __all__ = ["main"]
 
 # Beside a worker that is busy it gets a quarter of a core. How much it takes in all is bounded by
@@ -43,9 +45,9 @@ def main() -> int:
         with unfinished(Progress(trained, measured, told["failed"], now, order["reload_s"])):
             report.build(Path(sys.argv[1]))
     except (UserError, StorageError) as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 1
-    print(time.process_time())
+    show(str(time.process_time()))
     return 0
 
 

@@ -136,11 +136,10 @@ def load(directory: Path) -> Results:
     """Read the result set in `directory`.
 
     Raises:
-      UserError: If there is no such folder, no record in it, or a record is not readable.
+      UserError: It is no result set, there is no record in it, or one is not readable.
     """
-    if not directory.is_dir():
-        raise UserError(f"no result set at {directory}: not a folder; estbench run --out makes one")
     store = ResultSet(directory)
+    store.require()
     runs, snapshots = _checked(store.runs()), _checked(store.snapshots())
     timing, references = _checked(store.timing()), _checked(store.references())
     if not (runs or snapshots or timing):

@@ -14,6 +14,7 @@ from estbench.report.ratios import Ratio
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate
 from estbench.report.variance_findings import span_text
 from estbench.report.verdicts import useful_range
+from estbench.terminal import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,19 +29,17 @@ Column = tuple[str, Callable[[str], tuple[str, str]]]
 
 def show(comparisons: Comparisons, console: Console) -> None:
     """Print a table a task, what the columns are, and the runs that failed or are missing."""
-    from rich.markup import escape
-
     results = comparisons.results
     few = False
     for task in results.tasks:
         names = _names(comparisons, task)
         if not names:
             continue
-        console.print(f"\n[bold]{escape(clean(task, 60))}[/bold]")
+        console.print(f"\n[bold]{plain(clean(task, 60))}[/bold]")
         for table in _tables(comparisons, task, names, console):
             console.print(table)
         if shared := shared_text(comparisons, task, comparisons.measured(task)):
-            console.print(f"[dim]{escape(shared)}[/dim]", highlight=False)
+            console.print(f"[dim]{plain(shared)}[/dim]", highlight=False)
         counts = _counts(comparisons, task, names).values()
         few = few or any(0 < n < ENOUGH_SEEDS for n in counts)  # 0: no variance, or nothing ran
     console.print(
@@ -183,15 +182,13 @@ def _counts(comparisons: Comparisons, task: str, names: list[str]) -> dict[str, 
 
 def _problems(comparisons: Comparisons, console: Console) -> None:
     """List failed records, and count missing runs."""
-    from rich.markup import escape
-
     failures = comparisons.results.failures
     if failures:
         console.print(f"\n[bold red]{len(failures)} failed:[/bold red]")
     for failure in failures:
         where = ", ".join(filter(None, (failure.task, failure.estimator)))
         seed = f", seed {failure.seed}" if failure.seed >= 0 else ""
-        console.print(escape(f"  {failure.kind}: {where}{seed}: {failure.message}"))
+        console.print(plain(f"  {failure.kind}: {where}{seed}: {failure.message}"))
     runs = comparisons.results.runs
     missing = int((runs["status"] == "missing").sum())
     if missing:

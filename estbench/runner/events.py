@@ -144,9 +144,10 @@ def export(directory: Path) -> int:
     """
     check_installed()
     results = ResultSet(directory)
+    results.require()
     manifest = results.manifest()
     if manifest is None:
-        raise UserError(f"no result set at {directory}: estbench run --out makes one")
+        raise UserError(f"{directory} has no manifest.json, which says with what it was made")
     experiment = Experiment.from_dict(manifest["experiment"])
     check_links(directory)
     count = 0

@@ -146,21 +146,26 @@ def _deadline(seconds: float, on_hang: Callable[[Exception], None]) -> Iterator[
             faulthandler.cancel_dump_traceback_later()
 
 
-_running: set[_Interrupt] = set()
+_running: dict[_Interrupt, str] = {}
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Let ``stop_all``, called in another thread, end what is done inside."""
+def interruptible(driver: str) -> Iterator[None]:
+    """Let ``stop_all``, called in another thread with the same driver, end what is done inside."""
     interrupt = _Interrupt()
-    _running.add(interrupt)
+    _running[interrupt] = driver
     try:
         yield
     finally:
-        _running.discard(interrupt)
+        del _running[interrupt]
         interrupt.disarm()
 
 
-def stop_all() -> int:
-    """Raise ``Stopped`` in every thread of this process that is interruptible; return how many."""
-    return sum(interrupt(Stopped) for interrupt in list(_running))
+def stop_all(driver: str) -> int:
+    """Raise ``Stopped`` in every thread of this process that works for a driver.
+
+    Returns:
+      How many there are. The runs of other drivers on the same cluster go on.
+    """
+    own = [interrupt for interrupt, whose in list(_running.items()) if whose == driver]
+    return sum(interrupt(Stopped) for interrupt in own)

@@ -25,8 +25,6 @@ def held(results: ResultSet) -> Experiment | None:
     if document is None:
         return None
     remedy = f"give --out another folder, or delete {results.path}"
-    if document.get("schema") != SCHEMA:
-        raise UserError(f"{results.path} was made by another version of estbench: {remedy}")
     try:
         return Experiment.from_dict(document["experiment"])
     except UserError as error:

@@ -23,6 +23,7 @@ from estbench.store import (
     Record,
     ResultSet,
 )
+from estbench.terminal import say
 
 __all__ = ["Plan", "make_plan"]
 
@@ -151,7 +152,7 @@ def make_plan(
     *,
     retry_failed: bool = False,
     renew: bool = False,
-    warn: Callable[[str], None] = print,
+    warn: Callable[[str], None] = say,
     events: bool = False,
 ) -> Plan:
     """Compare an experiment with its result set; changes nothing on disk.

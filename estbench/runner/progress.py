@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from estbench.meter.notices import duration
+from estbench.terminal import console, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,7 @@ def display_for(stream: TextIO | None = None) -> Display:
     """Return bars where both standard streams are terminals, lines elsewhere."""
     stream = stream or sys.stderr
     if stream.isatty() and sys.stdout.isatty():
-        from rich.console import Console
-
-        return BarDisplay(Console(file=stream))
+        return BarDisplay(console(stream))
     return LineDisplay(stream)
 
 
@@ -74,7 +73,7 @@ class LineDisplay:
 
     def note(self, text: str) -> None:
         """See ``Display``."""
-        print(text, file=self.stream, flush=True)
+        say(text, self.stream)
 
     def close(self) -> None:
         """See ``Display``."""

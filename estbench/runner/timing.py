@@ -14,6 +14,7 @@ from estbench.experiment import Experiment
 from estbench.runner import jobs
 from estbench.runner.worker import one_line, recorded, use_threads
 from estbench.store import CorruptRecordError, Record, ResultSet, timing_key, write_json
+from estbench.terminal import say
 
 __all__ = ["rounds_due", "run_timing", "state_seeds"]
 
@@ -25,7 +26,7 @@ def rounds_due(
     tasks: Iterable[str] | None = None,
     retry_failed: bool = False,
     renew: bool = False,
-    warn: Callable[[str], None] = print,
+    warn: Callable[[str], None] = say,
 ) -> list[int]:
     """Return the rounds to be made: missing, and with time left for them in the budget.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,16 @@ from typing import Any
 __all__ = [
     "StorageError",
     "encode",
+    "is_temporary",
     "remove_leftovers",
     "replacing",
+    "temporary_path",
     "write_bytes",
     "write_json",
 ]
+
+TEMPORARY = ".estbench.tmp"
+_NAME = re.compile(rf"\.(?P<of>.+)\.[0-9a-f]{{12}}{re.escape(TEMPORARY)}", re.DOTALL)
 
 
 class StorageError(Exception):
@@ -41,17 +47,23 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, encode(document))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file whole; its folder is made where missing.
+
+    Args:
+      path: The file.
+      data: What it is to hold.
+      mode: Who may read and write it, less what the umask takes away.
 
     Raises:
       StorageError: The disk refused it.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with open(made, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,7 +81,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     For files that others write and that can be made again: nothing is flushed to the disk.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -78,12 +90,25 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """Return a path beside ``path`` that nobody else has, under a name of estbench's own."""
     # The random part keeps writers apart, of several machines too; the dot keeps readers away.
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def is_temporary(name: str) -> bool:
+    """Return whether a file of this name is one of ``temporary_path``."""
+    return _NAME.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path, of: str | None = None) -> None:
+    """Remove temporary files of writers that were killed; only for folders of estbench's own.
+
+    Args:
+      folder: The folder, and all below it.
+      of: Name of the file that was being written; any if None.
+    """
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        found = _NAME.fullmatch(path.name)
+        if found and of in (None, found["of"]):
+            path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from estbench.store.atomic import write_bytes
+from estbench.store.atomic import remove_leftovers, write_bytes
 from estbench.store.reading import read_bytes
 
 __all__ = [
@@ -104,8 +104,8 @@ def read_checkpoint(path: Path, head: Mapping[str, str]) -> Any:
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint, and the folders that are empty without it; never raises."""
     try:
-        for left in [path, *path.parent.glob(f".{path.name}.*.tmp")]:  # of writers that were killed
-            left.unlink(missing_ok=True)
+        remove_leftovers(path.parent, of=path.name)
+        path.unlink(missing_ok=True)
         names = [folder.name for folder in path.parents]
         for folder in path.parents[: names.index(FOLDER) + 1 if FOLDER in names else 0]:
             folder.rmdir()

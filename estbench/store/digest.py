@@ -75,10 +75,8 @@ def digest(directory: Path | str) -> Digest:
       UserError: There is no result set, no record in it, or one is damaged.
     """
     results = ResultSet(directory)
-    if not results.path.is_dir():
-        raise UserError(
-            f"no result set at {directory}: give the folder of one, such as results/bench"
-        )
+    results.require()
+    results.manifest()  # of another version, it is refused as everywhere
     hashes: dict[tuple[str, str, str], Any] = {}
     counts: Counter[str] = Counter()
     failed = 0

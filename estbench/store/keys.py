@@ -87,15 +87,19 @@ def timing_key(experiment: Experiment) -> str:
             "schema": SCHEMA,
             "device": experiment.device.partition(":")[0],
             "training": _without_defaults(experiment.training),
-            "per_task": {task: _of_training(own) for task, own in experiment.per_task.items()},
+            "per_task": _of_training(experiment.per_task),
             "timing": asdict(experiment.timing),
         }
     )
 
 
-def _of_training(own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a task has otherwise that its steps depend on: nothing of its measurements."""
-    return {key: value for key, value in own.items() if key not in _MEASUREMENT}
+def _of_training(per_task: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what tasks have otherwise that steps depend on: nothing of the measurements."""
+    own = {
+        task: {key: value for key, value in given.items() if key not in _MEASUREMENT}
+        for task, given in per_task.items()
+    }
+    return {task: given for task, given in own.items() if given}
 
 
 _MEASUREMENT = frozenset(entry.name for entry in fields(SnapshotSettings))

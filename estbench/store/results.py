@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from estbench.errors import UserError
-from estbench.store.atomic import StorageError, remove_leftovers, write_json
+from estbench.store.atomic import StorageError, is_temporary, remove_leftovers, write_json
 from estbench.store.links import check_links
+from estbench.store.outputs import probe
 from estbench.store.reading import read_bytes, read_document
-from estbench.store.schema import Record, check_manifest, check_proofs, check_record
+from estbench.store.schema import (
+    Record,
+    check_manifest,
+    check_proofs,
+    check_record,
+    check_schema,
+)
 
-__all__ = ["CorruptRecordError", "ResultSet"]
+__all__ = ["RECORDS", "CorruptRecordError", "ResultSet"]
 
+
+LOCK = ".lock"
+RECORDS = ("runs", "reference", "snapshots", "timing")
+"""Folders of a result set that hold records."""
 
 MOST_STATE_BYTES = 1 << 34
 """Of the states of a reference: a policy, its reward and its optimiser for each snapshot."""
@@ -74,6 +85,7 @@ class ResultSet:
 
         Raises:
           CorruptRecordError: The file is not a whole record.
+          UserError: It is of another version of estbench.
         """
         try:
             document = read_document(path)
@@ -82,6 +94,7 @@ class ResultSet:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CorruptRecordError(f"{path} is not readable ({reason})") from None
+        check_schema(document, path)
         try:
             check_record(document)
         except ValueError as error:
@@ -116,16 +129,38 @@ class ResultSet:
         """Return the manifest, or None where there is none.
 
         Raises:
-          UserError: It is damaged.
+          UserError: It is damaged, or of another version of estbench.
         """
         try:
             document = read_document(self.manifest_path)
+            check_schema(document, self.manifest_path)
             check_manifest(document)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise _damaged(self.manifest_path, error) from None
+            remedy = (
+                "put a copy in its place; or run with another --out and move runs/, reference/, "
+                "snapshots/ and timing/ there"
+            )
+            raise _damaged(self.manifest_path, error, remedy) from None
         return dict(document)
+
+    def require(self) -> None:
+        """Check, at a glance, that the folder is a result set, or a part of one without a manifest.
+
+        Raises:
+          UserError: There is no such folder, or nothing of a result set in it.
+        """
+        if not self.path.is_dir():
+            raise UserError(
+                f"no result set at {self.path}: not a folder; estbench run --out makes one"
+            )
+        known = (self.manifest_path.name, *RECORDS, "tables")  # tables may stand in for records
+        if not any((self.path / name).exists() for name in known):
+            raise UserError(
+                f"no result set at {self.path}: it holds neither manifest.json nor records; give "
+                "the folder of one, such as results/bench (estbench run --out makes one)"
+            )
 
     def write_manifest(self, document: Record) -> None:
         """Write the manifest.
@@ -152,7 +187,7 @@ class ResultSet:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
-            raise _damaged(self.proofs_path, error) from None
+            raise _damaged(self.proofs_path, error, "delete it and run again") from None
         return list(found)
 
     def write_proofs(self, proofs: list[dict[str, Any]]) -> None:
@@ -211,17 +246,19 @@ class ResultSet:
     def writing(self) -> Iterator[None]:
         """Make the folder, and hold it for one writer at a time.
 
+        What killed writers left is removed, if a manifest says that the folder is a result set.
+
         Raises:
-          UserError: It cannot be written to, or another process writes to it.
+          UserError: It is something else than a result set, it cannot be written to, or another
+            process writes to it.
         """
-        probe = self.path / f".writable.{os.getpid()}.tmp"
         try:
+            ours = self._is_ours()
             self.path.mkdir(parents=True, exist_ok=True)
             check_links(self.path)
-            probe.touch(exist_ok=False)
-            probe.unlink()
+            probe(self.path)
             # A file, not the folder: network file systems lock only what is open to write.
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             reason = "it is a file" if self.path.is_file() else error.strerror
             raise UserError(
@@ -229,10 +266,33 @@ class ResultSet:
             ) from None
         try:
             self._lock(handle)
-            remove_leftovers(self.path)
+            if ours:
+                remove_leftovers(self.path)
             yield
         finally:
             os.close(handle)  # which lets go of the lock
+
+    def _is_ours(self) -> bool:
+        """Return whether the folder has a manifest; without one there must be nothing in it.
+
+        Raises:
+          UserError: It holds something else.
+          OSError: It cannot be read.
+        """
+        if self.manifest() is not None:
+            return True
+        try:
+            names = sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return False
+        # A run that was killed before it wrote the manifest leaves no more than these.
+        others = [name for name in names if name != LOCK and not is_temporary(name)]
+        if others:
+            raise UserError(
+                f"{self.path} is no result set (it has no manifest.json) and not empty (it holds "
+                f"{others[0]}): give --out a new or an empty folder"
+            )
+        return False
 
     def _lock(self, handle: int) -> None:
         import fcntl
@@ -253,8 +313,6 @@ class ResultSet:
                 yield record
 
 
-def _damaged(path: Path, error: OSError | ValueError) -> UserError:
+def _damaged(path: Path, error: OSError | ValueError, remedy: str) -> UserError:
     reason = getattr(error, "strerror", None) or error
-    return UserError(
-        f"{path} is damaged ({reason}): delete it and run again; finished runs are kept"
-    )
+    return UserError(f"{path} is damaged ({reason}): {remedy}; finished runs are kept")

@@ -17,13 +17,16 @@ returned. A number that is not finite is stored as null.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from estbench.errors import UserError
 from estbench.store.shapes import (
     LARGEST,
     Shape,
     between,
     column,
+    distinct,
     each,
     fields,
     maybe,
@@ -35,7 +38,7 @@ from estbench.store.shapes import (
     text,
     whole,
 )
-from estbench.validation import MAX_SEED, MAX_SEEDS
+from estbench.validation import MAX_SEED, MAX_SEEDS, shown
 
 __all__ = [
     "SCHEMA",
@@ -45,12 +48,16 @@ __all__ = [
     "check_payload",
     "check_proofs",
     "check_record",
+    "check_schema",
     "envelope",
     "finite",
     "numbers",
 ]
 
 SCHEMA = 1
+
+OLDEST = 1
+"""The oldest schema whose records mean what today's mean; settings added since have defaults."""
 
 Record = dict[str, Any]
 
@@ -91,6 +98,30 @@ def envelope(
         "error": None if error is None else dict(error),
         "timing": dict(timing or {"wall_s": 0.0, "cpu_s": 0.0, "peak_mb": 0.0}),
     }
+
+
+def check_schema(document: Any, path: Path) -> None:
+    """Check that a record or a manifest is of a version that can be read, before all else of it.
+
+    Raises:
+      UserError: It is of another version; says what to do.
+    """
+    table = document if isinstance(document, dict) else {}
+    schema, environment = table.get("schema"), table.get("environment")
+    if type(schema) is not int or OLDEST <= schema <= SCHEMA:
+        return  # what is no number is damage, which is said of everything else too
+    version = environment.get("estbench") if isinstance(environment, dict) else None
+    maker = (f"estbench {str(version)[:40]}, " if version else "") + f"schema {shown(schema)}"
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} was made by a newer version ({maker}; this one reads up to "
+            f"{SCHEMA}): update estbench"
+        )
+    raise UserError(
+        f"{path} was made by an older version ({maker}; this one reads from "
+        f"{OLDEST}): its numbers mean something else; make it again with estbench run --out, or "
+        "use the version that made it"
+    )
 
 
 def check_record(document: Any) -> None:
@@ -166,9 +197,10 @@ MOST_RUNS = 1_000_000
 """Runs that a manifest may ask for: each is a row of the report, whether it is there or not."""
 
 _MEASURE = maybe(number)
+_SIZE = between(0, LARGEST)
 _VALUES = named(_MEASURE, most=MOST_METRICS)
 _SEED = whole(0, MAX_SEED)
-_NAMES = each(name, 10_000)
+_NAMES = distinct(each(name, 10_000))
 
 
 def _rows(value: Any, where: str) -> None:
@@ -183,7 +215,7 @@ _ENVELOPE: Mapping[str, Shape] = {
     "schema": whole(),
     "key": text,
     "status": one_of("ok", "failed"),
-    "timing": fields({"wall_s": number, "cpu_s": number}, {"peak_mb": _MEASURE}),
+    "timing": fields({"wall_s": _SIZE, "cpu_s": _SIZE}, {"peak_mb": maybe(_SIZE)}),
     "error": maybe(fields({"type": text, "message": text}, {"traceback": maybe(text)})),
 }
 _IDENTITY: Mapping[str, Shape] = {"task": name, "estimator": name, "seed": _SEED}
@@ -198,21 +230,21 @@ _RUN: Mapping[str, Shape] = {
     "curves": maybe(_CURVES),
     "start": maybe(_VALUES),
     "final": maybe(_VALUES),
-    "temperatures": maybe(each(_rows)),
+    "temperatures": maybe(distinct(each(_rows), "temperature")),
     "samples": maybe(each(text)),
     "state_sha256": text,
 }
 _COUNTS = ("step", "draws", "sequences_per_draw")
-_MEASURES = (
+_MEASURES = ("relative_bias_squared", "cosine")  # of any sign
+_SIZES = (
     *("fraction", "total_variance", "variance_low", "variance_high", "kurtosis"),
-    *("relative_bias", "relative_bias_squared", "bias_low", "bias_high", "snr", "cosine", "mse"),
+    *("relative_bias", "bias_low", "bias_high", "snr", "mse"),
     *("hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals", "policy_steps_per_draw"),
     *("seconds_per_draw", "gradient_norm", "untrained_variance"),
-)
-_SIZES = (
     *("reward_std", "reward_scale", "adam_variance", "adam_gradient_norm", "tail_index"),
     *("between_variance", "evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"),
 )
+_STEPS = ("optimiser", "rate_factor", "batch", "steps")  # what tells rows of progress apart
 _PROGRESS: Shape = fields(
     {"optimiser": one_of("sgd", "adam"), "batch": whole(1), "steps": whole(1)},
     {
@@ -227,21 +259,25 @@ _SNAPSHOT: Shape = fields(
     {
         **dict.fromkeys(_COUNTS, maybe(whole())),
         **dict.fromkeys(_MEASURES, _MEASURE),
-        **dict.fromkeys(_SIZES, maybe(between(0, LARGEST))),
+        **dict.fromkeys(_SIZES, maybe(_SIZE)),
         "by_tensor": maybe(_VALUES),
         "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
-        "progress": maybe(each(_PROGRESS)),
+        "progress": maybe(distinct(each(_PROGRESS), *_STEPS)),
     },
 )
 _TIMED: Shape = fields(
     {"task": name, "estimator": name},
-    {"seconds_per_step": _MEASURE, "phases": maybe(_VALUES)},
+    {"seconds_per_step": maybe(_SIZE), "phases": maybe(named(maybe(_SIZE), most=MOST_METRICS))},
 )
 _PAYLOADS: Mapping[str, Mapping[str, Shape]] = {
     "run": _RUN,
     "reference": _RUN,
-    "snapshots": {"snapshots": maybe(each(_SNAPSHOT))},
-    "timing": {"rows": maybe(each(_TIMED)), "tasks": _NAMES, "estimators": _NAMES},
+    "snapshots": {"snapshots": maybe(distinct(each(_SNAPSHOT), "snapshot"))},
+    "timing": {
+        "rows": maybe(distinct(each(_TIMED), "task", "estimator")),
+        "tasks": _NAMES,
+        "estimators": _NAMES,
+    },
 }
 _RECORDS: Mapping[str, Shape] = {
     kind: fields({**_ENVELOPE, **(_ROUND if kind == "timing" else _IDENTITY)}, payload)
@@ -251,8 +287,9 @@ _RECORDS: Mapping[str, Shape] = {
 _SETTINGS: Shape = fields({}, {"truncation": whole()})
 _MANIFEST: Shape = fields(
     {
+        "schema": whole(),
         "experiment": fields(
-            {"tasks": _NAMES, "estimators": _NAMES, "seeds": each(_SEED, MAX_SEEDS)},
+            {"tasks": _NAMES, "estimators": _NAMES, "seeds": distinct(each(_SEED, MAX_SEEDS))},
             {
                 "name": text,
                 "description": text,
@@ -260,26 +297,37 @@ _MANIFEST: Shape = fields(
                 "training": _SETTINGS,
                 "per_task": named(_SETTINGS, name),
             },
-        )
+        ),
     },
     {
         "refused": maybe(named(named(text, name), name)),
         "environment": maybe(fields({}, {"cpu": maybe(fields({})), "git": maybe(fields({}))})),
     },
 )
-_PROOFS: Shape = each(
-    fields(
-        {
-            "configuration": fields({"estimator": name}),
-            "verdict": one_of("unbiased", "biased", "undecided", "declared biased", "not proven"),
-            "detail": text,
-        }
-    )
+_PROOFS: Shape = distinct(
+    each(
+        fields(
+            {
+                "configuration": fields({"estimator": name}),
+                "verdict": one_of(
+                    "unbiased", "biased", "undecided", "declared biased", "not proven"
+                ),
+                "detail": text,
+            }
+        )
+    ),
+    "configuration",
 )
 
 
+_NEVER_NEGATIVE = frozenset({"total_variance", "mean_norm2", "bias_element_variance"})
+
+
 def _check_curves(payload: Mapping[str, Any]) -> None:
-    """Check that curves have a value, known or not, for each of their steps, which rise."""
+    """Check that curves have a value, known or not, for each of their steps, which rise.
+
+    What is counted or timed never falls, and a variance is never below nothing.
+    """
     curves = payload.get("curves")
     if not curves:
         return
@@ -289,6 +337,12 @@ def _check_curves(payload: Mapping[str, Any]) -> None:
     if steps and steps[0] < 0:
         raise ValueError("curves.step is negative")
     own = {held: curves[held] for held in ("reward_evals", "seconds")}
+    for held, values in own.items():
+        if values and (values[0] < 0 or values != sorted(values)):
+            raise ValueError(f"curves.{held} is negative, or falls")
+    for held in _NEVER_NEGATIVE & curves["metrics"].keys():
+        if min(filter(None, curves["metrics"][held]), default=0) < 0:
+            raise ValueError(f"curves.metrics.{held} is negative")
     taken = {"task", "estimator", "seed", "step", *own} & curves["metrics"].keys()
     if taken:
         raise ValueError(f"curves.metrics: {taken.pop()} is no name of a metric")

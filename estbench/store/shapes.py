@@ -6,6 +6,7 @@ A shape is a function of a value and of where it stands. It returns nothing, or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "anything",
     "between",
     "column",
+    "distinct",
     "each",
     "fields",
     "label",
@@ -127,6 +129,22 @@ def each(inner: Shape, most: int = 100_000) -> Shape:
             raise ValueError(f"{where} is no list of at most {most}")
         for index, entry in enumerate(value):
             inner(entry, f"{where}[{index}]")
+
+    return shape
+
+
+def distinct(inner: Shape, *names: str) -> Shape:
+    """Take a list that holds no entry twice; with names, no two tables that have the same there."""
+
+    def shape(value: Any, where: str) -> None:
+        inner(value, where)
+        seen = set()
+        for index, entry in enumerate(value):
+            what = [entry.get(name) for name in names] if names else entry
+            told = json.dumps(what, sort_keys=True)
+            if told in seen:
+                raise ValueError(f"{where}[{index}] is there twice")
+            seen.add(told)
 
     return shape
 

@@ -8,12 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from runner import fakes
 from runner.processes import group
+
+from estbench.runner.limits import Stopped, interruptible, stop_all
 
 from .conftest import RECORDS, Machine, wait_for
 
@@ -92,6 +96,26 @@ def test_an_interrupted_driver_frees_the_workers_of_a_cluster(
     machine.run(*words)  # not after the minute that the run would have taken
     assert fakes.calls().count(LABEL) == 2
     assert machine.numbers() == undisturbed.numbers()
+
+
+def test_a_driver_that_stops_leaves_the_runs_of_another_on_the_same_worker() -> None:
+    ended = []
+    go_on = threading.Event()
+
+    def work(driver: str) -> None:
+        with suppress(Stopped), interruptible(driver):
+            while not go_on.wait(0.005):
+                pass
+        ended.append(driver)
+
+    threads = {name: threading.Thread(target=work, args=(name,)) for name in ("mine", "another's")}
+    for thread in threads.values():
+        thread.start()
+    assert stop_all("mine") == 1
+    threads["mine"].join(10)
+    assert ended == ["mine"]
+    go_on.set()
+    threads["another's"].join(10)
 
 
 def test_without_a_common_folder_results_come_back_over_the_network(

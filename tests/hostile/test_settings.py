@@ -15,7 +15,10 @@ from estbench import presets
 from estbench.cli import main
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.meter.bias import BiasResult
+from estbench.meter.blocks import Look
 from estbench.proof import gate
+from estbench.proof.judging import BiasFinding
 from estbench.tasks import corpus
 from estbench.validation import parse_seeds
 
@@ -178,13 +181,20 @@ def test_a_remembered_verdict_is_believed_or_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    proof = gate.Proof(CONFIGURATION, "unbiased", "fine", gate.key_of(CONFIGURATION))
-    gate.remember(proof)
+    look = Look(24_576, 0.004, 0.0, 0.011, 0.012, 1.003, 0.4, {"norm": 0.3, "gradient": 0.5})
+    result = BiasResult("unbiased", "", (look,), gate.PLAN.margin, gate.PLAN.alpha)
+    findings = {
+        name: BiasFinding(name, "fresh", result, 1.0)
+        for name in ("autoregressive", "expressions-3")
+    }
+    gate.remember(gate.Proof(CONFIGURATION, "unbiased", "", gate.key_of(CONFIGURATION), findings))
     (path,) = tmp_path.rglob("*.json")
-    assert gate.remembered(CONFIGURATION) == proof
+    proof = gate.remembered(CONFIGURATION)
+    assert proof is not None
+    assert proof.verdict == "unbiased"
 
     @inputs(150)
-    @given(content=documents(proof.as_dict()))
+    @given(content=documents(json.loads(path.read_bytes())))
     def run(content: bytes) -> None:
         tally["verdicts"] += 1
         with replaced(path, content), in_time():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from estbench.cli import main
+from estbench.store import SCHEMA
 
 from .conftest import replaced
 from .mutations import documents, odd_numbers
@@ -36,6 +37,36 @@ def said(kind: str, words: list[str], capsys: Any) -> str:
         assert len(printed.err.splitlines()) == 1, printed.err
         check_line(printed.err)
     return str(printed.out)
+
+
+READERS = {
+    "report": lambda set_, other: ["report", set_],
+    "hash": lambda set_, other: ["env", "--hash", set_],
+    "compare A": lambda set_, other: ["compare", set_, other],
+    "compare B": lambda set_, other: ["compare", other, set_],
+    "run": lambda set_, other: ["run", "--preset", "smoke", "--out", set_],
+}
+READ = {"hash": (FILES[0], FILES[1], FILES[3]), "run": FILES[3:]}
+"""What a verb reads of ``FILES``: a hash holds no times, a run with other settings ends early."""
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"), [(verb, name) for verb in READERS for name in READ.get(verb, FILES)]
+)
+def test_what_a_newer_version_made_is_refused_with_one_plain_line_by_every_verb(
+    original: Path, tmp_path: Path, capsys: Any, verb: str, name: str
+) -> None:
+    other = Path(shutil.copytree(original, tmp_path / "other"))
+    document = json.loads((other / name).read_bytes())
+    newer = {"schema": SCHEMA + 1, "laid out": "in another way"}
+    if name != "manifest.json":
+        newer |= {key: document[key] for key in ("kind", "task", "estimator", "seed")}
+    (other / name).write_text(json.dumps(newer))
+    assert main(READERS[verb](str(other), str(original))) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{other / name} was made by a newer version (schema {SCHEMA + 1};" in said
+    assert said.endswith(f"reads up to {SCHEMA}): update estbench\n")
 
 
 @pytest.mark.parametrize("name", FILES)

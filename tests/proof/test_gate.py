@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from estbench import presets
 from estbench.cli import main
 from estbench.estimators import base
+from estbench.meter.bias import BiasResult
+from estbench.meter.blocks import Look
 from estbench.proof import gate
 from estbench.proof.gate import Configuration, Proof
+from estbench.proof.judging import BiasFinding
+from estbench.store.private import distrusted
 
 RLOO = Configuration("rloo", "p", 0, 0)
 
@@ -62,8 +69,17 @@ def test_declared_bias_is_believed_and_not_ranked(given: Configuration) -> None:
     assert proof.detail
 
 
-def proof_of(given: Configuration, verdict: str = "unbiased") -> Proof:
-    return Proof(given, verdict, "a test's", gate.key_of(given))
+LOOK = Look(24_576, 0.004, 0.0, 0.011, 0.012, 1.003, 0.4, {"norm": 0.3, "gradient": 0.5})
+RESULT = BiasResult("unbiased", "", (LOOK,), gate.PLAN.margin, gate.PLAN.alpha)
+WRONG_LOOK = Look(24_576, 2.0, 1.99, 2.01, 2.02, 3.0, 0.4, {"norm": 5e-7, "gradient": 0.0})
+WRONG_RESULT = replace(RESULT, verdict="biased", found_by="gradient", looks=(WRONG_LOOK,))
+
+
+def proof_of(given: Configuration, result: BiasResult = RESULT, detail: str = "") -> Proof:
+    detail = detail or "autoregressive < 1.20% (24576 draws), expressions-3 < 1.20% (24576 draws)"
+    names = ("autoregressive", "expressions-3")
+    findings = {name: BiasFinding(name, "fresh", result, 1.0) for name in names}
+    return Proof(given, result.verdict, detail, gate.key_of(given), findings)
 
 
 def test_a_verdict_is_kept_until_what_it_depends_on_changes(
@@ -71,7 +87,9 @@ def test_a_verdict_is_kept_until_what_it_depends_on_changes(
 ) -> None:
     assert gate.remembered(RLOO) is None
     gate.remember(proof_of(RLOO))
-    assert gate.remembered(RLOO) == proof_of(RLOO)
+    found = gate.remembered(RLOO)
+    assert found == proof_of(RLOO)
+    assert found.findings == proof_of(RLOO).findings
     assert gate.remembered(replace(RLOO, rollouts=2)) is None
 
     monkeypatch.setattr("torch.__version__", "0.0")
@@ -107,7 +125,145 @@ def test_only_what_is_not_remembered_is_proven() -> None:
     proofs = gate.proven(wanted, workers=1, tell=lambda p, done, of: told.append(p.verdict))
     assert [p.configuration for p in proofs] == wanted
     assert [p.verdict for p in proofs] == ["unbiased", "declared biased"]
-    assert told == ["declared biased"]
+    assert told == [], "a declaration is believed at once"
+
+
+def test_what_went_wrong_is_not_remembered() -> None:
+    failed = BiasFinding("autoregressive", "fresh", None, 1.0, error="MemoryError")
+    proof = Proof(RLOO, "undecided", "MemoryError", gate.key_of(RLOO), {"autoregressive": failed})
+    gate.remember(proof)
+    assert gate.remembered(RLOO) is None
+
+
+def test_a_bias_that_was_found_is_remembered_with_where_it_was_found() -> None:
+    gate.remember(proof_of(RLOO, WRONG_RESULT))
+    found = gate.remembered(RLOO)
+    assert found is not None
+    assert found.verdict == "biased"
+    assert found.detail.startswith("autoregressive: biased: relative bias 200.00%")
+
+
+def planted(own_cache: Path, edit: Callable[[dict[str, Any]], object]) -> Proof | None:
+    """What is remembered after somebody has edited an honest memory of a wrong estimator."""
+    gate.remember(proof_of(RLOO, WRONG_RESULT))
+    (path,) = own_cache.glob("*.json")
+    document = json.loads(path.read_bytes())
+    edit(document)
+    path.write_text(json.dumps(document))
+    return gate.remembered(RLOO)
+
+
+def verdicts(document: dict[str, Any], **figures: object) -> None:
+    """Call every finding unbiased, with some other figures."""
+    for finding in document["findings"].values():
+        finding["result"] |= {"verdict": "unbiased", "found_by": ""}
+        finding["result"]["looks"][0] |= figures
+
+
+HIGH = {"norm": 0.5, "gradient": 0.5}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(lambda d: d.update(verdict="unbiased"), id="a verdict beside the figures"),
+        pytest.param(verdicts, id="the verdict alone"),
+        pytest.param(lambda d: verdicts(d, p_values=HIGH), id="no test rejects"),
+        pytest.param(lambda d: verdicts(d, p_values=HIGH, upper=0.01), id="and a low limit"),
+        pytest.param(
+            lambda d: verdicts(d, p_values=HIGH, upper=0.01, low=0.0, high=0.01, relative_bias=0.0),
+            id="and no bias, yet a projection of three",
+        ),
+        pytest.param(lambda d: d.update(findings={}), id="no findings"),
+        pytest.param(
+            lambda d: [f["result"].update(margin=3.0) for f in d["findings"].values()],
+            id="a margin of three",
+        ),
+        pytest.param(
+            lambda d: [f["result"].update(alpha=1e-9) for f in d["findings"].values()],
+            id="a test that never rejects",
+        ),
+        pytest.param(
+            lambda d: [f["result"].update(looks=[]) for f in d["findings"].values()],
+            id="no looks",
+        ),
+    ],
+)
+def test_a_planted_verdict_is_not_believed_where_its_figures_are_three_times_off(
+    own_cache: Path, edit: Callable[[dict[str, Any]], object]
+) -> None:
+    found = planted(own_cache, edit)
+    assert found is None or found.verdict == "biased"
+
+
+def test_one_problem_of_two_is_no_proof(own_cache: Path) -> None:
+    gate.remember(proof_of(RLOO))
+    (path,) = own_cache.glob("*.json")
+    document = json.loads(path.read_bytes())
+    del document["findings"]["expressions-3"]
+    path.write_text(json.dumps(document))
+    assert gate.remembered(RLOO) is None
+
+
+def test_a_verdict_of_another_source_is_not_believed(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.remember(proof_of(RLOO))
+    monkeypatch.setattr("estbench.plugins.source_hash", lambda name: "another source")
+    assert gate.remembered(RLOO) is None
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_cache_that_others_may_write_to_is_not_used_and_a_line_says_so(
+    own_cache: Path, mode: int
+) -> None:
+    gate.remember(proof_of(RLOO))
+    (path,) = own_cache.glob("*.json")
+    assert not distrusted()
+    for place in (path, own_cache, own_cache.parent):
+        before = place.stat().st_mode
+        place.chmod(mode)
+        assert gate.remembered(RLOO) is None
+        if place != path:
+            assert "others may write to it" in distrusted()
+            assert str(place) in distrusted()
+        place.chmod(before)
+    assert gate.remembered(RLOO)
+
+
+def test_a_cache_of_somebody_else_is_not_used(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.remember(proof_of(RLOO))
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    assert gate.remembered(RLOO) is None
+    assert "belongs to somebody else" in distrusted()
+    (path,) = own_cache.glob("*.json")
+    before = path.read_bytes()
+    gate.remember(proof_of(RLOO, WRONG_RESULT))
+    assert path.read_bytes() == before
+
+
+def test_the_cache_is_for_the_user_alone(own_cache: Path) -> None:
+    before = os.umask(0o000)
+    try:
+        gate.remember(proof_of(RLOO))
+    finally:
+        os.umask(before)
+    (path,) = own_cache.glob("*.json")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for folder in (own_cache, own_cache.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_cache_lies_in_no_folder_that_depends_on_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", ".")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    gate.remember(proof_of(RLOO))
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 WRONG = """

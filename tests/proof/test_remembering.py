@@ -8,8 +8,10 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -20,17 +22,20 @@ from estbench.meter.blocks import Look
 from estbench.proof import gate, running
 from estbench.proof.checking import Finding, Make, Unit
 from estbench.proof.conduct import ConductFinding
+from estbench.proof.findings import written
 from estbench.proof.judging import BiasFinding
-from estbench.proof.memory import Memory
+from estbench.proof.memory import Memory, _digest
 from estbench.proof.rules import RULES
 from estbench.proof.variance import VarianceFinding
 
 LOOK = Look(128, 0.004, 0.0, 0.011, 0.012, 1.003, math.inf, {"norm": 0.1 + 0.2, "gradient": 0.5})
-BIAS = BiasFinding(
-    "expressions-3", "fresh", BiasResult("unbiased", "", (LOOK, LOOK), 0.02, 1e-4), 3.25
-)
+FIRST = replace(LOOK, draws=64, high=0.03, upper=0.04)
+RESULT = BiasResult("unbiased", "", (FIRST, LOOK), 0.02, 1e-4)
+BIAS = BiasFinding("expressions-3", "fresh", RESULT, 3.25)
 VARIANCE = VarianceFinding("autoregressive", 1.0, 0.9, math.inf, 1.0, True)
 RULE = next(iter(RULES))
+WHERE = "expressions-3, fresh"  # what BIAS was found on
+ON = "variance on autoregressive"
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +54,11 @@ class Tried:
 
     def of(self, name: str, make: Make, margin: float) -> list[Unit]:
         findings = {"bias": BIAS, "rule": ConductFinding(RULE, True)}
-        return [Unit(name, what, partial(self.find, name, what, f)) for what, f in findings.items()]
+        labels = {"bias": WHERE, "rule": RULE}
+        return [
+            Unit(name, labels[what], partial(self.find, name, what, finding))
+            for what, finding in findings.items()
+        ]
 
     def find(self, name: str, what: str, finding: Finding) -> Finding:
         self.units.append(f"{name} {what}")
@@ -102,10 +111,13 @@ def test_nothing_is_written_where_nothing_was_finished(tried: Tried) -> None:
     assert not list(Path("out").iterdir())
 
 
-@pytest.mark.parametrize("finding", [BIAS, VARIANCE, ConductFinding(RULE, None, "none"), None])
-def test_a_finding_comes_back_as_it_was(finding: Finding) -> None:
-    Memory("rloo", 0.02).add("this", finding, 1.5)
-    assert Memory("rloo", 0.02).findings == {"this": (finding, 1.5)}
+@pytest.mark.parametrize(
+    ("label", "finding"),
+    [(WHERE, BIAS), (ON, VARIANCE), (RULE, ConductFinding(RULE, None, "none")), (ON, None)],
+)
+def test_a_finding_comes_back_as_it_was(label: str, finding: Finding) -> None:
+    Memory("rloo", 0.02).add(label, finding, 1.5)
+    assert Memory("rloo", 0.02).findings == {label: (finding, 1.5)}
     assert not Memory("relax", 0.02).findings
     assert not Memory("rloo", 0.01).findings
 
@@ -124,7 +136,7 @@ def test_what_went_wrong_is_tried_again(finding: Finding) -> None:
 
 
 def test_findings_are_forgotten_when_the_code_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    Memory("rloo", 0.02).add("this", BIAS, 1.5)
+    Memory("rloo", 0.02).add(WHERE, BIAS, 1.5)
     with monkeypatch.context() as patch:
         patch.setattr("estbench.plugins.source_hash", lambda name: "another plugin")
         assert not Memory("rloo", 0.02).findings
@@ -134,10 +146,53 @@ def test_findings_are_forgotten_when_the_code_changes(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("change", [("unbiased", "biased"), ("{", "["), ("1.5", "2.5")])
 def test_a_damaged_memory_is_none(own_cache: Path, change: tuple[str, str]) -> None:
-    Memory("rloo", 0.02).add("this", BIAS, 1.5)
+    Memory("rloo", 0.02).add(WHERE, BIAS, 1.5)
+    assert Memory("rloo", 0.02).findings
     (path,) = own_cache.iterdir()
     path.write_text(path.read_text().replace(*change))
     assert not Memory("rloo", 0.02).findings
+
+
+def planted(own_cache: Path, label: str, finding: Finding) -> Memory:
+    """A memory of one finding, right in all but what it says."""
+    document = {label: written(finding) | {"cpu_s": 1.5}}
+    memory = Memory("rloo", 0.02)
+    memory.add(RULE, ConductFinding(RULE, True), 1.5)
+    (path,) = own_cache.iterdir()
+    whole = json.loads(path.read_bytes()) | {"findings": document, "digest": _digest(document)}
+    path.write_text(json.dumps(whole))
+    return Memory("rloo", 0.02)
+
+
+OFF = replace(LOOK, relative_bias=2.0, low=1.9, high=2.1, projection=3.0, upper=2.2)
+
+
+def unbiased(**figures: Any) -> BiasFinding:
+    """A verdict that is not that of its figures."""
+    result = BiasResult("unbiased", "", (replace(OFF, **figures),), 0.02, 1e-4)
+    return BiasFinding("expressions-3", "fresh", result, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("label", "finding"),
+    [
+        (WHERE, unbiased()),
+        (WHERE, unbiased(upper=0.01)),
+        (WHERE, unbiased(upper=0.01, relative_bias=0.0, low=0.0)),
+        (WHERE, replace(BIAS, result=replace(RESULT, margin=0.5))),
+        (WHERE, replace(BIAS, result=replace(RESULT, alpha=0.5))),
+        ("autoregressive, fresh", BIAS),
+        ("autoregressive, fresh", ConductFinding(RULE, True)),
+        (RULE, ConductFinding("another rule", True)),
+        (RULE, BIAS),
+        (WHERE, None),
+        (ON, replace(VARIANCE, measured=3.0, low=2.9, high=3.1)),
+        ("variance on expressions-3-float32", VARIANCE),
+    ],
+)
+def test_a_planted_finding_is_not_believed(own_cache: Path, label: str, finding: Finding) -> None:
+    assert planted(own_cache, WHERE, BIAS).findings, "what is honest is taken"
+    assert not planted(own_cache, label, finding).findings
 
 
 def test_seconds_are_of_the_processor_and_waiting_is_none_of_them(tried: Tried) -> None:

@@ -442,9 +442,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
         ([a, str(other)], "no task in common"),
         ([a, str(stranger)], "no estimator in common"),
         ([a, str(bare)], "has no manifest.json"),
-        ([a, "empty"], "has no manifest.json"),
+        ([a, "empty"], "no result set at empty: it holds neither manifest.json"),
         ([a, b, "--margin", ".5"], "margin 0.5: must be from 1 to 100"),
-        ([a, b, "--out", f"{a}/manifest.json"], "give --out another folder"),
+        ([a, b, "--out", f"{a}/manifest.json"], "(it is a file): give --out a folder"),
     ):
         assert main(["compare", *words]) == 2, words
         printed = capsys.readouterr()

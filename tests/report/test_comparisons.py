@@ -113,4 +113,4 @@ def test_numbers_are_written_for_people() -> None:
     assert p_text(0.0321) == "p = 0.03"
     assert p_text(0.00001) == "p < 0.001"
     assert seconds(0.0241) == "24.1 ms"
-    assert clean("a\x00b\n c", 10) == "a b c"
+    assert clean("a\x1bb\n c", 12) == "a\\x1bb c"

@@ -20,7 +20,7 @@ from estbench.runner import jobs
 from estbench.runner.events import event_folder
 from estbench.runner.jobs import Job
 from estbench.runner.worker import execute
-from estbench.store import ResultSet, key, numbers
+from estbench.store import SCHEMA, ResultSet, key, numbers
 from estbench.store.checkpoints import checkpoint_path, read_checkpoint, source_digest
 
 TASK = "expressions-3"
@@ -101,6 +101,7 @@ def test_kill_minus_nine_again_and_again(tmp_path: Path) -> None:
     outcome = execute(job, place)
     assert outcome.note == ""
     assert numbers(record(place, job)) == numbers(record(tmp_path / "whole", job))
+    ResultSet(place).write_manifest({"schema": SCHEMA, "experiment": job.experiment.as_dict()})
     with ResultSet(place).writing():
         pass
     assert not (place / "checkpoints").exists()

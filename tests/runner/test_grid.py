@@ -9,7 +9,7 @@ import pytest
 
 from estbench.errors import UserError
 from estbench.experiment import TimingSettings, TrainingSettings
-from estbench.store import StorageError
+from estbench.store import SCHEMA, StorageError
 
 from . import fakes
 from .conftest import SMALL, Grid
@@ -29,6 +29,22 @@ def test_a_run_makes_every_record_of_the_grid(grid: Grid) -> None:
     assert (record["kind"], record["status"], record["error"]) == ("run", "ok", None)
     assert set(record["timing"]) == {"wall_s", "cpu_s", "peak_mb"}
     assert record["curves"]["metrics"]["log_variance"] == [None] * 8, "minus infinity is null"
+
+
+@pytest.mark.parametrize(
+    "path", ["runs/oracle-small/reinforce/seed-001.json", "timing/000.json", "manifest.json"]
+)
+def test_records_of_a_newer_version_are_refused_and_not_made_again(grid: Grid, path: str) -> None:
+    grid.run()
+    fakes.forget()
+    place = grid.directory / path
+    place.write_text(json.dumps(json.loads(place.read_bytes()) | {"schema": SCHEMA + 1}))
+    before = place.read_bytes()
+    for more in ({}, {"renew": True}, {"retry_failed": True}):
+        with pytest.raises(UserError, match=r"made by a newer version .*update estbench"):
+            grid.run(**more)
+    assert place.read_bytes() == before
+    assert fakes.calls() == []
 
 
 def test_the_manifest_says_what_the_set_holds_and_how_it_was_made(grid: Grid) -> None:

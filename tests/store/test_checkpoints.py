@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from estbench.store import StorageError
+from estbench.store.atomic import temporary_path
 from estbench.store.checkpoints import (
     MAGIC,
     UnusableCheckpointError,
@@ -119,9 +120,11 @@ def test_removing_takes_empty_folders_and_what_killed_writers_left(tmp_path: Pat
     one, other = (checkpoint_path(tmp_path, "run", "a", "rloo", seed) for seed in (0, 1))
     for path in (one, other):
         write_checkpoint(path, HEAD, {})
-    one.with_name(f".{one.name}.12ab.tmp").write_bytes(b"half")
+    temporary_path(one).write_bytes(b"half")
+    writing = temporary_path(other)
+    writing.write_bytes(b"another writer is alive")
     remove_checkpoint(one)
-    assert list(one.parent.iterdir()) == [other]
+    assert sorted(one.parent.iterdir()) == [writing, other]
     remove_checkpoint(other)
     remove_checkpoint(other)
     assert list(tmp_path.iterdir()) == []

@@ -154,7 +154,7 @@ def test_what_is_no_result_set_is_one_line(made: ResultSet, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"no result set at .*nowhere"):
         digest(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"nothing to hash in .*empty"):
+    with pytest.raises(UserError, match=r"no result set at .*empty"):
         digest(tmp_path / "empty")
     made.run_path("a", "relax", 0).write_text('{"kind":"run"')
     with pytest.raises(UserError, match=r"relax/seed-000.json .*delete it"):

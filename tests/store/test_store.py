@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from estbench.store import (
     write_bytes,
     write_json,
 )
-from estbench.store.schema import check_record
+from estbench.store.atomic import temporary_path
+from estbench.store.outputs import check_output
+from estbench.store.schema import SCHEMA, check_manifest, check_proofs, check_record
 
 BASE = Experiment("x", ("expressions-3",), ("rloo",), (0, 1))
+MANIFEST = {"schema": SCHEMA, "experiment": BASE.as_dict()}
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -157,6 +161,90 @@ def test_a_measurement_that_cannot_be_is_no_record(column: str, value: object) -
         check_record(measurement(**{column: value}))
 
 
+NOT_BELOW_NOTHING = [
+    *("fraction", "total_variance", "variance_low", "variance_high", "untrained_variance", "mse"),
+    *("kurtosis", "relative_bias", "bias_low", "bias_high", "gradient_norm", "snr"),
+    *("hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals", "policy_steps_per_draw"),
+    "seconds_per_draw",
+]
+
+
+@pytest.mark.parametrize("column", NOT_BELOW_NOTHING)
+def test_no_variance_and_no_count_is_below_nothing(column: str) -> None:
+    for value in (None, 0, 0.0, 2.5):
+        check_record(measurement(**{column: value}))
+    with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column} is no number from 0"):
+        check_record(measurement(**{column: -1e-9}))
+
+
+def trained(**changes: Any) -> dict[str, Any]:
+    columns = {"step": [0, 1, 4], "reward_evals": [128, 128, 640], "seconds": [0.5, 0.5, 0.75]}
+    metrics = {"total_variance": [0.0, None, 2.5], "log_variance": [None, -1.0, 0.9]}
+    record = envelope("run", "k", "t", "e", 0)
+    return record | {"curves": columns | {"metrics": metrics} | changes}
+
+
+def test_counts_of_evaluations_never_fall_and_curves_hold_no_negative_variance() -> None:
+    check_record(trained())
+    for held in ("reward_evals", "seconds"):
+        for values in ([-1, 0, 1], [2, 1, 3]):
+            with pytest.raises(ValueError, match=f"curves.{held} is negative, or falls"):
+                check_record(trained(**{held: values}))
+    for held in ("total_variance", "mean_norm2", "bias_element_variance"):
+        with pytest.raises(ValueError, match=rf"curves\.metrics\.{held} is negative"):
+            check_record(trained(metrics={held: [0.5, None, -1e-9]}))
+
+
+def test_no_time_is_below_nothing() -> None:
+    for name in ("wall_s", "cpu_s", "peak_mb"):
+        record = trained()
+        record["timing"][name] = -0.1
+        with pytest.raises(ValueError, match=rf"timing\.{name} is no number from 0"):
+            check_record(record)
+    timing = {"round": 0, "rows": [{"task": "t", "estimator": "e", "seconds_per_step": -0.1}]}
+    with pytest.raises(ValueError, match=r"rows\[0\]\.seconds_per_step is no number from 0"):
+        check_record(envelope("timing", "k") | timing)
+
+
+STEP = {"optimiser": "adam", "rate_factor": 0.5, "batch": 128, "steps": 1}
+TIMED = {"task": "t", "estimator": "e", "seconds_per_step": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("record", "where"),
+    [
+        (measurement() | {"snapshots": [{"snapshot": 0}, {"snapshot": 0}]}, "snapshots"),
+        (measurement(progress=[STEP, STEP | {"ratio": 0.5}]), r"snapshots\[0\]\.progress"),
+        (envelope("timing", "k") | {"round": 0, "rows": [TIMED, TIMED]}, "rows"),
+        (envelope("timing", "k") | {"round": 0, "estimators": ["e", "e"]}, "estimators"),
+        (
+            trained() | {"temperatures": [{"temperature": 1.0}, {"temperature": 1.0}]},
+            "temperatures",
+        ),
+    ],
+)
+def test_nothing_is_there_twice(record: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValueError, match=rf"{where}\[1\] is there twice"):
+        check_record(record)
+
+
+@pytest.mark.parametrize("name", ["tasks", "estimators", "also_measured", "seeds"])
+def test_no_manifest_names_a_thing_twice(name: str) -> None:
+    manifest: dict[str, Any] = json.loads(json.dumps(MANIFEST))
+    manifest["experiment"]["also_measured"] = ["relax"]
+    check_manifest(manifest)
+    manifest["experiment"][name] *= 2
+    with pytest.raises(ValueError, match=rf"experiment\.{name}\[\d\] is there twice"):
+        check_manifest(manifest)
+
+
+def test_no_configuration_has_two_verdicts() -> None:
+    proof = {"configuration": {"estimator": "rloo"}, "verdict": "biased", "detail": ""}
+    check_proofs([proof])
+    with pytest.raises(ValueError, match=r"it\[1\] is there twice"):
+        check_proofs([proof, proof | {"verdict": "unbiased"}])
+
+
 def test_a_key_knows_of_steps_that_are_followed_only_where_they_are() -> None:
     def keys(**changes: Any) -> tuple[str, str]:
         changed = replace(BASE, snapshots=SnapshotSettings(**changes))
@@ -205,7 +293,7 @@ def test_records_are_found_by_task_estimator_and_seed(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert ResultSet(tmp_path).manifest() is None
     (tmp_path / "manifest.json").write_text('{"experi')
-    with pytest.raises(UserError, match=r"manifest.json is damaged .*: delete it"):
+    with pytest.raises(UserError, match=r"manifest.json is damaged .*: put a copy in its place"):
         ResultSet(tmp_path).manifest()
 
 
@@ -219,9 +307,80 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / "runs" / f".seed-000.json.{os.getpid()}.tmp"
-    left.parent.mkdir()
-    left.write_text("{")
+def files(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_what_a_killed_writer_left_is_cleared_away_and_no_file_of_another_name(
+    tmp_path: Path,
+) -> None:
+    ResultSet(tmp_path).write_manifest(MANIFEST)
+    path = ResultSet(tmp_path).run_path("t", "e", 0)
+    path.parent.mkdir(parents=True)
+    left = [temporary_path(path), temporary_path(tmp_path / "manifest.json")]
+    kept = [tmp_path / ".thesis.tmp", path.with_name(".draft.12ab.tmp"), path.with_name("x.tmp")]
+    for one in (*left, *kept):
+        one.write_text("{")
     with ResultSet(tmp_path).writing():
-        assert not left.exists()
+        assert not any(one.exists() for one in left)
+        assert all(one.exists() for one in kept)
+
+
+@pytest.mark.parametrize("name", [".thesis.tmp", "notes/.draft.tmp", "thesis.tex", ".git/config"])
+def test_a_folder_that_is_no_result_set_is_refused_and_nothing_in_it_is_touched(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("a year of work")
+    left = temporary_path(tmp_path / name)
+    left.write_text("half of it")
+    before = files(tmp_path)
+    first = re.escape(name.partition("/")[0])
+    why = rf"is no result set .*holds {first}.*: give --out a new or an empty folder"
+    with pytest.raises(UserError, match=why), ResultSet(tmp_path).writing():
+        pass
+    assert files(tmp_path) == before
+
+
+def test_a_manifest_of_another_program_makes_no_result_set(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "an extension", "version": "1.0"}')
+    (tmp_path / ".thesis.tmp").write_text("a year of work")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"manifest.json is damaged"), ResultSet(tmp_path).writing():
+        pass
+    assert files(tmp_path) == before
+
+
+def test_a_folder_in_which_a_run_was_killed_before_its_manifest_is_as_good_as_empty(
+    tmp_path: Path,
+) -> None:
+    with ResultSet(tmp_path / "set").writing():
+        temporary_path(tmp_path / "set" / "manifest.json").write_text("{")
+    with ResultSet(tmp_path / "set").writing():
+        pass
+
+
+NAMES = ("own.json", "own.csv")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("own", [None, "[]", "[1]", '{"a": 1}', '[{"a": 1}, {"b": 2}]', "no JSON"])
+def test_a_file_that_estbench_did_not_write_is_not_replaced(
+    tmp_path: Path, name: str, own: str | None
+) -> None:
+    (tmp_path / name).write_text("somebody's own")
+    if own is not None:
+        (tmp_path / "own.json").write_text(own)
+    before = files(tmp_path)
+    with pytest.raises(UserError, match="was not written by estbench: give --out another folder"):
+        check_output(tmp_path, NAMES, {"a", "b"})
+    assert files(tmp_path) == before
+
+
+def test_what_estbench_wrote_is_replaced_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("a year of work")
+    check_output(tmp_path, NAMES, {"a"})
+    for known in ('{"a": 1, "c": 2}', '[{"a": 1}, {"a": 2}]'):
+        (tmp_path / "own.json").write_text(known)
+        check_output(tmp_path, NAMES, {"a"})
+    assert set(files(tmp_path)) == {"thesis.tex", "own.json"}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from estbench.errors import printable
 from estbench.report.between.contents import said
 from estbench.report.between.texts import (
     HEADS,
@@ -59,8 +60,11 @@ def _plain(row: dict[Any, Any]) -> dict[str, Any]:
 
 
 def as_markdown(found: Between) -> str:
-    """Return a summary that can be pasted into a pull request; everything is in it, folded."""
-    return "\n".join(_lines(found)) + "\n"
+    """Return a summary that can be pasted into a pull request; everything is in it, folded.
+
+    Nothing of the sets breaks a line or steers a terminal that it is shown on.
+    """
+    return "".join(f"{printable(' '.join(line.splitlines()))}\n" for line in _lines(found))
 
 
 def _lines(found: Between) -> Iterator[str]:
@@ -75,7 +79,7 @@ def _lines(found: Between) -> Iterator[str]:
         yield f"- {_escaped(note)}"
     for change in (*found.failures, *found.proofs):
         mark = "**worse**: " if change.worse else ""
-        yield f"- {mark}{_escaped(change.what)}: {change.a} in A, {change.b} in B"
+        yield f"- {mark}{_escaped(f'{change.what}: {change.a} in A, {change.b} in B')}"
     if found.settings:
         yield from _table(
             "Settings that differ", ("setting", "A", "B", "keeps apart"), _named(found)
@@ -142,9 +146,9 @@ def _folded(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Return text in which nothing is markup, whatever a task or an error is called."""
-    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, entity)
-    for sign in "*_`[]":
+    for sign in "\\*_`[]~|":  # the backslash first: it escapes the others
         text = text.replace(sign, f"\\{sign}")
     return text
 

@@ -14,12 +14,9 @@ from estbench.experiment import Experiment
 from estbench.report.comparisons import Comparisons
 from estbench.report.records import Results, load
 from estbench.report.replicates import Replicates, log, split
-from estbench.store import SCHEMA, CorruptRecordError, Record, ResultSet, numbers
+from estbench.store import CorruptRecordError, Record, ResultSet, numbers
 
-__all__ = ["OLDEST", "Found", "Side", "read_side", "same_numbers"]
-
-OLDEST = 1
-"""The oldest schema whose records mean what today's mean; settings added since have defaults."""
+__all__ = ["Found", "Side", "read_side", "same_numbers"]
 
 Identity = tuple[str, str, str, int]  # kind, task, estimator, seed
 
@@ -101,17 +98,15 @@ def read_side(name: str, path: Path) -> Side:
       UserError: There is none, it is damaged, says nothing of its settings, or was written by a
         version of estbench whose records mean something else.
     """
-    if not path.is_dir():
-        raise UserError(f"no result set at {path}: not a folder; estbench run --out makes one")
     store = ResultSet(path)
+    store.require()
     manifest = store.manifest()
     if manifest is None:
         raise UserError(
             f"{path} has no manifest.json, which says with what settings it was made: give the "
             "folder of a result set (estbench run --out makes one)"
         )
-    _check_schema(path, manifest.get("schema"), manifest)
-    records = _records(store, manifest)
+    records = _records(store)
     try:
         experiment = Experiment.from_dict(manifest["experiment"])
     except UserError as error:
@@ -122,31 +117,12 @@ def read_side(name: str, path: Path) -> Side:
     return Side(name, path, results, experiment, records, _proofs(store))
 
 
-def _check_schema(where: Path, schema: Any, manifest: Record) -> None:
-    """Refuse what was written by another version, and say what to do."""
-    if isinstance(schema, int) and OLDEST <= schema <= SCHEMA:
-        return
-    version = (manifest.get("environment") or {}).get("estbench")
-    maker = f"estbench {version}" if version else "another estbench"
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise UserError(
-            f"{where} was made by a newer version ({maker}, schema {schema}; this one reads up to "
-            f"{SCHEMA}): update estbench and compare again"
-        )
-    raise UserError(
-        f"{where} was made by an older version ({maker}, schema {schema}; this one reads from "
-        f"{OLDEST}): its numbers mean something else; make it again with estbench run --out, or "
-        "compare with the version that made both"
-    )
-
-
-def _records(store: ResultSet, manifest: Record) -> dict[Identity, Found]:
+def _records(store: ResultSet) -> dict[Identity, Found]:
     """Return what tells records apart; whole ones with their curves would fill the memory."""
     found = {}
     try:
         for records in (store.runs(), store.references(), store.snapshots()):
             for record in records:
-                _check_schema(store.path, record["schema"], manifest)
                 kind, task, estimator = (str(record[n]) for n in ("kind", "task", "estimator"))
                 seed = int(record["seed"] or 0)
                 found[kind, task, estimator, seed] = Found(
@@ -155,8 +131,6 @@ def _records(store: ResultSet, manifest: Record) -> dict[Identity, Found]:
                     str(record.get("state_sha256") or ""),
                     record["status"] != "ok",
                 )
-        for record in store.timing():
-            _check_schema(store.path, record["schema"], manifest)
     except CorruptRecordError as error:
         raise UserError(f"{error}: delete it and run again; other runs are kept") from None
     return found

@@ -18,6 +18,7 @@ from estbench.report.between.texts import (
     summary,
 )
 from estbench.report.formatting import clean
+from estbench.terminal import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ LISTED = 12  # what is more than that of one kind is counted
 def show(found: Between, console: Console) -> None:
     """Print a comparison."""
     for name, path, what in heading(found):
-        console.print(f"[bold]{name}[/bold]  {_safe(path)} [dim]({_safe(what)})[/dim]")
+        console.print(f"[bold]{name}[/bold]  {plain(path)} [dim]({plain(what)})[/dim]")
     for title, differences in (
         ("Settings that differ", found.settings),
         ("Environment", found.environment),
@@ -48,13 +49,13 @@ def show(found: Between, console: Console) -> None:
     if not found.identical:
         frame, left_out = shown(found)
         for title, rows in grouped(frame):
-            console.print(f"\n[bold]{_safe(title)}[/bold]")
+            console.print(f"\n[bold]{plain(title)}[/bold]")
             apart = rows[rows["verdict"] == "not comparable"]
             if len(apart) < len(rows):
                 console.print(_table(rows.drop(apart.index)))
             for task, reason in dict.fromkeys(zip(apart["task"], apart["reason"], strict=True)):
                 text = f"Not comparable on {clean(task, 40)}: {reason}"
-                console.print(f"[yellow]{_safe(text)}[/yellow]", highlight=False)
+                console.print(f"[yellow]{plain(text)}[/yellow]", highlight=False)
         if left_out:
             console.print(
                 f"\n[dim]{left_out} more, where nothing differs or nothing can be told: see "
@@ -68,10 +69,10 @@ def show(found: Between, console: Console) -> None:
     _listed(console, "Failed or proven in one of them only", changes)
     console.print()
     for note in notes(found):
-        console.print(f"[yellow]{_safe(note)}[/yellow]", highlight=False)
-    console.print(f"[dim]{_safe(method(found))}[/dim]", highlight=False)
+        console.print(f"[yellow]{plain(note)}[/yellow]", highlight=False)
+    console.print(f"[dim]{plain(method(found))}[/dim]", highlight=False)
     colour = "bold red" if found.worse else "bold"
-    console.print(f"[{colour}]{_safe(summary(found))}[/{colour}]", highlight=False)
+    console.print(f"[{colour}]{plain(summary(found))}[/{colour}]", highlight=False)
 
 
 def _differences(differences: Iterable[Difference]) -> Table:
@@ -83,7 +84,7 @@ def _differences(differences: Iterable[Difference]) -> Table:
     for head in ("", "A", "B", *(["keeps apart"] if matters else [])):
         table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*(_safe(cell) for cell in row[: 4 if matters else 3]))
+        table.add_row(*(plain(cell) for cell in row[: 4 if matters else 3]))
     return table
 
 
@@ -116,12 +117,6 @@ def _listed(console: Console, title: str, lines: list[str]) -> None:
         return
     console.print(f"\n[bold]{title}[/bold]")
     for line in lines[:LISTED]:
-        console.print(f"  {_safe(clean(line))}", highlight=False)
+        console.print(f"  {plain(clean(line))}", highlight=False)
     if len(lines) > LISTED:
         console.print(f"  and {len(lines) - LISTED} more; see --json or --out")
-
-
-def _safe(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -46,8 +46,8 @@ def heading(found: Between) -> list[tuple[str, str, str]]:
     rows = []
     for side in (found.a, found.b):
         version = side.environment.get("git") or {}
-        commit = str(version.get("commit") or "")[:12] + "+" * bool(version.get("changed"))
-        known = side.environment.get("estbench")
+        commit = clean(str(version.get("commit") or "")[:12]) + "+" * bool(version.get("changed"))
+        known = clean(side.environment.get("estbench") or "", 40)
         what = [f"estbench {known}"] if known else []
         what += [f"commit {commit}"] if commit else []
         runs = side.results.runs
@@ -184,7 +184,7 @@ def setting_rows(differences: Iterable[Difference]) -> list[tuple[str, str, str,
         return ranges(given) if name == "seeds" else _value(given)
 
     return [
-        (d.name, value(d.name, d.a), value(d.name, d.b), ", ".join(_families(d.matters)))
+        (clean(d.name, 80), value(d.name, d.a), value(d.name, d.b), ", ".join(_families(d.matters)))
         for d in differences
     ]
 

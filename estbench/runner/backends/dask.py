@@ -25,7 +25,7 @@ from estbench.runner.jobs import Job
 from estbench.runner.limits import stop_all
 from estbench.runner.worker import Outcome, give_up
 from estbench.store import ResultSet
-from estbench.store.atomic import write_bytes
+from estbench.store.atomic import temporary_path, write_bytes
 
 __all__ = ["DaskBackend", "check_scheduler"]
 
@@ -86,7 +86,7 @@ class DaskBackend:
         self._most = workers
         self._note = note
         self._local = not scheduler
-        self._token = f".shared.{uuid.uuid4().hex}.tmp"
+        self._token = temporary_path(self._results.path / "shared").name
         self._wire = False  # once a worker does not see the folder
         self._cluster: Any = None
         if self._local:
@@ -148,8 +148,8 @@ class DaskBackend:
         with undisturbed():
             with suppress(Exception):
                 self._client.cancel(list(self._flying), force=True)
-                if not self._local and self._flying:  # ours only: a cluster may serve others
-                    self._client.run(stop_all)
+                if not self._local and self._flying:  # a cluster may serve others too
+                    self._client.run(stop_all, self._token)
             for part in (self._client, self._cluster):
                 with suppress(Exception):
                     if part is not None:

@@ -48,7 +48,7 @@ def perform(
     Args:
       job: The job.
       directory: The result set, as the driver calls it.
-      token: A file there, by which a worker knows that its folder is the driver's.
+      token: The driver's own; a file of that name says that the worker's folder is the driver's.
       version: The driver's estbench.
       inputs: What the job reads; None where the worker is to see the folder itself.
 
@@ -59,7 +59,7 @@ def perform(
     reason = foreign(job, version)
     if reason:
         raise UserError(reason)
-    with _one_at_a_time, interruptible():
+    with _one_at_a_time, interruptible(token):
         if inputs is None:
             if not (Path(directory) / token).exists():
                 return Blind()

@@ -4,11 +4,17 @@ The result set's folder has to be one that the nodes see too, as home folders mo
 are written by the nodes; the driver watches for them, and hands out again what a dead element left.
 Whether an element is alive is asked of squeue, which every cluster has, and not of sacct, which
 needs a database.
+
+submitit hands jobs over as pickles, and a pickle can run any code. They go through a folder in the
+user's cache (``$XDG_CACHE_HOME`` or ``~/.cache``), never through the result set, which a stranger
+may have made. The folder is new for each driver, the user's alone, and has a random name. Its jobs
+have the same name, and only jobs of that name are ever cancelled.
 """
 
 from __future__ import annotations
 
-import json
+import re
+import secrets
 import shutil
 import subprocess
 import time
@@ -25,10 +31,14 @@ from estbench.runner.backends.base import BackendLostError, WorkerKilled
 from estbench.runner.backends.remote import foreign
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome, execute, found, give_up
-from estbench.store import ResultSet, StorageError, write_json
+from estbench.store import ResultSet, StorageError
+from estbench.store.private import cache, private_folder, read_own, write_own
 
 __all__ = ["SlurmBackend", "check_slurm", "options"]
 
+PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
+NAME = re.compile("estbench-[0-9a-f]{32}")  # of a driver's folder, and of its jobs
+LEDGER = "driver.json"  # in it: the result set that the driver works on
 WORKERS = 16  # elements at the same time, unless another number is asked for
 SHARES = 4  # elements a worker: so many times it may find that it was dealt the short runs
 MOST = 1000  # elements of an array; clusters allow 1001 unless they say otherwise
@@ -76,8 +86,11 @@ def check_slurm(settings: ExecutionSettings) -> None:
     Raises:
       UserError: It does not; gives sbatch's own reason.
     """
-    if shutil.which("sbatch") is None:
-        raise UserError("--backend slurm: no sbatch here: type it on a login node of a cluster")
+    for program in PROGRAMS:
+        if shutil.which(program) is None:
+            raise UserError(
+                f"--backend slurm: no {program} here: run this on a login node of a cluster"
+            )
     asked = _parameters(settings)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
     command = ["sbatch", "--test-only", *words, "--wrap", "true"]
@@ -141,6 +154,9 @@ class SlurmBackend:
       workers: Elements at the same time; 0 is 16.
       directory: The result set, in a folder that the nodes see.
       note: Told what happens to elements, in a line.
+
+    Raises:
+      UserError: There is no private folder to exchange jobs through.
     """
 
     def __init__(
@@ -153,13 +169,14 @@ class SlurmBackend:
         self._settings = settings
         self.workers = workers or WORKERS
         self._results = ResultSet(directory.absolute())
-        self._folder = self._results.path / "slurm"
         self._note = note
         self._elements: list[_Element] = []
-        self._arrays: list[str] = []
+        self._submitted = False
         self._asked_at = 0.0
         self._logs_matter = False
-        self._cancel_leftovers()
+        _cancel_leftovers(self._results.path, note)
+        self._name = f"estbench-{secrets.token_hex(16)}"
+        self._folder = self._exchange()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """See ``Backend``."""
@@ -189,31 +206,27 @@ class SlurmBackend:
 
     def close(self) -> None:
         """See ``Backend``."""
-        self._cancel(self._arrays)
+        if self._submitted:
+            _cancel(self._name)
         if self._logs_matter:
-            self._ledger.unlink(missing_ok=True)
+            (self._folder / LEDGER).unlink(missing_ok=True)
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    @property
-    def _ledger(self) -> Path:
-        """The arrays of a driver that works, for the next one to cancel should it be killed."""
-        return self._folder / "submitted.json"
+    def _exchange(self) -> Path:
+        """Make the folder that jobs are handed over in, and note there whose it is.
 
-    def _cancel_leftovers(self) -> None:
+        The next driver on the set finds it by that note, should this one be killed.
+        """
         try:
-            old = [str(number) for number in json.loads(self._ledger.read_bytes())]
-        except (OSError, ValueError, TypeError):
-            return
-        if old:
-            self._note(f"cancelled what an earlier driver left in Slurm's queue: {', '.join(old)}")
-        self._cancel([number for number in old if number.isdigit()])
-
-    @staticmethod
-    def _cancel(arrays: list[str]) -> None:
-        if arrays:
-            with suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(["scancel", *arrays], capture_output=True, timeout=60, check=False)
+            folder = private_folder(_exchanges() / self._name)
+            write_own(folder / LEDGER, {"results": str(self._results.path)})
+        except StorageError as error:
+            raise UserError(
+                f"--backend slurm: no private folder to hand jobs over in ({error}): set "
+                "XDG_CACHE_HOME to a folder of your own that the nodes see"
+            ) from None
+        return folder
 
     def _submit(self, jobs: list[Job]) -> None:
         """Deal jobs out, the longest first, so that every element gets of all kinds."""
@@ -221,20 +234,19 @@ class SlurmBackend:
 
         count = min(len(jobs), SHARES * self.workers, MOST)
         shares = [jobs[start::count] for start in range(count)]
-        executor = submitit.SlurmExecutor(folder=self._folder / "%j", max_num_timeout=0)
         parameters = _parameters(self._settings)
+        executor = submitit.SlurmExecutor(folder=self._folder / "%j", max_num_timeout=0)
         executor.update_parameters(
-            **parameters, job_name="estbench", array_parallelism=self.workers
+            **parameters, job_name=self._name, array_parallelism=self.workers
         )
         where = str(self._results.path)
+        self._submitted = True
         try:
             with executor.batch():
                 handles = [executor.submit(work, share, where, __version__) for share in shares]
         except (OSError, subprocess.SubprocessError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise BackendLostError(f"Slurm takes no job: {reason}") from None
-        self._arrays += {handle.job_id.partition("_")[0] for handle in handles}
-        write_json(self._ledger, self._arrays)
         self._elements += map(_Element, handles, shares)
         self._asked_at = time.monotonic()
 
@@ -295,3 +307,33 @@ class SlurmBackend:
         waiting += left[1:]
         reason = f"Slurm's job {number}; see {self._folder}"
         yield give_up(self._results, suspect, WorkerKilled(reason))
+
+
+def _exchanges() -> Path:
+    """Return where the folders of drivers are."""
+    return cache() / "slurm"
+
+
+def _cancel_leftovers(results: Path, note: Callable[[str], None]) -> None:
+    """Cancel the jobs of drivers that were killed at work on a result set, and forget them."""
+    try:
+        folders = [p for p in _exchanges().iterdir() if NAME.fullmatch(p.name)]
+    except OSError:
+        return
+    for folder in folders:
+        try:
+            left = read_own(folder / LEDGER)["results"] == str(results)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if left:
+            note(
+                f"cancelled what an earlier driver left in Slurm's queue: jobs named {folder.name}"
+            )
+            _cancel(folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cancel(name: str) -> None:
+    """Cancel the jobs of a driver, by their name, which no other job has."""
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(["scancel", f"--name={name}"], capture_output=True, timeout=60, check=False)
