@@ -119,8 +119,13 @@ def listed(found: Comparisons, task: str, other: list[str]) -> str:
 
 
 def evaluations(directory: Path) -> Iterator[str]:
-    """Count evaluations otherwise: REBAR's temperatures, muprop at a batch of one."""
+    """Count evaluations otherwise: REBAR's temperatures, muprop at a batch of one.
+
+    Sets that record what a sequence costs in training count both as they are.
+    """
     found = load_comparisons(directory)
+    if found.results.measured["evaluations_at_batch"].notna().any():
+        return
     for task in found.results.tasks:
         at = found.at(task)
         for label, factors in (
