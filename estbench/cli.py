@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, Unknown
 from estbench import __version__
 from estbench.errors import UserError, unknown_name
 from estbench.processes import Terminated, terminable
-from estbench.terminal import say, show
+from estbench.terminal import encode_anything, say, show
 
 __all__ = ["app", "main"]
 
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         _import_nothing_from_here()
+    encode_anything()
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given
     given = [word for word in given if word != "--traceback"]

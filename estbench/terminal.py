@@ -7,6 +7,8 @@ through here, where such characters become text: an escape becomes ``\\x1b``.
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -17,9 +19,44 @@ from estbench.errors import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "plain", "say", "show", "show_json"]
+__all__ = ["console", "encode_anything", "plain", "say", "show", "show_json"]
 
 UNBOUND = 100_000  # characters in a line
+PLAINER = {
+    "×": "x",
+    "…": "...",
+    "−": "-",
+    "±": "+-",
+    "≤": "<=",
+    "≥": ">=",
+    "†": "+",
+    "‡": "++",
+    "·": ".",
+    "–": "-",
+    "—": "-",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+    "█": "#",
+    "•": "*",
+}
+"""What stands for a character that a terminal's encoding lacks; "?" would be a mark of its own."""
+
+
+def encode_anything() -> None:
+    """Let stdout and stderr take every text, whatever their encoding: cp1252, ASCII."""
+    codecs.register_error("plainer", _plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainer")
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    escaped = (c.encode("ascii", "backslashreplace").decode() for c in lacking)
+    plainer = (PLAINER.get(c, e) for c, e in zip(lacking, escaped, strict=True))
+    return "".join(plainer), error.end
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

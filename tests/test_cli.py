@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from estbench.cli import main
 from estbench.experiment import Experiment
 from estbench.runner.grid import Failure
 from estbench.store import ResultSet, StorageError, envelope, write_json
+
+SIGNS = "2× 1…3 −1 ≤4 日"
 
 
 @pytest.fixture(autouse=True)
@@ -404,3 +407,19 @@ def test_tables_alone_have_no_hash_of_the_whole(
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/x/estbench/__main__.py", "run", "--out", "a b"])
     assert commands.command_line() == "python -m estbench run --out 'a b'"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", "2x 1...3 -1 <=4 \\u65e5"), ("cp1252", "2× 1…3 -1 <=4 \\u65e5"), ("utf-8", SIGNS)],
+)
+def test_an_encoding_without_a_character_gets_a_plainer_one(
+    encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`?` would be a mark: another verdict without one snapshot."""
+    written = io.BytesIO()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding=encoding))
+    assert main(["list", "presets"]) == 0
+    terminal.show(SIGNS)
+    assert written.getvalue().decode(encoding).splitlines()[-1] == shown
