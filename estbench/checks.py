@@ -70,7 +70,7 @@ def check(
     _writable(folder)
     begun = time.perf_counter()
     finished: dict[str, CheckResult] = {}
-    interrupted: KeyboardInterrupt | None = None
+    interrupted: Terminated | None = None
     try:
         progress = Progress(quiet=as_json)
         with progress as tell:
@@ -82,10 +82,13 @@ def check(
                 plugins=plugins.loaded(),
                 tell=tell,
                 slow=progress.slow,
+                note=progress.note,
             ):
                 finished[name] = result
-    except KeyboardInterrupt as stop:
+    except Terminated as stop:
         interrupted = stop
+    finally:
+        stop_workers()  # a thread that a plugin left would keep one of them alive
     results = [finished[name] for name in wanted if name in finished]
     if interrupted is None:
         _tell(results, folder, as_json)
@@ -98,7 +101,6 @@ def check(
         )
         return 0 if all(result.holds for result in results) else 1
     with undisturbed(), suppress(OSError):  # the terminal may be gone
-        stop_workers()
         _tell(results, folder, as_json)
         kept = f"; check.csv, check.json and bias.svg in {folder} hold those" if results else ""
         print(
@@ -106,7 +108,7 @@ def check(
             f"go on with: {command_line()}",
             file=sys.stderr,
         )
-    return Terminated.code(interrupted)
+    return interrupted.code
 
 
 def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
@@ -181,8 +183,12 @@ class Progress:
 
     def slow(self, estimator: str, notice: Slow) -> None:
         """Say above the bar, or as a plain line, why an estimator takes long."""
-        text = printable(f"{estimator}: {notice.line(notice.per_thousand())}")
-        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.note(f"{estimator}: {notice.line(notice.per_thousand())}")
+
+    def note(self, text: str) -> None:
+        """Say something above the bar, or as a plain line."""
+        console = self.bar.console
+        console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if whole and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         return _fail(str(error), 2)
-    except KeyboardInterrupt as stop:
-        return _fail("interrupted", Terminated.code(stop))
+    except Terminated as stop:
+        return _fail("interrupted", stop.code)
     except BrokenPipeError:  # "estbench list tasks | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

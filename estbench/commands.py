@@ -180,14 +180,14 @@ def run(
         else:
             _say(f"writing tables, figures and report.html to {directory}")
             _report(directory)
-    except KeyboardInterrupt as stop:
+    except Terminated as stop:
         done = summary.made + summary.found
         kept = f"the {done} records that were finished are kept in {directory}"
         if not done:
             kept = "no record was finished; what was proven is kept"
         with suppress(OSError):  # the terminal may be gone
             _say(f"interrupted; {kept}; go on with: {command_line()}")
-        return Terminated.code(stop)
+        return stop.code
     except _NotProvenError as error:
         _say(str(error))
         _say("nothing was run; leave it out, or add --no-gate: then it is run, marked, not ranked")
@@ -218,7 +218,7 @@ def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]
         _say(f"[proving {done}/{total}] {proof.configuration.label}: {proof.verdict}")
 
     try:
-        proofs = proven(given, workers=workers, tell=tell)
+        proofs = proven(given, workers=workers, tell=tell, note=_say)
     finally:
         stop_workers()  # a run's memory is measured in a worker that has done nothing else
     failing = [

@@ -15,6 +15,7 @@ import pytest
 from estbench import commands, report, runner
 from estbench.cli import main
 from estbench.experiment import Experiment
+from estbench.processes import Terminated
 from estbench.runner.grid import Failure
 from estbench.store import ResultSet, StorageError, envelope, write_json
 
@@ -206,7 +207,7 @@ def test_failures_are_named_with_their_files_and_the_exit_code_is_1(
 def test_an_interruption_says_what_is_kept_and_how_to_go_on(
     recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded.error = KeyboardInterrupt()
+    recorded.error = Terminated(signal.SIGINT)
     monkeypatch.setattr(sys, "argv", ["estbench", "run", "--tasks", "expressions-3"])
     assert main() == 130
     lines = capsys.readouterr().err.splitlines()

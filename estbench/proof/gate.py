@@ -24,7 +24,7 @@ from estbench.estimators import info, make
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
-from estbench.processes import in_workers
+from estbench.processes import described, is_stop, surviving
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, binary, expressions, tiny
 from estbench.store.atomic import StorageError, write_json
@@ -83,7 +83,8 @@ class Proof:
 
     Attributes:
       configuration: What it is about.
-      verdict: "unbiased", "biased", "undecided", "declared biased" or "not proven" (not tried).
+      verdict: "unbiased", "biased", "undecided", "declared biased" or "not proven" (not tried, or
+        nothing came of it).
       detail: The numbers, a line.
       key: Hash of the code, torch's version and the configuration.
     """
@@ -200,18 +201,23 @@ def remember(proof: Proof) -> None:
 
 
 def proven(
-    wanted: Sequence[Configuration], *, workers: int, tell: Callable[[Proof, int, int], None]
+    wanted: Sequence[Configuration],
+    *,
+    workers: int,
+    tell: Callable[[Proof, int, int], None],
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[Proof]:
     """Return a verdict for each configuration: remembered, or else proven now.
 
     Args:
       wanted: The configurations.
-      workers: Processes.
+      workers: Processes; no estimator draws in this one.
       tell: Told of each one that is proven now: (proof, done, of how many).
+      note: Told in a line when a worker process dies. What kills its worker twice is not proven.
     """
     known = {given: remembered(given) for given in wanted}
     missing = [given for given, proof in known.items() if proof is None]
-    for done, proof in enumerate(_prove_all(missing, workers), start=1):
+    for done, proof in enumerate(_prove_all(missing, workers, note), start=1):
         if proof.verdict != "not proven":
             remember(proof)
         known[proof.configuration] = proof
@@ -219,19 +225,39 @@ def proven(
     return [proof for proof in known.values() if proof is not None]
 
 
-def _prove_all(wanted: Sequence[Configuration], workers: int) -> Iterable[Proof]:
-    if not wanted:
-        return
-    from joblib import delayed
+def _prove_all(
+    wanted: Sequence[Configuration], workers: int, note: Callable[[str], None]
+) -> Iterable[Proof]:
+    drawn = []
+    for given in wanted:
+        if info(given.estimator, given.truncation).unbiased:
+            drawn.append(given)
+        else:
+            yield prove(given)  # declared bias needs no draws
+    endings = surviving(
+        drawn,
+        lambda given: partial(_in_worker, given, plugins.loaded()),
+        workers,
+        label=lambda given: given.label,
+        note=note,
+    )
+    for given, found in endings:
+        if isinstance(found, Proof):
+            yield found
+        else:
+            yield Proof(given, "not proven", str(found), key_of(given))
 
-    calls = (delayed(_in_worker)(given, plugins.loaded()) for given in wanted)
-    yield from in_workers(calls, max(1, min(workers, len(wanted))))
 
-
-def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof:
+def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof | str:
+    """Return the verdict, or in a line why there is none."""
     torch.set_num_threads(1)
     plugins.ensure(paths)
-    return prove(configuration)
+    try:
+        return prove(configuration)
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        return described(error)
 
 
 def key_of(configuration: Configuration) -> str:
@@ -279,6 +305,6 @@ def assumed(wanted: Iterable[Configuration]) -> list[Proof]:
     for given in wanted:
         proof = remembered(given)
         if proof is None and not info(given.estimator, given.truncation).unbiased:
-            proof = prove(given)  # declared bias needs no draws
+            proof = prove(given)
         found.append(proof or Proof(given, "not proven", "the gate was left open", key_of(given)))
     return found

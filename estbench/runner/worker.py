@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench.errors import printable
+from estbench.processes import is_stop, message
 from estbench.runner.jobs import Job
 from estbench.runner.limits import limited
 from estbench.store import (
@@ -232,7 +233,7 @@ def one_line(error: Mapping[str, Any] | None) -> str:
 
 
 def recorded(compute: Callable[[], Record], *head: Any) -> Record:
-    """Return the record of a computation: its payload, or how it failed.
+    """Return the record of a computation: its payload, or how it failed, whatever was raised.
 
     A payload that is not finite where it matters makes a failed record, and is kept in it.
     """
@@ -249,11 +250,13 @@ def recorded(compute: Callable[[], Record], *head: Any) -> Record:
             error = {"type": "NotFinite", "message": bad, "traceback": None}
     except StorageError:
         raise
-    except Exception as caught:
+    except BaseException as caught:  # an estimator may call sys.exit
+        if is_stop(caught):
+            raise
         payload = {}
         error = {
             "type": type(caught).__name__,
-            "message": str(caught),
+            "message": message(caught),
             "traceback": traceback.format_exc(),
         }
     timing = {

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,13 @@ class Asleep(Reinforce):
 
 def two_each(name: str, make: Make, margin: float) -> list[Unit]:
     """Two quick units an estimator, but for relax, whose second never ends."""
-    from functools import partial
-
+    from estbench.proof.conduct import ConductFinding
     from estbench.proof.rules import RULES
 
-    return [Unit(name, rule, partial(kept, name, rule)) for rule in list(RULES)[:2]]
+    return [
+        Unit(name, rule, partial(kept, name, rule), partial(ConductFinding, rule, False))
+        for rule in list(RULES)[:2]
+    ]
 
 
 def kept(name: str, rule: str) -> Any:

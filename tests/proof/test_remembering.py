@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -49,7 +50,11 @@ class Tried:
 
     def of(self, name: str, make: Make, margin: float) -> list[Unit]:
         findings = {"bias": BIAS, "rule": ConductFinding(RULE, True)}
-        return [Unit(name, what, partial(self.find, name, what, f)) for what, f in findings.items()]
+        failed = partial(ConductFinding, RULE, False)
+        return [
+            Unit(name, what, partial(self.find, name, what, finding), failed)
+            for what, finding in findings.items()
+        ]
 
     def find(self, name: str, what: str, finding: Finding) -> Finding:
         self.units.append(f"{name} {what}")
@@ -57,10 +62,17 @@ class Tried:
         return finding
 
 
+def here(work: list[Unit], call: Callable[[Unit], Any], *_: object, **options: object) -> Any:
+    """The workers without their processes."""
+    for unit in work:
+        yield unit, call(unit)()
+
+
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
     found = Tried()
     monkeypatch.setattr(running, "units", found.of)
+    monkeypatch.setattr(running, "surviving", here)
     return found
 
 

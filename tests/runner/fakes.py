@@ -43,9 +43,9 @@ def forget() -> None:
 def plan_mischief(kind: str, label: str, times: int = 1) -> None:
     """Make the job of that label misbehave ``times`` times.
 
-    raise: an error. nan: a number that is none. kill: SIGKILL. halfway: SIGKILL when its file is
-    written and not yet in its place. sleep, loop: a minute, in one call or in many. memory: more of
-    it than any machine has.
+    raise: an error. exit, interrupt, close, own: what is no Exception. nan: a number that is none.
+    kill: SIGKILL. halfway: SIGKILL when its file is written and not yet in its place. sleep, loop:
+    a minute, in one call or in many. memory: more of it than any machine has.
     """
     (folder() / f"{kind}@{label}").write_text(str(times))
 
@@ -64,10 +64,27 @@ def _mischief(kind: str, label: str) -> bool:
     return left > 0
 
 
+class OwnError(BaseException):
+    """An estimator's own, whose message ends the process."""
+
+    def __str__(self) -> str:
+        sys.exit(0)
+
+
+ERRORS = {
+    "raise": FloatingPointError("loss is nan\nat batch 17"),
+    "exit": SystemExit(0),
+    "interrupt": KeyboardInterrupt(),
+    "close": GeneratorExit(),
+    "own": OwnError(),
+}
+
+
 def _begin(label: str) -> np.random.Generator:
     log(label)
-    if _mischief("raise", label):
-        raise FloatingPointError("loss is nan\nat batch 17")
+    for kind, error in ERRORS.items():
+        if _mischief(kind, label):
+            raise error
     if _mischief("kill", label):
         os.kill(os.getpid(), signal.SIGKILL)
     if _mischief("sleep", label):

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome
+from estbench.processes import surviving
 from estbench.store import StorageError
 
 from . import fakes
@@ -74,6 +74,42 @@ def test_a_run_that_fails_is_a_record_and_the_rest_goes_on(grid: Grid) -> None:
     assert fakes.calls() == ["expressions-3 reinforce seed 1", "oracle-small reinforce seed 0"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("exit", "SystemExit: 0"),
+        ("interrupt", "KeyboardInterrupt:"),
+        ("close", "GeneratorExit:"),
+        ("own", "OwnError: (its message cannot be shown: SystemExit)"),
+    ],
+)
+def test_whatever_a_run_raises_is_a_record_and_the_rest_goes_on(
+    grid: Grid, kind: str, error: str
+) -> None:
+    fakes.plan_mischief(kind, "expressions-3 reinforce seed 1")
+    fakes.plan_mischief(kind, "measure expressions-3 reinforce seed 0")
+    summary = grid.run()
+    assert summary.made == 22
+    assert {failure.error for failure in summary.failures} == {error}
+    assert len(summary.failures) == 2
+    record = grid.results.read(grid.results.run_path("expressions-3", "reinforce", 1))
+    assert record is not None
+    assert "fakes.py" in record["error"]["traceback"]
+
+
+def test_no_more_workers_start_than_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+
+    def sweep(calls: Any, sent: list[int], width: int, threads: int) -> Iterator[tuple[int, Any]]:
+        widths.append(width)
+        yield from ((index, call()) for index, call in calls)
+
+    monkeypatch.setattr("estbench.processes._sweep", sweep)
+    found = surviving("abc", lambda letter: letter.upper, 24, label=str, note=print)
+    assert list(found) == [("a", "A"), ("b", "B"), ("c", "C")]
+    assert widths == [3]
+
+
 def test_measurements_without_a_reference_fail_with_its_reason(grid: Grid) -> None:
     fakes.plan_mischief("raise", "expressions-3 reference (rloo) seed 0")
     summary = grid.run(seeds=(0,))
@@ -115,17 +151,20 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
 ) -> None:
     poison = "oracle-small reinforce seed 0"
 
-    def sweep(todo: list[Job], sent: list[Job], width: int, directory: Path) -> Iterator[Outcome]:
+    def sweep(calls: Any, sent: list[int], width: int, threads: int) -> Iterator[tuple[int, Any]]:
         """``width`` jobs are out at a time; the poisonous one takes those beside it along."""
+        todo = list(calls)
         for start in range(0, len(todo), width):
             beside = todo[start : start + width]
-            sent += beside
-            fakes.log(*(job.label for job in beside))
-            if poison in [job.label for job in beside]:
+            sent += [index for index, _ in beside]
+            labels = [execute.args[0].label for _, execute in beside]
+            fakes.log(*labels)
+            if poison in labels:
                 raise BrokenProcessPool("SIGKILL(-9)")
-            yield from in_this_process(beside, width, directory)
+            for index, execute in beside:
+                yield index, execute()
 
-    monkeypatch.setattr("estbench.runner.backends.local._sweep", sweep)
+    monkeypatch.setattr("estbench.processes._sweep", sweep)
     monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
     summary = pool.run(workers)
     assert [failure.label for failure in summary.failures] == [poison]
