@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estbench.errors import printable
+from estbench.errors import UserError, printable
 from estbench.processes import is_stop, message
 from estbench.runner.jobs import Job
 from estbench.runner.limits import limited
@@ -90,13 +90,14 @@ def use_threads(count: int = 1) -> None:
 
 
 def execute(job: Job, directory: Path) -> Outcome:
-    """Do a job and write its record, whole, whether it succeeds or fails.
+    """Do a job and write its record, whole, whether it succeeds or fails in whatever way.
 
     A record that is there already, because whoever handed the job out did not hear of its end, is
     left as it is.
 
     Raises:
       StorageError: The disk refused the record.
+      UserError: A plugin cannot be loaded here.
     """
     if threading.current_thread() is threading.main_thread():
         # Ctrl-C reaches the whole process group; the driver decides what it means.
@@ -105,6 +106,19 @@ def execute(job: Job, directory: Path) -> Outcome:
     ended = found(results, job)
     if ended is not None:
         return ended
+    try:
+        return _made(job, results)
+    except (StorageError, UserError):
+        raise
+    except BaseException as error:  # such as no memory left to write the record
+        if is_stop(error):
+            raise
+        return give_up(results, job, error)
+
+
+def _made(job: Job, results: ResultSet) -> Outcome:
+    """Compute a job, write its record, and return how it ended."""
+    directory = results.path
     job.prepare()
     execution = job.experiment.execution
     use_threads(execution.threads)
@@ -209,7 +223,7 @@ def found(results: ResultSet, job: Job) -> Outcome | None:
 
 def failed(job: Job, error: BaseException) -> Record:
     """Return the failed record of a job that cannot write its own."""
-    about = {"type": type(error).__name__, "message": str(error), "traceback": None}
+    about = {"type": type(error).__name__, "message": message(error), "traceback": None}
     return envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=about)
 
 

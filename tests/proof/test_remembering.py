@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from runner.conftest import without_processes
 
 from estbench.cli import main
 from estbench.meter.bias import BiasResult
@@ -62,17 +62,11 @@ class Tried:
         return finding
 
 
-def here(work: list[Unit], call: Callable[[Unit], Any], *_: object, **options: object) -> Any:
-    """The workers without their processes."""
-    for unit in work:
-        yield unit, call(unit)()
-
-
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
     found = Tried()
     monkeypatch.setattr(running, "units", found.of)
-    monkeypatch.setattr(running, "surviving", here)
+    without_processes(monkeypatch)
     return found
 
 

@@ -18,7 +18,7 @@ from estbench.processes import surviving
 from estbench.store import StorageError
 
 from . import fakes
-from .conftest import Grid, in_this_process
+from .conftest import Grid, without_processes
 from .processes import CLI, group
 
 
@@ -29,7 +29,7 @@ def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
     pool.run(workers=2)
     other = Grid(pool.experiment, tmp_path / "other")
     with monkeypatch.context() as patch:
-        patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
+        without_processes(patch)
         other.run(seeds=(1,), estimators=("rloo",))
         other.run(seeds=(0,), tasks=("oracle-small",))
     other.results.run_path("oracle-small", "reinforce", 0).unlink()
@@ -97,6 +97,39 @@ def test_whatever_a_run_raises_is_a_record_and_the_rest_goes_on(
     assert "fakes.py" in record["error"]["traceback"]
 
 
+def timed(grid: Grid) -> list[set[str]]:
+    """The estimators that each round has seconds of, and a ! before those that failed."""
+    return [
+        {"!" * ("status" in row) + row["estimator"] for row in record["rows"]}
+        for record in grid.results.timing()
+    ]
+
+
+def test_what_fails_in_a_timing_round_costs_its_own_row(grid: Grid) -> None:
+    fakes.plan_mischief("exit", "timing expressions-3 reinforce")
+    summary = grid.run(tasks=("expressions-3",), seeds=(0,))
+    said = [(failure.label, failure.error) for failure in summary.failures]
+    assert said == [("expressions-3 reinforce in timing round 0", "SystemExit: 0")]
+    assert timed(grid) == [{"!reinforce", "rloo", "reinforce-ema"}, {"rloo", "reinforce-ema"}]
+
+    fakes.forget()
+    again = grid.run(tasks=("expressions-3",), seeds=(0,))
+    assert fakes.calls() == [], "what failed is not tried again by itself"
+    assert len(again.failures) == 1
+
+    assert not grid.run(tasks=("expressions-3",), seeds=(0,), retry_failed=True).failures
+    assert timed(grid) == [{"reinforce", "rloo", "reinforce-ema"}] * 2
+
+
+def test_what_failed_in_training_is_not_timed(grid: Grid) -> None:
+    words = {"tasks": ("expressions-3",), "seeds": (0,)}
+    fakes.plan_mischief("raise", "expressions-3 reinforce seed 0")
+    grid.run(**words)
+    assert timed(grid) == [{"rloo", "reinforce-ema"}] * 2
+    grid.run(**words, retry_failed=True)
+    assert timed(grid) == [{"reinforce", "rloo", "reinforce-ema"}] * 2
+
+
 def test_no_more_workers_start_than_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = []
 
@@ -157,15 +190,15 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
         for start in range(0, len(todo), width):
             beside = todo[start : start + width]
             sent += [index for index, _ in beside]
-            labels = [execute.args[0].label for _, execute in beside]
+            labels = [getattr(call.args[0], "label", "a timing round") for _, call in beside]
             fakes.log(*labels)
             if poison in labels:
                 raise BrokenProcessPool("SIGKILL(-9)")
-            for index, execute in beside:
-                yield index, execute()
+            for index, call in beside:
+                yield index, call()
 
+    without_processes(monkeypatch)
     monkeypatch.setattr("estbench.processes._sweep", sweep)
-    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
     summary = pool.run(workers)
     assert [failure.label for failure in summary.failures] == [poison]
     assert fakes.calls().count(poison) == kills
