@@ -10,14 +10,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import UserError, printable, unknown_name
-from estbench.processes import Terminated, terminable
+from estbench.errors import DISK, UserError, printable, unknown_name
+from estbench.processes import Terminated, described, terminable
 
 __all__ = ["app", "main"]
 
@@ -39,22 +40,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given
     given = [word for word in given if word != "--traceback"]
+    heard: list[int] = []
     try:
-        with terminable():
+        with terminable() as heard:
             code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
     except CycloptsError as error:
         verb = next((word for word in given if word in app and not word.startswith("-")), "")
         return _fail(_mistake(error, f"(see: {' '.join(('estbench', verb)).strip()} --help)"), 2)
-    except UserError as error:
-        if whole and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        return _fail(str(error), 2)
-    except Terminated as stop:
-        return _fail("interrupted", stop.code)
     except BrokenPipeError:  # "estbench list tasks | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BaseException as error:
+        if heard:  # a library may have turned the stop into another error
+            return _fail("interrupted", Terminated(heard[0]).code)
+        return _ended_by(error, whole)
     return code if isinstance(code, int) else 0
+
+
+def _ended_by(error: BaseException, whole: bool) -> int:
+    """Say in a line what ended the command, and return the exit code.
+
+    Raises:
+      Exception: It is a fault of estbench's own.
+    """
+    if isinstance(error, UserError):
+        if whole and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        return _fail(str(error), 2)
+    from estbench import plugins
+    from estbench.store import StorageError
+
+    if isinstance(error, StorageError):
+        return _fail(str(error), 3)
+    if isinstance(error, MemoryError):
+        return _fail(f"no memory left ({error})" if str(error) else "no memory left", 3)
+    if isinstance(error, OSError) and error.errno in DISK:
+        return _fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", 3)
+    place = plugins.place(error)
+    if whole and place:
+        traceback.print_exception(error)
+    if place:
+        return _fail(f"{place}: {described(error)} {plugins.MORE}", 2)
+    if isinstance(error, Exception):
+        raise error
+    return _fail(described(error), 1)
 
 
 def _mistake(error: CycloptsError, hint: str) -> str:
@@ -72,7 +102,8 @@ def _mistake(error: CycloptsError, hint: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"estbench: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may be gone
+        print(f"estbench: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
     return code
 
 

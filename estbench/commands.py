@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import shlex
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.errors import UserError, printable
+from estbench.errors import DISK, UserError, printable
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
 from estbench.processes import Terminated, stop_workers
@@ -40,7 +39,6 @@ __all__ = [
 COMPANION = "reinforce-ema"
 UNBOUND = 100_000  # characters in a line
 SHOWN_FAILURES = 20
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def experiment(

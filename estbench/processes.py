@@ -6,14 +6,16 @@ they go on with what nobody waits for.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 __all__ = [
     "Stopped",
@@ -22,6 +24,7 @@ __all__ = [
     "described",
     "in_workers",
     "is_stop",
+    "leave",
     "message",
     "stop_workers",
     "surviving",
@@ -32,6 +35,7 @@ __all__ = [
 Piece = TypeVar("Piece")
 
 ORPHAN_S = 0.5  # seconds between two looks at whether the driver lives
+LINGER_S = 1.0  # seconds that threads of others have to end in, when all is done
 SAME_S = 1.0  # ``timeout`` signals a process and then its group: twice, for one stop
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -92,22 +96,48 @@ def message(error: BaseException) -> str:
         return f"(its message cannot be shown: {type(another).__name__})"
 
 
-def terminable() -> AbstractContextManager[None]:
-    """Raise ``Terminated`` when one of ``STOPS`` arrives meanwhile."""
+@contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Raise ``Terminated`` when one of ``STOPS`` arrives meanwhile.
+
+    Yields:
+      The signals that have arrived: a library may turn what was raised into another error.
+    """
     last = -SAME_S
+    heard: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         nonlocal last
         before, last = last, time.monotonic()
         if last - before >= SAME_S:
+            heard.append(number)
             raise Terminated(number)
 
-    return _handled(stop)
+    with _handled(stop):
+        yield heard
 
 
 def undisturbed() -> AbstractContextManager[None]:
     """Ignore ``STOPS`` meanwhile: an impatient second Ctrl-C would leave workers behind."""
     return _handled(signal.SIG_IGN)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, also where somebody's thread would keep it alive; stops come too late."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    until = time.monotonic() + LINGER_S
+    threads = [t for t in threading.enumerate() if t is not threading.main_thread()]
+    threads = [thread for thread in threads if not thread.daemon]
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from estbench.processes import leave
+
 __all__ = ["main"]
 
 # Beside a worker that is busy it gets a quarter of a core. How much it takes in all is bounded by
@@ -56,4 +58,4 @@ def _leave_with_the_driver() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
