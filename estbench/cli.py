@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, Unknown
 from estbench import __version__
 from estbench.errors import DISK, UserError, printable, unknown_name
 from estbench.processes import Terminated, described, terminable
+from estbench.validation import MAX_JOBS
 
 __all__ = ["app", "main"]
 
@@ -87,6 +88,11 @@ def _ended_by(error: BaseException, whole: bool) -> int:
     return _fail(described(error), 1)
 
 
+def _check_jobs(jobs: int | None) -> None:
+    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
+        raise UserError(f"--jobs {jobs}: must be from 1 to {MAX_JOBS}")
+
+
 def _mistake(error: CycloptsError, hint: str) -> str:
     """Return what is wrong with the words typed, in a line."""
     if isinstance(error, UnknownOptionError):
@@ -153,7 +159,7 @@ def run(
         A count (10: seeds 0 to 9), or seeds and ranges (0-4,7).
     jobs
         Runs at the same time; by default one a physical core, one a worker of a running dask
-        cluster, or 16 on Slurm.
+        cluster, or 16 on Slurm. There are never more workers than runs.
     out
         Folder of the result set; by default results/NAME, NAME being the preset's or the file's.
     device
@@ -198,8 +204,7 @@ def run(
     """
     from estbench import commands
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: must be at least 1")
+    _check_jobs(jobs)
     if tensorboard:
         from estbench.runner.events import check_installed
 
@@ -266,14 +271,14 @@ def check(
     margin
         Relative bias below which an estimator passes; .02 unless given. Draws grow as 1 / margin^2.
     jobs
-        Worker processes, one thread each; by default as many as there are physical cores.
+        Worker processes, one thread each; by default as many as there are physical cores, and
+        never more than there is work.
     out
         Folder for check.csv, check.json and the figure; by default results/check.
     """
     from estbench import checks, commands
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: must be at least 1")
+    _check_jobs(jobs)
     wanted = [*names, *(commands.split_names("--estimators", estimators) if estimators else ())]
     return checks.check(
         wanted, plugin=plugin, margin=margin, workers=jobs, out=out, as_json=as_json

@@ -67,8 +67,14 @@ BAD = [
     (["run", "--seeds", "-3"], "--seeds '-3' is not a list of seeds"),
     (["run", "--seeds", "two"], "--seeds 'two' is not a list of seeds: give a count such as 10"),
     (["run", "--seeds", "5-2"], "--seeds '5-2' is not"),
-    (["run", "--jobs", "0"], "--jobs 0: must be at least 1"),
-    (["run", "--jobs", "-1"], "--jobs -1: must be at least 1"),
+    (["run", "--jobs", "0"], "--jobs 0: must be from 1 to 1000"),
+    (["run", "--jobs", "-1"], "--jobs -1: must be from 1 to 1000"),
+    (["run", "--jobs", "99999999"], "--jobs 99999999: must be from 1 to 1000"),
+    (
+        ["run", "many.toml"],
+        "[execution] jobs = 99999999: must be a whole number, at least 0, at most 1000",
+    ),
+    (["check", "--jobs", "99999999"], "--jobs 99999999: must be from 1 to 1000"),
     (["run", "--jobs", "x"], 'unable to convert "x" into int'),
     (["run", "--estimators", "relx"], "unknown estimator 'relx': did you mean 'relax'?"),
     (["run", "--estimators", "nvil"], "unknown estimator 'nvil' (see: estbench list estimators)"),
@@ -112,6 +118,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_done(
 ) -> None:
     Path("bad.toml").write_text('preset = "bench"\n[training]\nbatchs = 3\n')
     Path("far.toml").write_text('preset = "bench"\n[snapshots]\nxyz = 3\n')
+    Path("many.toml").write_text('preset = "bench"\n[execution]\njobs = 99999999\n')
     Path("empty.txt").write_text("")
     Path("own.toml").write_text('preset = "bench"\n[per_task.expressions-3]\nvocabulary = 3\n')
     Path("reference.toml").write_text('preset = "bench"\n')

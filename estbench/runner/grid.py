@@ -125,7 +125,8 @@ def run_experiment(
             timing_seconds = experiment.timing.seconds if due else 0.0
             with refreshed(results.path, display.note, live) as tell:
                 if plan.training or plan.measuring:
-                    engine = make_backend(experiment.execution, workers, results.path, display.note)
+                    most = min(workers, max(len(plan.training), len(plan.measuring)))
+                    engine = make_backend(experiment.execution, most, results.path, display.note)
                     _train_and_measure(
                         plan, results, engine, timing_seconds, display, summary, tell
                     )

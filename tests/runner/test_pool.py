@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from estbench.processes import surviving
+from estbench.runner.backends.local import LocalBackend
 from estbench.store import StorageError
 
 from . import fakes
@@ -141,6 +142,21 @@ def test_no_more_workers_start_than_there_is_work(monkeypatch: pytest.MonkeyPatc
     found = surviving("abc", lambda letter: letter.upper, 24, label=str, note=print)
     assert list(found) == [("a", "A"), ("b", "B"), ("c", "C")]
     assert widths == [3]
+
+
+def test_a_backend_is_asked_for_no_more_workers_than_there_are_runs(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def make(settings: object, workers: int, *others: Any) -> LocalBackend:
+        asked.append(workers)
+        return LocalBackend(workers, *others)
+
+    monkeypatch.setattr("estbench.runner.grid.make_backend", make)
+    grid.run(24, tasks=("expressions-3",), seeds=(0,))
+    grid.run(24, tasks=("expressions-3",))
+    assert asked == [3, 3]
 
 
 def test_measurements_without_a_reference_fail_with_its_reason(grid: Grid) -> None:
