@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estbench.commands import command_line, console, load_plugin
+from estbench.commands import check_writable, command_line, console, load_plugin
 from estbench.errors import UserError, printable
 from estbench.processes import Terminated, stop_workers, undisturbed
 
@@ -48,7 +48,9 @@ def check(
       as_json: Print check.json instead of tables.
 
     Raises:
-      UserError: A name does not exist, the margin makes no sense, or the plugin is broken.
+      UserError: A name does not exist, the margin makes no sense, the plugin is broken, or the
+        folder cannot be written to.
+      StorageError: The disk is full.
     """
     from estbench import estimators, plugins
     from estbench.proof.checking import by_name
@@ -67,7 +69,7 @@ def check(
     for name in wanted:
         estimators.info(name)  # raises for a name that does not exist
     folder = out or Path("results") / "check"
-    _writable(folder)
+    check_writable(folder)  # minutes of work come before anything is written
     begun = time.perf_counter()
     finished: dict[str, CheckResult] = {}
     interrupted: Terminated | None = None
@@ -122,19 +124,6 @@ def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
         print(json.dumps(document, indent=2))
     elif results:
         _show(results)
-
-
-def _writable(folder: Path) -> None:
-    """Say that a folder cannot be written before minutes of work rather than after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror}; give --out another folder"
-        ) from None
 
 
 def _write(folder: Path, document: object, frame: object) -> None:

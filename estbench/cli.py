@@ -1,11 +1,11 @@
 """The verbs of the command line: parse, call, print. Nothing heavy is imported before it is used.
 
-Exit codes: 0 all is well, 1 something failed while it ran, 2 what was typed is wrong (nothing was
-computed), 128 + n stopped by signal n (130: Ctrl-C).
+``EXIT_CODES`` says what the exit codes mean, of every verb.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -23,10 +23,20 @@ from estbench.validation import MAX_JOBS
 
 __all__ = ["app", "main"]
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 something failed, is not proven or is worse; 2 what was typed or given "
+    "is wrong; 3 the machine failed (disk, memory, a lost backend); 128 + n stopped by signal n "
+    "(130: Ctrl-C)."
+)
+
+MACHINE = (*DISK, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+"""What an OSError says where the machine has no more of something, or fails."""
+
 app = App(
     name="estbench",
     version=__version__,
     help="Prove, measure and compare gradient estimators for discrete sequence models.",
+    help_epilogue=EXIT_CODES,
     suppress_keyboard_interrupt=False,
 )
 
@@ -50,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = next((word for word in given if word in app and not word.startswith("-")), "")
         return _fail(_mistake(error, f"(see: {' '.join(('estbench', verb)).strip()} --help)"), 2)
     except BrokenPipeError:  # "estbench list tasks | head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except BaseException as error:
         if heard:  # a library may have turned the stop into another error
@@ -76,8 +86,12 @@ def _ended_by(error: BaseException, whole: bool) -> int:
         return _fail(str(error), 3)
     if isinstance(error, MemoryError):
         return _fail(f"no memory left ({error})" if str(error) else "no memory left", 3)
-    if isinstance(error, OSError) and error.errno in DISK:
-        return _fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", 3)
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        if error.filename is None:
+            _drop_output()
+        return _fail(f"{error.filename or 'the output'}: {error.strerror}", 3)
+    if isinstance(error, PermissionError) and error.filename:
+        return _fail(f"{error.filename}: {error.strerror}", 2)
     place = plugins.place(error)
     if whole and place:
         traceback.print_exception(error)
@@ -86,6 +100,12 @@ def _ended_by(error: BaseException, whole: bool) -> int:
     if isinstance(error, Exception):
         raise error
     return _fail(described(error), 1)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: nobody takes it, also when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_jobs(jobs: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from estbench.runner import Summary
 
 __all__ = [
+    "check_writable",
     "console",
     "experiment",
     "load_plugin",
@@ -193,10 +195,10 @@ def run(
     except BackendLostError as error:
         _say(f"estbench: {error}; the {summary.made + summary.found} finished records are kept")
         _say(f"go on with: {command_line()}")
-        return 1
+        return 3
     except StorageError as error:
         _say(f"estbench: {error}; make room or give --out another folder, then run the same again")
-        return 1
+        return 3
     return _say_failures(summary)
 
 
@@ -230,19 +232,18 @@ def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]
 
 
 def report(directory: Path, *, latex: bool = False, tensorboard: bool = False) -> int:
-    """Report on a result set; return the exit code."""
-    from estbench.store import StorageError
+    """Report on a result set; return the exit code.
 
+    Raises:
+      StorageError: The disk refused a file.
+      UserError: There is nothing to report, or a file is damaged.
+    """
     if tensorboard:
         from estbench.runner.events import export
 
         count = export(directory)
         _say(f"wrote event files of {count} runs to {directory / 'tensorboard'}")
-    try:
-        _report(directory, latex=latex)
-    except StorageError as error:
-        _say(f"estbench: {error}")
-        return 1
+    _report(directory, latex=latex)
     return 0
 
 
@@ -293,6 +294,28 @@ def show_digest(directory: Path, *, as_json: bool) -> int:
     if not as_json:
         print(found.sha256)
     return 0
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and check that files can be written to it.
+
+    Raises:
+      UserError: They cannot.
+      StorageError: The disk is full.
+    """
+    from estbench.store import StorageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"cannot write to {folder}: {error.strerror}") from None
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; give --out another folder"
+        ) from None
 
 
 def command_line() -> str:

@@ -6,8 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from estbench.commands import console
-from estbench.errors import UserError
+from estbench.commands import check_writable, console
 
 __all__ = ["compare"]
 
@@ -32,24 +31,22 @@ def compare(
       margin: Ratio up to which more time or memory is no worse.
 
     Raises:
-      UserError: As ``estbench.compare``, or ``out`` cannot be written.
+      UserError: As ``estbench.compare``, or ``out`` cannot be written to.
+      StorageError: The disk is full.
     """
     from estbench.report.between import between
     from estbench.report.between.documents import as_document, as_markdown
     from estbench.report.between.terminal import show
     from estbench.report.spreadsheet import csv_text
-    from estbench.store import StorageError, encode, write_bytes
+    from estbench.store import encode, write_bytes
 
     found = between(a, b, margin=margin)
     document = as_document(found)
     if out is not None:
-        table = csv_text(found.frame)
-        try:
-            write_bytes(out / "compare.csv", table.encode())
-            write_bytes(out / "compare.json", encode(document))
-            write_bytes(out / "compare.md", as_markdown(found).encode())
-        except StorageError as error:
-            raise UserError(f"{error}; give --out another folder") from None
+        check_writable(out)
+        write_bytes(out / "compare.csv", csv_text(found.frame).encode())
+        write_bytes(out / "compare.json", encode(document))
+        write_bytes(out / "compare.md", as_markdown(found).encode())
     if as_json:
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
