@@ -325,6 +325,8 @@ def follow(driver: int) -> None:
 
 def stop_workers() -> None:
     """Kill the workers, whatever they do; returns when they are gone."""
+    if "joblib" not in sys.modules:  # there are none; a stop may have ended the import halfway
+        return
     import multiprocessing
 
     from joblib.externals.loky import get_reusable_executor

@@ -34,14 +34,13 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, sign
 
 CHECK = f"""
 {LISTEN}
-import sys
 from estbench.proof import running
 from faults.test_stops import two_each
 running.units = two_each
-from estbench.cli import main
-sys.exit(main())
+from estbench.__main__ import main
+main()
 """
-RUN = f"{LISTEN}; import sys; from estbench.cli import main; sys.exit(main())"
+RUN = f"{LISTEN}; from estbench.__main__ import main; main()"
 
 ASLEEP = """
 import time
