@@ -52,7 +52,9 @@ def check(
       as_json: Print check.json instead of tables.
 
     Raises:
-      UserError: A name does not exist, the margin makes no sense, or the plugin is broken.
+      UserError: A name does not exist, the margin makes no sense, the plugin is broken, or the
+        folder cannot be written to.
+      StorageError: The disk is full.
     """
     from estbench import estimators, plugins
     from estbench.proof.checking import by_name
@@ -76,7 +78,7 @@ def check(
         say(why)
     begun = time.perf_counter()
     finished: dict[str, CheckResult] = {}
-    interrupted: KeyboardInterrupt | None = None
+    interrupted: Terminated | None = None
     try:
         progress = Progress(quiet=as_json)
         with progress as tell:
@@ -88,10 +90,13 @@ def check(
                 plugins=plugins.loaded(),
                 tell=tell,
                 slow=progress.slow,
+                note=progress.note,
             ):
                 finished[name] = result
-    except KeyboardInterrupt as stop:
+    except Terminated as stop:
         interrupted = stop
+    finally:
+        stop_workers()  # a thread that a plugin left would keep one of them alive
     results = [finished[name] for name in wanted if name in finished]
     if interrupted is None:
         _tell(results, folder, as_json)
@@ -103,14 +108,13 @@ def check(
         )
         return 0 if all(result.holds for result in results) else 1
     with undisturbed(), suppress(OSError):  # the terminal may be gone
-        stop_workers()
         _tell(results, folder, as_json)
         kept = f"; check.csv, check.json and bias.svg in {folder} hold those" if results else ""
         say(
             f"estbench: interrupted; {len(results)} of {len(wanted)} are checked{kept}; "
             f"go on with: {command_line()}"
         )
-    return Terminated.code(interrupted)
+    return interrupted.code
 
 
 def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
@@ -171,7 +175,10 @@ class Progress:
 
     def slow(self, estimator: str, notice: Slow) -> None:
         """Say above the bar, or as a plain line, why an estimator takes long."""
-        text = f"{estimator}: {notice.line(notice.per_thousand())}"
+        self.note(f"{estimator}: {notice.line(notice.per_thousand())}")
+
+    def note(self, text: str) -> None:
+        """Say something above the bar, or as a plain line."""
         self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(self, *_: object) -> None:

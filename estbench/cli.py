@@ -1,11 +1,11 @@
 """The verbs of the command line: parse, call, print. Nothing heavy is imported before it is used.
 
-Exit codes: 0 all is well, 1 something failed while it ran, 2 what was typed is wrong (nothing was
-computed), 128 + n stopped by signal n (130: Ctrl-C).
+``EXIT_CODES`` says what the exit codes mean, of every verb.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -17,16 +17,27 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import UserError, unknown_name
-from estbench.processes import Terminated, terminable
+from estbench.errors import DISK, UserError, unknown_name
+from estbench.processes import Terminated, described, terminable
 from estbench.terminal import encode_anything, say, show
+from estbench.validation import MAX_JOBS
 
 __all__ = ["app", "main"]
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 something failed, is not proven or is worse; 2 what was typed or given "
+    "is wrong; 3 the machine failed (disk, memory, a lost backend); 128 + n stopped by signal n "
+    "(130: Ctrl-C)."
+)
+
+MACHINE = (*DISK, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+"""What an OSError says where the machine has no more of something, or fails."""
 
 app = App(
     name="estbench",
     version=__version__,
     help="Prove, measure and compare gradient estimators for discrete sequence models.",
+    help_epilogue=EXIT_CODES,
     suppress_keyboard_interrupt=False,
 )
 
@@ -44,23 +55,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     whole = "--traceback" in given
     given = [word for word in given if word != "--traceback"]
+    heard: list[int] = []
     try:
-        with terminable():
+        with terminable() as heard:
             code = app(given, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
     except CycloptsError as error:
         verb = next((word for word in given if word in app and not word.startswith("-")), "")
         return _fail(_mistake(error, f"(see: {' '.join(('estbench', verb)).strip()} --help)"), 2)
-    except UserError as error:
-        if whole and error.__cause__ is not None:
-            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
-                say(line)
-        return _fail(str(error), 2)
-    except KeyboardInterrupt as stop:
-        return _fail("interrupted", Terminated.code(stop))
     except BrokenPipeError:  # "estbench list tasks | head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except BaseException as error:
+        if heard:  # a library may have turned the stop into another error
+            return _fail("interrupted", Terminated(heard[0]).code)
+        return _ended_by(error, whole)
     return code if isinstance(code, int) else 0
+
+
+def _ended_by(error: BaseException, whole: bool) -> int:
+    """Say in a line what ended the command, and return the exit code.
+
+    Raises:
+      Exception: It is a fault of estbench's own.
+    """
+    if isinstance(error, UserError):
+        if whole and error.__cause__ is not None:
+            _say_traceback(error.__cause__)
+        return _fail(str(error), 2)
+    from estbench import plugins
+    from estbench.store import StorageError
+
+    if isinstance(error, StorageError):
+        return _fail(str(error), 3)
+    if isinstance(error, MemoryError):
+        return _fail(f"no memory left ({error})" if str(error) else "no memory left", 3)
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        if error.filename is None:
+            _drop_output()
+        return _fail(f"{error.filename or 'the output'}: {error.strerror}", 3)
+    if isinstance(error, PermissionError) and error.filename:
+        return _fail(f"{error.filename}: {error.strerror}", 2)
+    place = plugins.place(error)
+    if place:
+        if whole:
+            _say_traceback(error)
+        return _fail(f"{place}: {described(error)} {plugins.MORE}", 2)
+    if isinstance(error, Exception):
+        raise error
+    return _fail(described(error), 1)
+
+
+def _say_traceback(error: BaseException) -> None:
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        say(line)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: nobody takes it, also when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_jobs(jobs: int | None) -> None:
+    if jobs is not None and not 1 <= jobs <= MAX_JOBS:
+        raise UserError(f"--jobs {jobs}: must be from 1 to {MAX_JOBS}")
 
 
 def _import_nothing_from_here() -> None:
@@ -89,7 +148,8 @@ def _mistake(error: CycloptsError, hint: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    say(f"estbench: {' '.join(text.split())}")
+    with suppress(OSError):  # the terminal may be gone
+        say(f"estbench: {' '.join(text.split())}")
     return code
 
 
@@ -139,7 +199,7 @@ def run(
         A count (10: seeds 0 to 9), or seeds and ranges (0-4,7).
     jobs
         Runs at the same time; by default one a physical core, one a worker of a running dask
-        cluster, or 16 on Slurm.
+        cluster, or 16 on Slurm. There are never more workers than runs.
     out
         Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
         NAME being the preset's or the file's.
@@ -185,8 +245,7 @@ def run(
     """
     from estbench import commands
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: must be at least 1")
+    _check_jobs(jobs)
     if tensorboard:
         from estbench.runner.events import check_installed
 
@@ -253,14 +312,14 @@ def check(
     margin
         Relative bias below which an estimator passes; .02 unless given. Draws grow as 1 / margin^2.
     jobs
-        Worker processes, one thread each; by default as many as there are physical cores.
+        Worker processes, one thread each; by default as many as there are physical cores, and
+        never more than there is work.
     out
         Folder for check.csv, check.json and the figure; by default results/check.
     """
     from estbench import checks, commands
 
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs}: must be at least 1")
+    _check_jobs(jobs)
     wanted = [*names, *(commands.split_names("--estimators", estimators) if estimators else ())]
     return checks.check(
         wanted, plugin=plugin, margin=margin, workers=jobs, out=out, as_json=as_json

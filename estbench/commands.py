@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.errors import UserError
+from estbench.errors import DISK, UserError
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
 from estbench.processes import Terminated, stop_workers
@@ -35,7 +34,6 @@ __all__ = [
 
 COMPANION = "reinforce-ema"
 SHOWN_FAILURES = 20
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def experiment(
@@ -175,14 +173,14 @@ def run(
         else:
             say(f"writing tables, figures and report.html to {directory}")
             _report(directory)
-    except KeyboardInterrupt as stop:
+    except Terminated as stop:
         done = summary.made + summary.found
         kept = f"the {done} records that were finished are kept in {directory}"
         if not done:
             kept = "no record was finished; what was proven is kept"
         with suppress(OSError):  # the terminal may be gone
             say(f"interrupted; {kept}; go on with: {command_line()}")
-        return Terminated.code(stop)
+        return stop.code
     except _NotProvenError as error:
         for line in str(error).splitlines():
             say(line)
@@ -191,10 +189,10 @@ def run(
     except BackendLostError as error:
         say(f"estbench: {error}; the {summary.made + summary.found} finished records are kept")
         say(f"go on with: {command_line()}")
-        return 1
+        return 3
     except StorageError as error:
         say(f"estbench: {error}; make room or give --out another folder, then run the same again")
-        return 1
+        return 3
     return _say_failures(summary)
 
 
@@ -217,7 +215,7 @@ def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]
         say(f"[proving {done}/{total}] {proof.configuration.label}: {proof.verdict}")
 
     try:
-        proofs = proven(given, workers=workers, tell=tell)
+        proofs = proven(given, workers=workers, tell=tell, note=say)
     finally:
         stop_workers()  # a run's memory is measured in a worker that has done nothing else
     failing = [
@@ -231,19 +229,18 @@ def _proofs(wanted: Experiment, workers: int, gate: bool) -> list[dict[str, Any]
 
 
 def report(directory: Path, *, latex: bool = False, tensorboard: bool = False) -> int:
-    """Report on a result set; return the exit code."""
-    from estbench.store import StorageError
+    """Report on a result set; return the exit code.
 
+    Raises:
+      StorageError: The disk refused a file.
+      UserError: There is nothing to report, or a file is damaged.
+    """
     if tensorboard:
         from estbench.runner.events import export
 
         count = export(directory)
         say(f"wrote event files of {count} runs to {directory / 'tensorboard'}")
-    try:
-        _report(directory, latex=latex)
-    except StorageError as error:
-        say(f"estbench: {error}")
-        return 1
+    _report(directory, latex=latex)
     return 0
 
 

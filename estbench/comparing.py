@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from estbench.errors import UserError
 from estbench.terminal import console, say, show_json
 
 __all__ = ["compare"]
@@ -33,13 +32,14 @@ def compare(
       margin: Ratio up to which more time or memory is no worse.
 
     Raises:
-      UserError: As ``estbench.compare``, or ``out`` cannot be written.
+      UserError: As ``estbench.compare``, or ``out`` cannot be written to.
+      StorageError: The disk is full.
     """
     from estbench.report.between import between
     from estbench.report.between.documents import as_document, as_markdown
     from estbench.report.between.terminal import show
     from estbench.report.spreadsheet import csv_text
-    from estbench.store import StorageError, encode, write_bytes
+    from estbench.store import encode, write_bytes
     from estbench.store.outputs import check_output
 
     found = between(a, b, margin=margin)
@@ -47,11 +47,8 @@ def compare(
     if out is not None:
         check_output(out, FILES, KEYS)
         contents = (encode(document), csv_text(found.frame).encode(), as_markdown(found).encode())
-        try:
-            for name, content in zip(FILES, contents, strict=True):
-                write_bytes(out / name, content)
-        except StorageError as error:
-            raise UserError(f"{error}; give --out another folder") from None
+        for name, content in zip(FILES, contents, strict=True):
+            write_bytes(out / name, content)
     if as_json:
         show_json(document)
     else:

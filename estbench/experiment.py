@@ -13,7 +13,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from estbench.errors import UserError, unknown_name
-from estbench.validation import AtLeast, MoreThan, checked, known, names, parse_seeds, shown, table
+from estbench.validation import (
+    MAX_JOBS,
+    AtLeast,
+    MoreThan,
+    checked,
+    known,
+    names,
+    parse_seeds,
+    shown,
+    table,
+)
 
 __all__ = [
     "FRACTIONS",
@@ -183,9 +193,9 @@ class ExecutionSettings(Settings):
 
     backend: Literal["local", "dask", "slurm"] = "local"
     """What hands out the runs: processes of this machine, dask, or a Slurm cluster."""
-    jobs: Natural = 0
-    """Runs at the same time; 0 is one a physical core, or one a worker of a running dask cluster,
-    or 16 on Slurm."""
+    jobs: Annotated[int, AtLeast(0, MAX_JOBS)] = 0
+    """Runs at the same time, at most 1000; 0 is one a physical core, or one a worker of a running
+    dask cluster, or 16 on Slurm. There are never more workers than runs."""
     threads: Count = 1
     """Threads of a run. Small models are faster on one; sums may round otherwise on more."""
     memory_mb: Natural = 0

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.processes import described, is_stop
 from estbench.store.keys import REFERENCE_ESTIMATOR
+
+if TYPE_CHECKING:
+    from estbench.estimators.base import Estimator
 
 __all__ = ["REFUSED", "check_fit", "refusals"]
 
@@ -22,7 +28,7 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
         size = tasks.size(task, settings)
         for name in experiment.measured:
             method = estimators.make(name, settings.rollouts, settings.truncation)
-            reason = method.refusal(size.vocabulary, size.length)
+            reason = _refusal(method, size.vocabulary, size.length)
             reason = reason or _uneven(settings.batch_size, method.info.group)
             if not reason and tasks.info(task).kind == "autoencoder":
                 reason = method.without_contexts  # each image is a context of the encoder
@@ -55,6 +61,16 @@ def check_fit(experiment: Experiment) -> None:
             + (", and no other pair fits either" if len(pairs) > 1 else "")
             + "; choose another estimator or a smaller task (see: estbench list estimators)"
         )
+
+
+def _refusal(method: Estimator, vocabulary: int, length: int) -> str:
+    """Return why an estimator refuses a task; one that fails to answer does not fit either."""
+    try:
+        return method.refusal(vocabulary, length)
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        return f"its refusal({vocabulary}, {length}) raises {described(error)}"
 
 
 def _uneven(batch_size: int, group: int) -> str:

@@ -14,10 +14,11 @@ import hashlib
 import importlib
 import importlib.metadata
 import linecache
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
@@ -26,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from estbench.errors import UserError
+from estbench.processes import is_stop, message
 from estbench.store.reading import read_bytes
 
 __all__ = [
@@ -36,11 +38,13 @@ __all__ = [
     "load_entry_points",
     "loaded",
     "offered",
+    "place",
     "source_hash",
 ]
 
 GROUP = "estbench.estimators"
 MOST_BYTES = 1 << 24  # of a plugin
+STREAMS = {1: "stdout", 2: "stderr"}
 MORE = "(--traceback shows all of it)"
 
 
@@ -93,17 +97,19 @@ def load(path: Path) -> list[str]:
     replaced = sys.modules.get(module.__name__)
     forgotten = _forget(before.beside if before else ())
     try:
-        with _registering(before.names if before else ()) as added:
+        with _registering(before.names if before else ()) as added, _open_streams():
             sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
             exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
             names = added()
             if not names:
                 raise UserError("registers no estimator: write @estbench.register over its class")
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         sys.modules.pop(module.__name__)
         if replaced is not None:
             sys.modules[module.__name__] = replaced
         sys.modules.update(forgotten)
+        if is_stop(error):
+            raise
         raise UserError(f"{_place(path, file, error)}: {_text(error)}") from error
     beside = {str(p): _digest(p.read_bytes()) for p in _local_imports(source, file.parent)}
     _LOADED[str(file)] = _Plugin(digest, tuple(names), beside)
@@ -138,7 +144,9 @@ def load_entry_points() -> None:
     for point in offered():
         try:
             _load_entry_point(point)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_stop(error):
+                raise
             package = point.dist.name if point.dist else "a package"
             _BROKEN.append(f"{package} offers {point.name!r} ({point.value}): {_text(error)}")
 
@@ -146,6 +154,14 @@ def load_entry_points() -> None:
 def broken() -> list[str]:
     """Return a line for each entry point that could not be loaded."""
     return list(_BROKEN)
+
+
+def place(error: BaseException) -> str:
+    """Return FILE:LINE of the last line of a plugin that an error went through, or ""."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in _LOADED:
+            return f"{frame.filename}:{frame.lineno}"
+    return ""
 
 
 def source_hash(name: str) -> str:
@@ -297,6 +313,39 @@ def _load_entry_point(point: EntryPoint) -> None:
 
 
 @contextmanager
+def _open_streams() -> Iterator[None]:
+    """Open the standard streams again where they were closed inside.
+
+    Raises:
+      UserError: One of them was.
+    """
+    copies = {}
+    for name, number in (("output", 1), ("error", 2)):
+        with suppress(OSError):
+            copies[name, number] = os.dup(number)
+    try:
+        yield
+        closed = [name for name, number in copies if _is_closed(number)]
+        if closed:
+            raise UserError(f"closes the standard {closed[0]}, which others print to")
+    finally:
+        for (_, number), copy in copies.items():
+            if _is_closed(number):
+                os.dup2(copy, number)
+                stream = open(number, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+                setattr(sys, STREAMS[number], stream)
+            os.close(copy)
+
+
+def _is_closed(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return True
+    return bool(getattr(getattr(sys, STREAMS[number]), "closed", False))
+
+
+@contextmanager
 def _registering(stale: Iterable[str]) -> Iterator[Callable[[], list[str]]]:
     """Return the names that were registered inside; on an error nothing has changed.
 
@@ -345,7 +394,7 @@ def _place(path: Path, file: Path, error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     """Return an error in one line, with its kind where the text was not written for users."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    text = error.msg if isinstance(error, SyntaxError) else message(error)
     if isinstance(error, UserError):
         return " ".join(text.split())
     return " ".join(f"{type(error).__name__}: {text} {MORE}".split())

@@ -23,6 +23,7 @@ __all__ = [
     "table",
 ]
 
+MAX_JOBS = 1_000
 MAX_SEEDS = 10_000
 MAX_SEED = 2**31 - 1
 MOST_WHOLE = 2**31 - 1

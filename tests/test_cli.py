@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from estbench import commands, report, runner, terminal
-from estbench.cli import main
+from estbench import commands, estimators, report, runner, terminal
+from estbench.cli import EXIT_CODES, app, main
+from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.processes import Terminated
+from estbench.proof.checking import CheckResult
+from estbench.runner.backends import BackendLostError
 from estbench.runner.grid import Failure
 from estbench.store import ResultSet, StorageError, envelope, write_json
 
@@ -69,8 +74,14 @@ BAD = [
     (["run", "--seeds", "-3"], "--seeds '-3' is not a list of seeds"),
     (["run", "--seeds", "two"], "--seeds 'two' is not a list of seeds: give a count such as 10"),
     (["run", "--seeds", "5-2"], "--seeds '5-2' is not"),
-    (["run", "--jobs", "0"], "--jobs 0: must be at least 1"),
-    (["run", "--jobs", "-1"], "--jobs -1: must be at least 1"),
+    (["run", "--jobs", "0"], "--jobs 0: must be from 1 to 1000"),
+    (["run", "--jobs", "-1"], "--jobs -1: must be from 1 to 1000"),
+    (["run", "--jobs", "99999999"], "--jobs 99999999: must be from 1 to 1000"),
+    (
+        ["run", "many.toml"],
+        "[execution] jobs = 99999999: must be a whole number, at least 0, at most 1000",
+    ),
+    (["check", "--jobs", "99999999"], "--jobs 99999999: must be from 1 to 1000"),
     (["run", "--jobs", "x"], 'unable to convert "x" into int'),
     (["run", "--estimators", "relx"], "unknown estimator 'relx': did you mean 'relax'?"),
     (["run", "--estimators", "nvil"], "unknown estimator 'nvil' (see: estbench list estimators)"),
@@ -114,6 +125,7 @@ def test_bad_input_is_one_line_and_exit_code_2_before_anything_is_done(
 ) -> None:
     Path("bad.toml").write_text('preset = "bench"\n[training]\nbatchs = 3\n')
     Path("far.toml").write_text('preset = "bench"\n[snapshots]\nxyz = 3\n')
+    Path("many.toml").write_text('preset = "bench"\n[execution]\njobs = 99999999\n')
     Path("empty.txt").write_text("")
     Path("own.toml").write_text('preset = "bench"\n[per_task.expressions-3]\nvocabulary = 3\n')
     Path("reference.toml").write_text('preset = "bench"\n')
@@ -255,7 +267,7 @@ def test_failures_are_named_with_their_files_and_the_exit_code_is_1(
 def test_an_interruption_says_what_is_kept_and_how_to_go_on(
     recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded.error = KeyboardInterrupt()
+    recorded.error = Terminated(signal.SIGINT)
     monkeypatch.setattr(sys, "argv", ["estbench", "run", "--tasks", "expressions-3"])
     assert main() == 130
     lines = capsys.readouterr().err.splitlines()
@@ -305,11 +317,97 @@ def test_a_pipe_has_the_width_of_columns_or_none(monkeypatch: pytest.MonkeyPatch
     assert terminal.console().width == terminal.UNBOUND
 
 
-def test_a_full_disk_is_one_line_and_exit_code_1(
+FULL = OSError(errno.ENOSPC, "No space left on device", "report.html")
+LOST = StorageError("cannot write there: No space left on device")
+NO_SUCH = UserError("there is none")
+TOO_LITTLE = MemoryError("cannot allocate 9 TiB")
+NOT_PROVEN = commands._NotProvenError("estbench: relax is biased")
+UNSURE = [("rloo", CheckResult(estimators.info("rloo")))]  # nothing was tried
+
+# What a verb calls, and what comes of it.
+CODES = [
+    ("run", "runner.run_experiment", None, 0),
+    ("run", "runner.run_experiment", NOT_PROVEN, 1),
+    ("run", "runner.run_experiment", NO_SUCH, 2),
+    ("run", "runner.run_experiment", LOST, 3),
+    ("run", "runner.run_experiment", TOO_LITTLE, 3),
+    ("run", "runner.run_experiment", BackendLostError("the scheduler is gone"), 3),
+    ("run", "report.build", FULL, 3),
+    ("report set", "commands._report", None, 0),
+    ("report set", "report.build", NO_SUCH, 2),
+    ("report set", "report.build", PermissionError(errno.EACCES, "Permission denied", "x"), 2),
+    ("report set", "report.build", FULL, 3),
+    ("report set", "report.build", TOO_LITTLE, 3),
+    ("compare a b", "comparing.compare", 0, 0),
+    ("compare a b", "comparing.compare", 1, 1),
+    ("compare a b", "report.between.between", NO_SUCH, 2),
+    ("compare a b", "report.between.between", LOST, 3),
+    ("check rloo", "proof.running.check_many", UNSURE, 1),
+    ("check rloo", "proof.running.check_many", NO_SUCH, 2),
+    ("check rloo", "proof.running.check_many", LOST, 3),
+    ("list", "listing.listing", 0, 0),
+    ("list", "listing.listing", NO_SUCH, 2),
+    ("list", "listing.listing", OSError(errno.ENOSPC, "No space left on device"), 3),
+    ("env", "runner.environment.environment", {}, 0),
+    ("env", "runner.environment.environment", TOO_LITTLE, 3),
+    ("env --hash set", "store.digest.digest", NO_SUCH, 2),
+    ("completion bash", "completion.script", "", 0),
+    ("completion bash", "completion.script", TOO_LITTLE, 3),
+]
+
+
+@pytest.mark.parametrize(("words", "where", "what", "code"), CODES)
+def test_an_exit_code_means_the_same_for_every_verb(
+    words: str,
+    where: str,
+    what: object,
+    code: int,
+    recorded: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def end(*_: object, **__: object) -> object:
+        if isinstance(what, Exception):
+            raise what
+        return what
+
+    monkeypatch.setattr(f"estbench.{where}", end)
+    assert main(words.split()) == code
+    said = capsys.readouterr().err
+    if isinstance(what, Exception):
+        assert str(getattr(what, "strerror", None) or what) in said
+    if code > 1 and words != "run":
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["", *(name for name in app if not name.startswith("-"))])
+def test_every_verb_s_help_says_what_the_exit_codes_mean(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    assert EXIT_CODES in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_behind_the_standard_output_is_a_line() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "estbench", "list", "presets"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(commands.__file__).parents[1])},
+        )
+    assert ended.stderr == "estbench: the output: No space left on device\n"
+    assert ended.returncode == 3
+
+
+def test_a_full_disk_is_one_line_and_exit_code_3(
     recorded: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded.error = StorageError("cannot write results/bench/x: No space left on device")
-    assert main(["run"]) == 1
+    assert main(["run"]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "No space left on device; make room" in lines[0]
@@ -318,7 +416,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(
         raise OSError(28, "No space left on device", "report.html")
 
     monkeypatch.setattr(report, "build", build)
-    assert main(["report", "results/bench"]) == 1
+    assert main(["report", "results/bench"]) == 3
     assert "cannot write report.html: No space left" in capsys.readouterr().err
 
 

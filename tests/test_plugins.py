@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +16,7 @@ import pytest
 
 import estbench
 from estbench import estimators, plugins
+from estbench.cli import main
 from estbench.errors import UserError
 from estbench.estimators import base
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
@@ -157,6 +160,11 @@ FAULTS = {
         "own.py:3: JSONDecodeError: Expecting property name",
     ),
     "an exit": ("raise SystemExit(3)", "own.py:1: SystemExit: 3"),
+    "the end of a generator": ("raise GeneratorExit", "own.py:1: GeneratorExit: (--traceback"),
+    "an error that is no exception": (
+        "class Own(BaseException):\n    __str__ = lambda self: 1 // 0\nraise Own",
+        "own.py:3: Own: (its message cannot be shown: ZeroDivisionError) (--traceback",
+    ),
     "nothing registered": ("x = 1", "own.py: registers no estimator: write @estbench.register"),
     "a factory that raises": (
         "import estbench\n\ndef make():\n    raise ValueError('two\\nlines')\n\n"
@@ -219,6 +227,47 @@ def test_a_mistake_is_named_in_one_line_with_its_place(fault: str, file: Path) -
     assert estimators.names() == before
     assert plugins.loaded() == ()
     assert not any(name.startswith("estbench_plugin_") for name in set(sys.modules) - modules)
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_file_that_closes_a_standard_stream_is_named_and_the_stream_is_open_again(
+    name: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, name, io.StringIO())
+    with pytest.raises(UserError, match=r"own.py: closes the standard (output|error), which"):
+        plugins.load(written(file, f"{GOOD}\nimport sys\nsys.{name}.close()\n"))
+    assert not getattr(sys, name).closed
+    assert "mine" not in estimators.names()
+
+
+def test_an_interrupt_that_a_file_raises_is_its_mistake(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(file, "raise KeyboardInterrupt")
+    assert main(["list", "estimators", "--plugin", str(file)]) == 2
+    assert "own.py:1: KeyboardInterrupt: " in capsys.readouterr().err
+
+
+def test_what_an_estimator_raises_in_the_command_itself_is_a_line_with_its_place(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails = GOOD.replace(
+        "        super()", "        if 'mine' in base._REGISTRY: raise SystemExit\n        super()"
+    )
+    written(file, "from estbench.estimators import base\n" + fails)
+    assert main(["check", "--plugin", str(file), "--out", str(file.parent / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "own.py:12: SystemExit: (--traceback" in said
+    assert said.count("\n") == 1
+
+
+def test_a_thread_that_a_file_leaves_keeps_no_command_alive(file: Path) -> None:
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(9999,)).start()\n"
+    words = ["list", "presets", "--plugin", str(written(file, GOOD + thread))]
+    command = [sys.executable, "-m", "estbench", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "smoke" in ended.stdout
 
 
 def test_what_was_registered_before_a_mistake_is_forgotten(file: Path) -> None:
@@ -451,8 +500,6 @@ def test_worker_processes_make_a_plugins_estimators(file: Path) -> None:
 def test_a_traceback_is_shown_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from estbench.cli import main
-
     path = tmp_path / "broken.py"
     path.write_text("import estbench\n\nfoo()\n")
     assert main(["list", "estimators", "--plugin", str(path)]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,24 +13,27 @@ import torch
 from estbench.estimators import make
 from estbench.estimators.base import Reward as AnyReward
 from estbench.experiment import Experiment
-from estbench.fit import refusals
 from estbench.meter.moments import total_variance
 from estbench.meter.phases import Clock, listening
-from estbench.meter.snapshots import halfway
 from estbench.meter.step import measured_step
 from estbench.models.adam import Adam
 from estbench.seeding import numpy_stream, stream
 from estbench.tasks.stage import make_stage
 
-__all__ = ["timing_round"]
+__all__ = ["shuffled", "time_step"]
 
 STEPS = 3  # timed steps a round; their median counts
 
 
-def timing_round(
-    experiment: Experiment, number: int, states: dict[str, dict[str, Any]]
+def shuffled(pairs: Sequence[tuple[str, str]], number: int) -> list[tuple[str, str]]:
+    """Return pairs of task and estimator in the order of a round: another one each round."""
+    return [pairs[int(i)] for i in numpy_stream("timing", number).permutation(len(pairs))]
+
+
+def time_step(
+    experiment: Experiment, task: str, name: str, snapshot: dict[str, Any]
 ) -> dict[str, Any]:
-    """Time every estimator on every task once, in an order shuffled anew each round.
+    """Return the seconds of a step, and of as many steps again the seconds by phase.
 
     A step is what training does with the generator: draws, reward, backward pass, total variance,
     training of what is learned, Adam. The discriminator's training and evaluations are left out;
@@ -37,31 +41,14 @@ def timing_round(
 
     Args:
       experiment: Settings.
-      number: Which round.
-      states: For each task the state of a reference trajectory.
+      task: The task.
+      name: The estimator.
+      snapshot: A snapshot of the task's reference trajectory, from which the steps begin.
     """
-    unfit = refusals(experiment)
-    pairs = [
-        (task, name)
-        for task in states
-        for name in experiment.measured
-        if name not in unfit.get(task, {})
-    ]
-    order = numpy_stream("timing", number).permutation(len(pairs))
-    rows = []
-    for index in order:
-        task, name = pairs[int(index)]
-        seconds = _time(experiment, task, name, states[task])
-        rows.append({"task": task, "estimator": name, **seconds})
-    return {"round": number, "rows": rows}
-
-
-def _time(experiment: Experiment, task: str, name: str, state: dict[str, Any]) -> dict[str, Any]:
-    """Return seconds a step, and of as many steps again the seconds by phase."""
     settings = experiment.training_for(task)
     device = experiment.device
     stage = make_stage(experiment, task, experiment.seeds[0])
-    stage.load(halfway(state["snapshots"]))
+    stage.load(snapshot)
     policy, reward = stage.policy, stage.reward
     method = make(name, rollouts=settings.rollouts, truncation=settings.truncation)
     learned = method.initial_state(policy, stream("timing state", task, name))

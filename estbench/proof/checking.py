@@ -53,11 +53,13 @@ class Unit:
       estimator: The estimator's name.
       label: What is tried, for people.
       function: Does it; returns the finding.
+      failed: Returns the finding where nothing came back, from the reason.
     """
 
     estimator: str
     label: str
     function: Callable[[], Finding]
+    failed: Callable[[str], Finding]
 
     def __call__(self) -> tuple[Finding, float]:
         """Return the finding and the CPU seconds that it took."""
@@ -187,16 +189,37 @@ def units(
     tried = cases(method, problems)
     plan = plan_for(margin, len(tried))
     found = [
-        Unit(name, f"{problem}, {how}", partial(judge, make, problem, how, plan))
+        Unit(
+            name,
+            f"{problem}, {how}",
+            partial(judge, make, problem, how, plan),
+            partial(_no_bias, problem, how),
+        )
         for problem, how in reversed(tried)
     ]
-    found += [Unit(name, rule, partial(_one_rule, make, rule)) for rule in RULES]
     found += [
-        Unit(name, f"variance on {problem}", partial(judge_variance, make, problem))
+        Unit(name, rule, partial(_one_rule, make, rule), partial(ConductFinding, rule, False))
+        for rule in RULES
+    ]
+    found += [
+        Unit(
+            name,
+            f"variance on {problem}",
+            partial(judge_variance, make, problem),
+            partial(_no_variance, problem),
+        )
         for problem in VARIANCE_PROBLEMS
         if problem not in left_out(method, VARIANCE_PROBLEMS)
     ]
     return found
+
+
+def _no_bias(problem: str, how: str, reason: str) -> BiasFinding:
+    return BiasFinding(problem, how, None, 0.0, error=reason)
+
+
+def _no_variance(problem: str, reason: str) -> VarianceFinding:
+    return VarianceFinding(problem, error=reason)
 
 
 def collect(result: CheckResult, finding: Finding, cpu_s: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from estbench.estimators.base import Estimator
+from estbench.processes import described, is_stop
 from estbench.proof.rules import RULES, BrokenRuleError, NotApplicableError
 
 __all__ = ["ConductFinding", "conduct"]
@@ -32,7 +33,7 @@ def conduct(
     """Return a finding for every rule; never raises.
 
     Args:
-      make: Callable[[], Estimator]s the estimator.
+      make: Makes the estimator.
       rules: Names of rules; all if None.
     """
     found = []
@@ -44,7 +45,8 @@ def conduct(
             found.append(ConductFinding(name, None, str(reason)))
         except BrokenRuleError as reason:
             found.append(ConductFinding(name, False, str(reason)))
-        except Exception as error:  # whatever a user's estimator raises is a finding about it
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            found.append(ConductFinding(name, False, text))
+        except BaseException as error:  # whatever a user's estimator raises is a finding about it
+            if is_stop(error):
+                raise
+            found.append(ConductFinding(name, False, described(error)))
     return found

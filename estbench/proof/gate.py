@@ -23,7 +23,7 @@ from estbench.estimators import info, make
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
-from estbench.processes import in_workers
+from estbench.processes import described, is_stop, surviving
 from estbench.proof.findings import read_bias, went_wrong, written
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, Problem, binary, expressions, tiny
@@ -92,7 +92,8 @@ class Proof:
 
     Attributes:
       configuration: What it is about.
-      verdict: "unbiased", "biased", "undecided", "declared biased" or "not proven" (not tried).
+      verdict: "unbiased", "biased", "undecided", "declared biased" or "not proven" (not tried, or
+        nothing came of it).
       detail: The numbers, a line.
       key: Hash of the code, torch's version and the configuration.
       findings: What was found on each problem; empty where nothing was drawn.
@@ -243,37 +244,56 @@ def remember(proof: Proof) -> None:
 
 
 def proven(
-    wanted: Sequence[Configuration], *, workers: int, tell: Callable[[Proof, int, int], None]
+    wanted: Sequence[Configuration],
+    *,
+    workers: int,
+    tell: Callable[[Proof, int, int], None],
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[Proof]:
     """Return a verdict for each configuration: remembered, or else proven now.
 
     Args:
       wanted: The configurations.
-      workers: Processes.
+      workers: Processes; no estimator draws in this one.
       tell: Told of each one that is proven now: (proof, done, of how many).
+      note: Told in a line when a worker process dies. What kills its worker twice is not proven.
     """
     known = {given: remembered(given) for given in wanted}
     missing = [given for given, proof in known.items() if proof is None]
-    for done, proof in enumerate(_prove_all(missing, workers), start=1):
+    for done, proof in enumerate(_prove_all(missing, workers, note), start=1):
         remember(proof)
         known[proof.configuration] = proof
         tell(proof, done, len(missing))
     return [proof for proof in known.values() if proof is not None]
 
 
-def _prove_all(wanted: Sequence[Configuration], workers: int) -> Iterable[Proof]:
-    if not wanted:
-        return
-    from joblib import delayed
+def _prove_all(
+    wanted: Sequence[Configuration], workers: int, note: Callable[[str], None]
+) -> Iterable[Proof]:
+    endings = surviving(
+        wanted,
+        lambda given: partial(_in_worker, given, plugins.loaded()),
+        workers,
+        label=lambda given: given.label,
+        note=note,
+    )
+    for given, found in endings:
+        if isinstance(found, Proof):
+            yield found
+        else:
+            yield Proof(given, "not proven", str(found), key_of(given))
 
-    calls = (delayed(_in_worker)(given, plugins.loaded()) for given in wanted)
-    yield from in_workers(calls, max(1, min(workers, len(wanted))))
 
-
-def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof:
+def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof | str:
+    """Return the verdict, or in a line why there is none."""
     torch.set_num_threads(1)
     plugins.ensure(paths)
-    return prove(configuration)
+    try:
+        return prove(configuration)
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        return described(error)
 
 
 def key_of(configuration: Configuration) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import BiasResult, Plan, bias_test
+from estbench.processes import described, is_stop
 from estbench.proof.problems import AUTOREGRESSIVE, SIZES, Problem, named, problems_for
 from estbench.proof.states import learned
 from estbench.proof.suspects import suspect
@@ -120,13 +121,23 @@ def judge(
         state = learned(method, given, how)
         rng = stream("proof", method.info.name, label, how)
         result = bias_test(method, given.policy, given.reward, given.gradient, rng, state, plan)
-    except Exception as error:  # whatever a user's estimator raises is a finding about it
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return BiasFinding(label, how, None, time.process_time() - started, error=text)
-    found = BiasFinding(label, how, result, time.process_time() - started)
-    if result.verdict == "biased":
-        found = replace(found, suspect=suspect(make, given, how, plan))
-    return replace(found, cpu_s=time.process_time() - started)
+    except BaseException as error:  # whatever a user's estimator raises is a finding about it
+        if is_stop(error):
+            raise
+        cpu_s = time.process_time() - started
+        return BiasFinding(label, how, None, cpu_s, error=described(error))
+    blamed = _suspect(make, given, how, plan) if result.verdict == "biased" else ""
+    return BiasFinding(label, how, result, time.process_time() - started, suspect=blamed)
+
+
+def _suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Plan) -> str:
+    """Return ``suspect``; "" where the estimator fails while its terms are tried one by one."""
+    try:
+        return suspect(make, problem, how, plan)
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        return ""
 
 
 def verdict_on(unbiased: bool, findings: Sequence[BiasFinding]) -> Verdict:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 from estbench.meter.notices import Slow, relayed, sending
-from estbench.processes import in_workers
-from estbench.proof.checking import CheckResult, Make, Unit, collect, in_order, started, units
+from estbench.processes import WorkerKilled, described, is_stop, surviving
+from estbench.proof.checking import (
+    CheckResult,
+    Finding,
+    Make,
+    Unit,
+    collect,
+    in_order,
+    started,
+    units,
+)
+from estbench.proof.conduct import ConductFinding
 from estbench.proof.judging import MARGIN
 from estbench.proof.memory import Memory
+from estbench.proof.rules import RULES
 
 __all__ = ["check_many"]
 
@@ -25,6 +36,7 @@ def check_many(
     plugins: Sequence[str] = (),
     tell: Tell | None = None,
     slow: Callable[[str, Slow], None] = lambda estimator, notice: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[tuple[str, CheckResult]]:
     """Yield the name and the result of each estimator once all of it is tried.
 
@@ -34,15 +46,20 @@ def check_many(
     Args:
       makes: What makes each, by name.
       margin: Relative bias below which one passes.
-      workers: Processes, one thread each; 1 works in this process.
+      workers: Processes, one thread each; nothing is tried in this one.
       plugins: Files that a worker has to load before it can make them.
       tell: Told (done, of how many, what ended) as things end.
       slow: Told (estimator, why) before draws are differentiated one by one.
+      note: Told in a line when a worker process dies. What it was trying is tried again; what kills
+        its worker twice is a failed finding.
     """
-    results = {name: started(make, margin) for name, make in makes.items()}
     memories = {name: Memory(name, margin) for name in makes}
-    every = [unit for name, make in makes.items() for unit in units(name, make, margin)]
+    results: dict[str, CheckResult] = {}
+    every: list[Unit] = []
     work = []
+    for name, make in makes.items():
+        results[name], tried = _begun(name, make, margin)
+        every += tried
     for unit in every:
         known = memories[unit.estimator].findings.get(unit.label)
         if known is None:
@@ -56,7 +73,7 @@ def check_many(
             yield name, in_order(result)
     done = len(every) - len(work)
     with relayed(slow) as address:
-        for unit, finding, cpu_s in _done(work, workers, plugins, address):
+        for unit, finding, cpu_s in _done(work, workers, plugins, address, note):
             done += 1
             memories[unit.estimator].add(unit.label, finding, cpu_s)
             collect(results[unit.estimator], finding, cpu_s)
@@ -67,23 +84,39 @@ def check_many(
                 yield unit.estimator, in_order(results[unit.estimator])
 
 
+def _begun(name: str, make: Make, margin: float) -> tuple[CheckResult, list[Unit]]:
+    """Return an empty result and what to try; a failed one where the estimator cannot say that."""
+    try:
+        return started(make, margin), units(name, make, margin)
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        finding = ConductFinding(next(iter(RULES)), False, described(error))
+        return CheckResult(make().info, margin, conduct=[finding]), []
+
+
 def _done(
-    work: Sequence[Unit], workers: int, plugins: Sequence[str], address: str
-) -> Iterator[tuple[Unit, Any, float]]:
-    from joblib import delayed
-
-    if workers == 1:
-        for unit in work:
-            with sending(address, unit.estimator):
-                found = unit()
+    work: Sequence[Unit],
+    workers: int,
+    plugins: Sequence[str],
+    address: str,
+    note: Callable[[str], None],
+) -> Iterator[tuple[Unit, Finding, float]]:
+    endings = surviving(
+        work,
+        lambda unit: partial(_one, unit, tuple(plugins), address),
+        workers,
+        label=lambda unit: f"{unit.estimator}: {unit.label}",
+        note=note,
+    )
+    for unit, found in endings:
+        if isinstance(found, WorkerKilled):
+            yield unit, unit.failed(str(found)), 0.0
+        else:
             yield unit, *found
-        return
-    calls = (delayed(_one)(index, unit, tuple(plugins), address) for index, unit in enumerate(work))
-    for index, finding, cpu_s in in_workers(calls, workers):
-        yield work[index], finding, cpu_s
 
 
-def _one(index: int, unit: Unit, plugins: tuple[str, ...], address: str) -> tuple[int, Any, float]:
+def _one(unit: Unit, plugins: tuple[str, ...], address: str) -> tuple[Finding, float]:
     import torch
 
     torch.set_num_threads(1)
@@ -92,4 +125,4 @@ def _one(index: int, unit: Unit, plugins: tuple[str, ...], address: str) -> tupl
 
         ensure(plugins)
     with sending(address, unit.estimator):
-        return index, *unit()
+        return unit()

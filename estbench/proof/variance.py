@@ -21,6 +21,7 @@ from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference
 from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
+from estbench.processes import described, is_stop
 from estbench.proof.problems import Problem, named, rng
 from estbench.proof.states import learned
 from estbench.seeding import stream
@@ -78,8 +79,10 @@ def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFindi
         nothing = abs(measured - exact) <= ROUNDING * given.exact.squared_norm
         agrees = nothing or agree(measured, low, high, exact)
         return VarianceFinding(problem, measured, low, high, exact, agrees)
-    except Exception as error:  # whatever a user's estimator raises is a finding about it
-        return VarianceFinding(problem, error=" ".join(f"{type(error).__name__}: {error}".split()))
+    except BaseException as error:  # whatever a user's estimator raises is a finding about it
+        if is_stop(error):
+            raise
+        return VarianceFinding(problem, error=described(error))
 
 
 def agree(measured: float, low: float, high: float, exact: float) -> bool:

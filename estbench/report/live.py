@@ -15,6 +15,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from estbench.processes import leave
 from estbench.terminal import say, show
 
 __all__ = ["main"]
@@ -58,4 +59,4 @@ def _leave_with_the_driver() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -158,7 +158,9 @@ def load(directory: Path) -> Results:
     )
     every = [("training", runs), ("snapshots", snapshots), ("reference", references)]
     failures = [_failure(kind, r) for kind, records in every for r in records if _failed(r)]
-    failures += [_failure("timing", record) for record in timing if _failed(record)]
+    for record in timing:
+        failed = [record] if _failed(record) else filter(_is_failure, record.get("rows") or ())
+        failures += [_failure("timing", entry) for entry in failed]
     results = Results(
         directory,
         manifest,
@@ -276,6 +278,11 @@ def _failure(kind: str, record: Record) -> Failure:
         _message(record),
         str(error.get("traceback") or ""),
     )
+
+
+def _is_failure(row: Record) -> bool:
+    """Return whether a row of a timing round says what failed; it may come from elsewhere."""
+    return _failed(row) and isinstance(row.get("error"), dict)
 
 
 def _message(record: Record) -> str:
@@ -425,6 +432,8 @@ def _timing_frame(records: list[Record]) -> pd.DataFrame:
     rows: list[Record] = []
     for record in records:
         for entry in () if _failed(record) else record.get("rows") or ():
+            if _is_failure(entry):
+                continue
             row: Record = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
             row["round"] = _integer(record.get("round"), 0)
             row["seconds_per_step"] = _float(entry.get("seconds_per_step"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from estbench.runner.live import Progress, refreshed
 from estbench.runner.manifest import held, manifest, union
 from estbench.runner.plan import Plan, make_plan
 from estbench.runner.progress import Display
-from estbench.runner.timing import rounds_due, run_timing
-from estbench.runner.worker import Outcome, copy_as_run
-from estbench.store import ResultSet
+from estbench.runner.timing import failed_rows, rounds_due, run_timing
+from estbench.runner.worker import Outcome, copy_as_run, one_line
+from estbench.store import CorruptRecordError, Record, ResultSet
 
 __all__ = ["Failure", "Summary", "run_experiment"]
 
@@ -105,6 +106,10 @@ def run_experiment(
         summary.found = len(plan.ended)
         for ending in plan.ended:
             _add_failure(summary, results, ending)
+        for index in set(range(experiment.timing.rounds)) - set(due):
+            with suppress(CorruptRecordError):
+                record = results.read(results.timing_path(index))
+                summary.failures += _failures_of(record, results) if record else []
         proofs = prove() if prove is not None and not (plan.empty and not due) else []
         if _grows(before, whole) or not plan.empty:
             results.write_manifest(manifest(whole, command))
@@ -120,7 +125,8 @@ def run_experiment(
             timing_seconds = experiment.timing.seconds if due else 0.0
             with refreshed(results.path, display.note, live) as tell:
                 if plan.training or plan.measuring:
-                    engine = make_backend(experiment.execution, workers, results.path, display.note)
+                    most = min(workers, max(len(plan.training), len(plan.measuring)))
+                    engine = make_backend(experiment.execution, most, results.path, display.note)
                     _train_and_measure(
                         plan, results, engine, timing_seconds, display, summary, tell
                     )
@@ -199,18 +205,27 @@ def _time(
     budget, spent, done = whole.timing.seconds, 0.0, 0
     display.phase("timing", len(due))
 
-    def tell(index: int, error: str, seconds: float) -> None:
+    def tell(record: Record) -> None:
         nonlocal spent, done
+        seconds = float(record["timing"]["wall_s"])
         spent, done = spent + seconds, done + 1
         left = min(budget - spent, spent / done * (len(due) - done))
         summary.made += 1
-        if error:
-            summary.failures.append(
-                Failure(f"timing round {index}", error, results.timing_path(index))
-            )
-        display.ended(f"round {index}", error, seconds, max(left, 0.0))
+        failures = _failures_of(record, results)
+        summary.failures += failures
+        error = "; ".join(f"{failure.label}: {failure.error}" for failure in failures)
+        display.ended(f"round {record['round']}", error, seconds, max(left, 0.0))
 
-    run_timing(whole, results, retry_failed=retry_failed, renew=renew, tell=tell)
+    run_timing(whole, results, retry_failed=retry_failed, renew=renew, tell=tell, note=display.note)
+
+
+def _failures_of(record: Record, results: ResultSet) -> list[Failure]:
+    """Return what failed in a timing round."""
+    where, path = f"in timing round {record['round']}", results.timing_path(record["round"])
+    return [
+        Failure(f"{row['task']} {row['estimator']} {where}", one_line(row["error"]), path)
+        for row in failed_rows(record)
+    ]
 
 
 def _add_failure(summary: Summary, results: ResultSet, ending: Outcome) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 from estbench.experiment import Experiment
 
-__all__ = ["Job", "measure", "placed", "reference", "timing_round", "train", "warm_up"]
+__all__ = ["TIMING", "Job", "measure", "placed", "reference", "time_step", "train", "warm_up"]
 
 Payload = dict[str, Any]
+
+TIMING = "estbench.meter.timing"
+"""The module that times a step."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,15 @@ def placed(jobs: Sequence[Job]) -> list[Job]:
 # a driver that only hands out jobs needs no torch.
 
 
-def warm_up(plugins: Sequence[str] = ()) -> None:
+def warm_up(plugins: Sequence[str] = (), modules: Sequence[str] = ()) -> None:
     """Do one-off imports here, so that no run is charged for them.
 
     Args:
       plugins: Files that register the estimators of the user's own.
+      modules: What else the job will import.
     """
+    from importlib import import_module
+
     import torch
 
     from estbench.plugins import ensure, offered
@@ -78,6 +84,8 @@ def warm_up(plugins: Sequence[str] = ()) -> None:
     output = torch.zeros(1, requires_grad=True)
     torch.autograd.grad(output, output, torch.ones(1))
     ensure(plugins)
+    for module in modules:
+        import_module(module)
     if plugins or offered():
         # They may train with torch's own optimisers; the first imports torch's compiler: 0.9 s.
         torch.optim.Adam([torch.zeros(1)])
@@ -106,8 +114,9 @@ def measure(
     return snapshots.measure_at_snapshots(experiment, task, estimator, seed, state)
 
 
-def timing_round(experiment: Experiment, index: int, states: dict[str, Any]) -> Payload:
-    """Time every estimator on every task once; returns a timing round's payload."""
-    from estbench.meter import timing
+def time_step(experiment: Experiment, task: str, estimator: str, state: dict[str, Any]) -> Payload:
+    """Time steps at the snapshot halfway through ``state``; returns an estimator's row."""
+    from estbench.meter import snapshots, timing
 
-    return timing.timing_round(experiment, index, states)
+    halfway = snapshots.halfway(state["snapshots"])
+    return timing.time_step(experiment, task, estimator, halfway)

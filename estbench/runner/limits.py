@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from estbench.experiment import ExecutionSettings
+from estbench.processes import Stopped
 
 __all__ = ["DeadlineExceeded", "OutOfMemory", "Stopped", "interruptible", "limited", "stop_all"]
 
@@ -29,10 +30,6 @@ class DeadlineExceeded(Exception):  # noqa: N818  (their names are what a record
 
 class OutOfMemory(MemoryError):  # noqa: N818
     """The run needs more memory than it may take."""
-
-
-class Stopped(BaseException):
-    """Nobody wants the run any more; no record is made of it."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The timing pass: serial, in this process, with nothing else running.
+"""The timing pass: serial, one estimator at a time in a worker process, with nothing else running.
 
 Runs that share the machine say nothing about time. Here every estimator takes its turn in every
 round, so that a slow minute of the machine is slow for all.
@@ -6,17 +6,35 @@ round, so that a slow minute of the machine is slow for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+from estbench import plugins
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.fit import refusals
+from estbench.processes import WorkerKilled, message, stop_workers, surviving
 from estbench.runner import jobs
-from estbench.runner.worker import one_line, recorded, use_threads
-from estbench.store import CorruptRecordError, Record, ResultSet, timing_key, write_json
+from estbench.runner.limits import limited
+from estbench.runner.worker import recorded, use_threads
+from estbench.store import (
+    CorruptRecordError,
+    Record,
+    ResultSet,
+    envelope,
+    timing_key,
+    write_json,
+)
+from estbench.store.reading import read_document
 from estbench.terminal import say
 
-__all__ = ["rounds_due", "run_timing", "state_seeds"]
+__all__ = ["failed_rows", "rounds_due", "run_timing", "state_seeds"]
+
+Pair = tuple[str, str]
+"""A task and an estimator."""
 
 
 def rounds_due(
@@ -37,14 +55,16 @@ def rounds_due(
       experiment: What is to be timed.
       results: Where the rounds are.
       tasks: The tasks that can be timed; all where None.
-      retry_failed: Whether a round that failed is made again.
+      retry_failed: Whether a round in which something failed, or was not timed because its
+        training had failed, is made again.
       renew: Whether a round made with other settings is made again.
       warn: Is told of damaged files.
 
     Raises:
       UserError: A round was made with other settings.
     """
-    wanted = set(experiment.tasks if tasks is None else tasks)
+    wanted = list(experiment.tasks if tasks is None else tasks)
+    pairs = set(_pairs(experiment, wanted)) if retry_failed else set[Pair]()
     due, seconds = [], [0.0]
     for index in range(experiment.timing.rounds):
         path = results.timing_path(index)
@@ -61,7 +81,8 @@ def rounds_due(
                 f"{path} was made with other settings: "
                 f"give --out another folder, or --renew to make again what is stale"
             )
-        if record is None or not _whole(record, wanted, set(experiment.measured), retry_failed):
+        whole = record is not None and _whole(record, set(wanted), set(experiment.measured), pairs)
+        if record is None or not whole:
             due.append(index)
         else:
             seconds.append(float(record["timing"]["wall_s"]))
@@ -69,11 +90,13 @@ def rounds_due(
     return due if sum(seconds) + max(seconds) <= experiment.timing.seconds else []
 
 
-def _whole(record: Record, tasks: set[str], estimators: set[str], retry_failed: bool) -> bool:
-    if record["status"] == "failed" and retry_failed:
-        return False
+def _whole(record: Record, tasks: set[str], estimators: set[str], pairs: set[Pair]) -> bool:
+    """Return whether a round was made for these tasks and estimators, and has timed these pairs."""
     held = set(record.get("tasks", ())), set(record.get("estimators", ()))
-    return tasks <= held[0] and estimators <= held[1]
+    if not (tasks <= held[0] and estimators <= held[1]):
+        return False
+    failed = _named(failed_rows(record))
+    return pairs <= _named(record.get("rows") or ()) - failed
 
 
 def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
@@ -99,46 +122,185 @@ def run_timing(
     *,
     retry_failed: bool = False,
     renew: bool = False,
-    tell: Callable[[int, str, float], None],
+    tell: Callable[[Record], None],
+    note: Callable[[str], None],
 ) -> None:
-    """Make the rounds that are due, each written as it ends; ``tell`` hears of each.
+    """Make the rounds that are due, each written as it ends.
+
+    What fails in a round costs its own row, and is not tried in later rounds. An estimator is not
+    timed on a task where its training failed.
 
     Args:
       experiment: Everything that the result set holds, so that all is timed side by side.
       results: Where the states are and the rounds go.
-      retry_failed: Whether rounds that failed are made again.
-      renew: Whether rounds made with other settings are.
-      tell: Called with the round, "" or the error in one line, and its seconds.
+      retry_failed: As for ``rounds_due``.
+      renew: Whether rounds made with other settings are made again.
+      tell: Called with the record of each round.
+      note: Told in a line when a worker process dies.
 
     Raises:
       StorageError: The disk refused a round.
     """
     seeds = state_seeds(experiment, results)
-    due = rounds_due(experiment, results, tasks=seeds, retry_failed=retry_failed, renew=renew)
+    left = partial(
+        rounds_due, experiment, results, tasks=seeds, retry_failed=retry_failed, renew=renew
+    )
+    due = left()
     experiment = experiment.on(experiment.devices[0])
-    if not seeds or not due:
-        return
-    jobs.warm_up()
-    use_threads(experiment.execution.threads)
-    states = {task: _load(results, task, seed) for task, seed in seeds.items()}
-    for index in due:
-        record = recorded(
-            lambda index=index: dict(jobs.timing_round(experiment, index, states)),  # type: ignore[misc]
-            "timing",
-            timing_key(experiment),
-        )
-        record |= {"round": index, "tasks": list(states), "estimators": list(experiment.measured)}
-        path = results.timing_path(index)
-        if renew and path.exists():
-            results.set_aside(path)
-        write_json(path, record)
-        tell(index, one_line(record["error"]), float(record["timing"]["wall_s"]))
-        if not rounds_due(experiment, results, tasks=seeds, renew=renew):
-            return
-
-
-def _load(results: ResultSet, task: str, seed: int) -> Any:
+    others = [_read(results, i) for i in range(experiment.timing.rounds) if i not in due]
+    failed = _named(row for record in others for row in failed_rows(record))
+    pairs = [p for p in _pairs(experiment, seeds) if not _untrained(experiment, results, p)]
     try:
-        return results.states(task, seed)
-    except CorruptRecordError as error:
-        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+        for index in due:
+            pairs = [pair for pair in pairs if pair not in failed]
+            if not pairs:
+                return
+            record = _round(experiment, results, index, pairs, seeds, note)
+            path = results.timing_path(index)
+            if renew and path.exists():
+                results.set_aside(path)
+            write_json(path, record)
+            tell(record)
+            failed = _named(failed_rows(record))
+            if not left():  # the time is spent
+                return
+    finally:
+        stop_workers()
+
+
+def failed_rows(record: Record | None) -> list[dict[str, Any]]:
+    """Return the rows of a round that are failures; their ``error`` is as a record's."""
+
+    def is_error(value: Any) -> bool:  # a file from elsewhere may hold anything there
+        return isinstance(value, dict) and {"type", "message"} <= value.keys()
+
+    rows = (record or {}).get("rows") or ()
+    return [row for row in rows if row.get("status") == "failed" and is_error(row.get("error"))]
+
+
+def _named(rows: Iterable[Mapping[str, Any]]) -> set[Pair]:
+    return {(row["task"], row["estimator"]) for row in rows}
+
+
+def _read(results: ResultSet, index: int) -> Record | None:
+    try:
+        return results.read(results.timing_path(index))
+    except CorruptRecordError:
+        return None
+
+
+def _pairs(experiment: Experiment, tasks: Iterable[str]) -> list[Pair]:
+    """Return every pair that fits."""
+    unfit = refusals(experiment)
+    return [
+        (task, name)
+        for task in tasks
+        for name in experiment.measured
+        if name not in unfit.get(task, {})
+    ]
+
+
+def _untrained(experiment: Experiment, results: ResultSet, pair: Pair) -> bool:
+    """Return whether all runs of a pair failed; of what is not trained, all measurements."""
+    kind = "run" if pair[1] in experiment.estimators else "snapshots"
+    endings = set()
+    for seed in experiment.seeds:
+        try:
+            record = results.read(results.record_path(kind, *pair, seed))
+        except CorruptRecordError:
+            continue
+        if record is not None:
+            endings.add(record["status"])
+    return endings == {"failed"}
+
+
+def _round(
+    experiment: Experiment,
+    results: ResultSet,
+    index: int,
+    pairs: Sequence[Pair],
+    seeds: Mapping[str, int],
+    note: Callable[[str], None],
+) -> Record:
+    """Return the record of a round: a row for each pair. Failures are no part of its seconds."""
+    from estbench.meter.timing import shuffled
+
+    costs, rows = {"wall_s": 0.0, "cpu_s": 0.0, "peak_mb": 0.0}, []
+    with tempfile.TemporaryDirectory(prefix="estbench-") as name:
+        word = Path(name)  # where a worker leaves word before it ends itself
+
+        def call(pair: Pair) -> Callable[[], Any]:
+            about = experiment, results.path.absolute(), pair, seeds[pair[0]]
+            prepare = partial(jobs.warm_up, plugins.loaded(), (jobs.TIMING,))
+            return partial(_time, *about, jobs.time_step, prepare, word)
+
+        endings = surviving(
+            shuffled(pairs, index),
+            call,
+            1,
+            threads=experiment.execution.threads,
+            label=lambda pair: f"{' '.join(pair)} in timing round {index}",
+            left=partial(_word, word),
+            note=note,
+        )
+        for pair, found in endings:
+            if isinstance(found, WorkerKilled):
+                rows.append(_failure(pair, found))
+                continue
+            row, timing = found
+            rows.append(row)
+            if row.get("status") != "failed":
+                costs["wall_s"] += timing["wall_s"]
+                costs["cpu_s"] += timing["cpu_s"]
+                costs["peak_mb"] = max(costs["peak_mb"], timing["peak_mb"])
+    record = envelope("timing", timing_key(experiment), timing=costs)
+    held = {"tasks": list(seeds), "estimators": list(experiment.measured)}
+    return record | {"round": index, "rows": rows} | held
+
+
+def _time(
+    experiment: Experiment,
+    directory: Path,
+    pair: Pair,
+    seed: int,
+    function: Callable[..., Any],
+    prepare: Callable[[], None],
+    word: Path,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the row of a pair and what it took; called in a worker."""
+    prepare()
+    use_threads(experiment.execution.threads)
+
+    def bounded() -> Record:
+        def on_hang(error: Exception) -> None:
+            write_json(_word_path(word, pair), _failure(pair, error))
+
+        with limited(experiment.execution, on_hang):
+            return dict(function(experiment, *pair, _states(directory, pair[0], seed)))
+
+    record = recorded(bounded, "timing", "", *pair)
+    row = {"task": pair[0], "estimator": pair[1]}
+    if record["status"] == "failed":
+        return row | {"status": "failed", "error": record["error"]}, record["timing"]
+    common = envelope("timing", "")
+    return row | {k: v for k, v in record.items() if k not in common}, record["timing"]
+
+
+@lru_cache(maxsize=1)
+def _states(directory: Path, task: str, seed: int) -> Any:
+    return ResultSet(directory).states(task, seed)
+
+
+def _failure(pair: Pair, error: BaseException) -> dict[str, Any]:
+    about = {"type": type(error).__name__, "message": message(error), "traceback": None}
+    return {"task": pair[0], "estimator": pair[1], "status": "failed", "error": about}
+
+
+def _word_path(word: Path, pair: Pair) -> Path:
+    return word.joinpath(*pair, "failure.json")
+
+
+def _word(word: Path, pair: Pair) -> tuple[dict[str, Any], dict[str, float]] | None:
+    """Return what a worker wrote about a pair before it ended itself, as ``_time`` does."""
+    path = _word_path(word, pair)
+    return (read_document(path), {}) if path.exists() else None

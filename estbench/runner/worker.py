@@ -18,7 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estbench.errors import printable
+from estbench.errors import UserError, printable
+from estbench.processes import is_stop, message
 from estbench.runner.jobs import Job
 from estbench.runner.limits import limited
 from estbench.store import (
@@ -89,13 +90,14 @@ def use_threads(count: int = 1) -> None:
 
 
 def execute(job: Job, directory: Path) -> Outcome:
-    """Do a job and write its record, whole, whether it succeeds or fails.
+    """Do a job and write its record, whole, whether it succeeds or fails in whatever way.
 
     A record that is there already, because whoever handed the job out did not hear of its end, is
     left as it is.
 
     Raises:
       StorageError: The disk refused the record.
+      UserError: A plugin cannot be loaded here.
     """
     if threading.current_thread() is threading.main_thread():
         # Ctrl-C reaches the whole process group; the driver decides what it means.
@@ -104,6 +106,19 @@ def execute(job: Job, directory: Path) -> Outcome:
     ended = found(results, job)
     if ended is not None:
         return ended
+    try:
+        return _made(job, results)
+    except (StorageError, UserError):
+        raise
+    except BaseException as error:  # such as no memory left to write the record
+        if is_stop(error):
+            raise
+        return give_up(results, job, error)
+
+
+def _made(job: Job, results: ResultSet) -> Outcome:
+    """Compute a job, write its record, and return how it ended."""
+    directory = results.path
     job.prepare()
     execution = job.experiment.execution
     use_threads(execution.threads)
@@ -208,7 +223,7 @@ def found(results: ResultSet, job: Job) -> Outcome | None:
 
 def failed(job: Job, error: BaseException) -> Record:
     """Return the failed record of a job that cannot write its own."""
-    about = {"type": type(error).__name__, "message": str(error), "traceback": None}
+    about = {"type": type(error).__name__, "message": message(error), "traceback": None}
     return envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=about)
 
 
@@ -232,7 +247,7 @@ def one_line(error: Mapping[str, Any] | None) -> str:
 
 
 def recorded(compute: Callable[[], Record], *head: Any) -> Record:
-    """Return the record of a computation: its payload, or how it failed.
+    """Return the record of a computation: its payload, or how it failed, whatever was raised.
 
     A payload that is not finite where it matters makes a failed record, and is kept in it.
     """
@@ -249,11 +264,13 @@ def recorded(compute: Callable[[], Record], *head: Any) -> Record:
             error = {"type": "NotFinite", "message": bad, "traceback": None}
     except StorageError:
         raise
-    except Exception as caught:
+    except BaseException as caught:  # an estimator may call sys.exit
+        if is_stop(caught):
+            raise
         payload = {}
         error = {
             "type": type(caught).__name__,
-            "message": str(caught),
+            "message": message(caught),
             "traceback": traceback.format_exc(),
         }
     timing = {

@@ -147,7 +147,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_another_backend_goes_on(
     wait_for(lambda: list(machine.out.rglob("seed-*.json")))
     dask.stop()
     _, said = process.communicate(timeout=90)
-    assert process.returncode == 1, said
+    assert process.returncode == 3, said
     assert "Traceback" not in said, said
     assert "the dask scheduler is gone" in said
     machine.run()

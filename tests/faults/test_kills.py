@@ -131,7 +131,7 @@ def test_a_check_that_is_stopped_leaves_no_worker_behind(
         [
             sys.executable,
             "-c",
-            f"{LISTEN}; import sys; from estbench.cli import main; sys.exit(main())",
+            f"{LISTEN}; from estbench.__main__ import main; main()",
             *words,
         ],
         stdout=subprocess.DEVNULL,

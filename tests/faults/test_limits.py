@@ -47,6 +47,25 @@ def test_a_run_that_hangs_loops_or_asks_for_too_much_is_a_row(
     assert machine.numbers() == undisturbed.numbers()
 
 
+def test_an_estimator_that_hangs_or_dies_while_it_is_timed_costs_its_own_rows(
+    machine: Machine,
+) -> None:
+    fakes.plan_mischief("sleep", "timing expressions-3 relax", times=9)
+    fakes.plan_mischief("kill", "timing expressions-3 reinforce-ema", times=9)
+    words, warm = ["--deadline", "8"], {fakes.WARM: "yes"}
+    said = machine.run(*words, code=1, **warm)
+    lines = [line.strip() for line in said.splitlines() if line[:2] == "  "]
+    relax, ema = sorted(lines, reverse=True)
+    assert relax.startswith("expressions-3 relax in timing round 0: DeadlineExceeded: took longer")
+    assert ema.startswith("expressions-3 reinforce-ema in timing round 0: WorkerKilled: ")
+    rounds = [record["rows"] for record in machine.results.timing()]
+    assert [len(rows) for rows in rounds] == [3, 1]
+    assert [row["estimator"] for row in rounds[1]] == ["rloo"]
+    fakes.forget()
+    machine.run(*words, code=1, **warm)
+    assert fakes.calls() == [], "nobody waits for it again"
+
+
 def test_a_clock_that_jumps_changes_no_number_and_no_duration(
     machine: Machine, undisturbed: Machine
 ) -> None:

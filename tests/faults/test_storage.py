@@ -40,7 +40,7 @@ def test_a_full_disk_ends_the_run_keeps_what_is_whole_and_goes_on_when_there_is_
 ) -> None:
     disk = mount("size=40k")  # the manifest and some of the records
     machine.out = disk / "set"
-    said = machine.run(code=1)
+    said = machine.run(code=3)
     assert "No space left on device; make room" in said, said
     kept = {path: path.read_bytes() for path in machine.out.rglob("seed-*.json")}
     assert 0 < len(kept) < RECORDS

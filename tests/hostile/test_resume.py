@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from runner import fakes
-from runner.conftest import SMALL, Grid, Screen, in_this_process
+from runner.conftest import SMALL, Grid, Screen, without_processes
 
 from estbench.errors import UserError
 from estbench.runner import jobs
@@ -36,10 +36,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("made")
     (folder / "mischief").mkdir()
     patch.setenv(fakes.FOLDER, str(folder / "mischief"))
-    for name in ("train", "reference", "measure", "timing_round", "warm_up"):
+    for name in ("train", "reference", "measure", "time_step", "warm_up"):
         patch.setattr(jobs, name, getattr(fakes, name))
-    patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
-    patch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+    without_processes(patch)
     grid = Grid(SMALL, folder / "set")
     grid.run()
     yield grid

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,10 +22,13 @@ from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.relax import Relax
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
+from estbench.processes import Terminated, terminable
 from estbench.proof.conduct import conduct
+from estbench.proof.judging import judge, plan_for
 from estbench.proof.problems import rng
 from estbench.proof.rules import RULES
 from estbench.proof.setting import Setting
+from estbench.proof.variance import judge_variance
 from tests.estimators.rollouts import takes_rollouts
 
 State = dict[str, Any]
@@ -478,6 +483,32 @@ def test_an_estimator_that_raises_is_a_finding_not_a_crash() -> None:
         if found.rule not in ("learns", "learning helps"):
             assert found.kept is False
             assert found.detail == "ZeroDivisionError: two lines"
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
+def test_what_is_no_exception_is_a_finding_too(error: BaseException) -> None:
+    class Raises(Plain):
+        def surrogate(self, *given: Any) -> Surrogate:
+            raise error
+
+    said = f"{type(error).__name__}: {error}".strip()
+    with terminable():  # as in the command line: Ctrl-C raises something else
+        (found,) = conduct(Raises, ["contract"])
+        assert (found.kept, found.detail) == (False, said)
+        assert judge(Raises, "bernoulli-.5-.45", "fresh", plan_for(0.02, 1)).error == said
+        variance = judge_variance(Raises, "autoregressive")
+        assert variance is not None
+        assert variance.error == said
+
+
+def test_a_real_stop_is_no_finding() -> None:
+    class Stops(Plain):
+        def surrogate(self, *given: Any) -> Surrogate:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError
+
+    with pytest.raises(Terminated), terminable():
+        conduct(Stops, ["contract"])
 
 
 def test_the_meter_is_left_as_it_was() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from runner.conftest import without_processes
 
 from estbench.cli import main
 from estbench.meter.bias import BiasResult
@@ -55,8 +56,9 @@ class Tried:
     def of(self, name: str, make: Make, margin: float) -> list[Unit]:
         findings = {"bias": BIAS, "rule": ConductFinding(RULE, True)}
         labels = {"bias": WHERE, "rule": RULE}
+        failed = partial(ConductFinding, RULE, False)
         return [
-            Unit(name, labels[what], partial(self.find, name, what, finding))
+            Unit(name, labels[what], partial(self.find, name, what, finding), failed)
             for what, finding in findings.items()
         ]
 
@@ -70,6 +72,7 @@ class Tried:
 def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
     found = Tried()
     monkeypatch.setattr(running, "units", found.of)
+    without_processes(monkeypatch)
     return found
 
 

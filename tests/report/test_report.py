@@ -18,6 +18,7 @@ from rich.console import Console
 from estbench import report
 from estbench.errors import UserError
 from estbench.report.labels import EstimatorFacts
+from estbench.report.records import load
 
 from .synthetic import envelope, snapshot_payload, write_result_set
 
@@ -205,6 +206,25 @@ def test_the_page_lists_failures_and_what_is_missing(page: str) -> None:
     assert "2 of 120 training runs of the experiment are not there" in page
     assert "loss is nan at batch 17" in page
     assert "missing: seeds 8, 9" in page
+
+
+def test_a_timing_round_keeps_its_rows_beside_one_that_failed(tmp_path: Path) -> None:
+    directory = write_result_set(
+        tmp_path, tasks=("expressions-3",), trained=("rloo",), seeds=2, rounds=2
+    )
+    path = directory / "timing" / "001.json"
+    record = json.loads(path.read_text())
+    failed = {"task": "expressions-3", "estimator": "mine", "status": "failed"}
+    error = {"type": "SystemExit", "message": "0", "traceback": None}
+    strange = failed | {"error": "not as estbench writes it"}
+    record["rows"] += [failed | {"error": error}, strange]
+    path.write_text(json.dumps(record))
+    results = load(directory)
+    (failure,) = results.failures
+    assert (failure.kind, failure.task, failure.estimator) == ("timing", "expressions-3", "mine")
+    assert failure.message == "SystemExit: 0"
+    timed = results.timing[results.timing["estimator"] == "rloo"]
+    assert timed["round"].tolist() == [0, 1]
 
 
 def test_the_page_says_what_training_changed_and_warns_of_a_gamed_metric(page: str) -> None:

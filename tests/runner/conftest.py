@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ import pytest
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.processes import stop_workers
 from estbench.runner import Summary, jobs, run_experiment
-from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome, execute
 from estbench.store import ResultSet, numbers
 
 from . import fakes
@@ -97,23 +95,27 @@ SMALL = Experiment(
 )
 
 
-def in_this_process(
-    todo: Iterable[Job], workers: int, directory: Path, note: object = None
-) -> Iterator[Outcome]:
-    """The pool without its processes: the same records, without waiting for workers to start."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        for job in todo:
-            yield execute(job, directory)
-    finally:
-        signal.signal(signal.SIGINT, before)
+def without_processes(patch: pytest.MonkeyPatch) -> None:
+    """Have all work done in this process: the same records, without waiting for workers."""
+
+    def here(calls: Any, sent: list[int], width: int, threads: int) -> Iterator[tuple[int, Any]]:
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            for index, call in calls:
+                sent.append(index)
+                yield index, call()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    patch.setattr("estbench.processes._sweep", here)
+    for user in ("runner.backends.local", "runner.timing", "commands", "checks"):
+        patch.setattr(f"estbench.{user}.stop_workers", lambda: None)
 
 
 @pytest.fixture
 def grid(pool: Grid, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """The small experiment, whose jobs run in this process."""
-    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
-    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+    without_processes(monkeypatch)
     return pool
 
 
@@ -124,6 +126,6 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
     mischief = tmp_path / "mischief"
     mischief.mkdir()
     monkeypatch.setenv(fakes.FOLDER, str(mischief))
-    for name in ("train", "reference", "measure", "timing_round", "warm_up"):
+    for name in ("train", "reference", "measure", "time_step", "warm_up"):
         monkeypatch.setattr(jobs, name, getattr(fakes, name))
     return Grid(SMALL, tmp_path / "set")

@@ -43,9 +43,9 @@ def forget() -> None:
 def plan_mischief(kind: str, label: str, times: int = 1) -> None:
     """Make the job of that label misbehave ``times`` times.
 
-    raise: an error. nan: a number that is none. kill: SIGKILL. halfway: SIGKILL when its file is
-    written and not yet in its place. sleep, loop: a minute, in one call or in many. memory: more of
-    it than any machine has.
+    raise: an error. exit, interrupt, close, own: what is no Exception. nan: a number that is none.
+    kill: SIGKILL. halfway: SIGKILL when its file is written and not yet in its place. sleep, loop:
+    a minute, in one call or in many. memory: more of it than any machine has.
     """
     (folder() / f"{kind}@{label}").write_text(str(times))
 
@@ -64,10 +64,27 @@ def _mischief(kind: str, label: str) -> bool:
     return left > 0
 
 
+class OwnError(BaseException):
+    """An estimator's own, whose message ends the process."""
+
+    def __str__(self) -> str:
+        sys.exit(0)
+
+
+ERRORS = {
+    "raise": FloatingPointError("loss is nan\nat batch 17"),
+    "exit": SystemExit(0),
+    "interrupt": KeyboardInterrupt(),
+    "close": GeneratorExit(),
+    "own": OwnError(),
+}
+
+
 def _begin(label: str) -> np.random.Generator:
     log(label)
-    if _mischief("raise", label):
-        raise FloatingPointError("loss is nan\nat batch 17")
+    for kind, error in ERRORS.items():
+        if _mischief(kind, label):
+            raise error
     if _mischief("kill", label):
         os.kill(os.getpid(), signal.SIGKILL)
     if _mischief("sleep", label):
@@ -138,18 +155,15 @@ def measure(
     return {"snapshots": rows}
 
 
-def timing_round(experiment: Experiment, index: int, states: dict[str, Any]) -> dict[str, Any]:
-    """A timing round's payload."""
-    _begin(f"timing {index}")
-    rows = [
-        {"task": task, "estimator": estimator, "seconds_per_step": 1e-3}
-        for task in states
-        for estimator in experiment.measured
-    ]
-    return {"round": index, "rows": rows}
+def time_step(
+    experiment: Experiment, task: str, estimator: str, state: dict[str, Any]
+) -> dict[str, Any]:
+    """The row of an estimator in a timing round."""
+    _begin(f"timing {task} {estimator}")
+    return {"seconds_per_step": 1e-3}
 
 
-def warm_up(plugins: object = ()) -> None:
+def warm_up(plugins: object = (), modules: object = ()) -> None:
     """Nothing, unless what is imported once is to be no job's time."""
     if os.environ.get(WARM):
         import torch  # noqa: F401
@@ -160,6 +174,6 @@ def install() -> None:
     from estbench.runner import jobs
 
     jobs.train, jobs.reference, jobs.measure = train, reference, measure
-    jobs.timing_round, jobs.warm_up = timing_round, warm_up
+    jobs.time_step, jobs.warm_up = time_step, warm_up
     if os.environ.get(CLOCK):
         _let_the_clock_jump()

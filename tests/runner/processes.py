@@ -8,14 +8,13 @@ from pathlib import Path
 LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 CLI = f"""
 {LISTEN}
-import sys
 from runner import fakes
 fakes.install()
 import estbench.report
 made = estbench.report.ReportPaths("report.html", (), ())
 estbench.report.build = lambda directory, **options: made
-from estbench.cli import main
-sys.exit(main())
+from estbench.__main__ import main
+main()
 """
 
 

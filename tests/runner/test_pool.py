@@ -10,15 +10,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome
+from estbench.processes import surviving
+from estbench.runner.backends.local import LocalBackend
 from estbench.store import StorageError
 
 from . import fakes
-from .conftest import Grid, in_this_process
+from .conftest import Grid, without_processes
 from .processes import CLI, group
 
 
@@ -29,7 +30,7 @@ def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
     pool.run(workers=2)
     other = Grid(pool.experiment, tmp_path / "other")
     with monkeypatch.context() as patch:
-        patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
+        without_processes(patch)
         other.run(seeds=(1,), estimators=("rloo",))
         other.run(seeds=(0,), tasks=("oracle-small",))
     other.results.run_path("oracle-small", "reinforce", 0).unlink()
@@ -74,6 +75,90 @@ def test_a_run_that_fails_is_a_record_and_the_rest_goes_on(grid: Grid) -> None:
     assert fakes.calls() == ["expressions-3 reinforce seed 1", "oracle-small reinforce seed 0"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("exit", "SystemExit: 0"),
+        ("interrupt", "KeyboardInterrupt:"),
+        ("close", "GeneratorExit:"),
+        ("own", "OwnError: (its message cannot be shown: SystemExit)"),
+    ],
+)
+def test_whatever_a_run_raises_is_a_record_and_the_rest_goes_on(
+    grid: Grid, kind: str, error: str
+) -> None:
+    fakes.plan_mischief(kind, "expressions-3 reinforce seed 1")
+    fakes.plan_mischief(kind, "measure expressions-3 reinforce seed 0")
+    summary = grid.run()
+    assert summary.made == 22
+    assert {failure.error for failure in summary.failures} == {error}
+    assert len(summary.failures) == 2
+    record = grid.results.read(grid.results.run_path("expressions-3", "reinforce", 1))
+    assert record is not None
+    assert "fakes.py" in record["error"]["traceback"]
+
+
+def timed(grid: Grid) -> list[set[str]]:
+    """The estimators that each round has seconds of, and a ! before those that failed."""
+    return [
+        {"!" * ("status" in row) + row["estimator"] for row in record["rows"]}
+        for record in grid.results.timing()
+    ]
+
+
+def test_what_fails_in_a_timing_round_costs_its_own_row(grid: Grid) -> None:
+    fakes.plan_mischief("exit", "timing expressions-3 reinforce")
+    summary = grid.run(tasks=("expressions-3",), seeds=(0,))
+    said = [(failure.label, failure.error) for failure in summary.failures]
+    assert said == [("expressions-3 reinforce in timing round 0", "SystemExit: 0")]
+    assert timed(grid) == [{"!reinforce", "rloo", "reinforce-ema"}, {"rloo", "reinforce-ema"}]
+
+    fakes.forget()
+    again = grid.run(tasks=("expressions-3",), seeds=(0,))
+    assert fakes.calls() == [], "what failed is not tried again by itself"
+    assert len(again.failures) == 1
+
+    assert not grid.run(tasks=("expressions-3",), seeds=(0,), retry_failed=True).failures
+    assert timed(grid) == [{"reinforce", "rloo", "reinforce-ema"}] * 2
+
+
+def test_what_failed_in_training_is_not_timed(grid: Grid) -> None:
+    words = {"tasks": ("expressions-3",), "seeds": (0,)}
+    fakes.plan_mischief("raise", "expressions-3 reinforce seed 0")
+    grid.run(**words)
+    assert timed(grid) == [{"rloo", "reinforce-ema"}] * 2
+    grid.run(**words, retry_failed=True)
+    assert timed(grid) == [{"reinforce", "rloo", "reinforce-ema"}] * 2
+
+
+def test_no_more_workers_start_than_there_is_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+
+    def sweep(calls: Any, sent: list[int], width: int, threads: int) -> Iterator[tuple[int, Any]]:
+        widths.append(width)
+        yield from ((index, call()) for index, call in calls)
+
+    monkeypatch.setattr("estbench.processes._sweep", sweep)
+    found = surviving("abc", lambda letter: letter.upper, 24, label=str, note=print)
+    assert list(found) == [("a", "A"), ("b", "B"), ("c", "C")]
+    assert widths == [3]
+
+
+def test_a_backend_is_asked_for_no_more_workers_than_there_are_runs(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def make(settings: object, workers: int, *others: Any) -> LocalBackend:
+        asked.append(workers)
+        return LocalBackend(workers, *others)
+
+    monkeypatch.setattr("estbench.runner.grid.make_backend", make)
+    grid.run(24, tasks=("expressions-3",), seeds=(0,))
+    grid.run(24, tasks=("expressions-3",))
+    assert asked == [3, 3]
+
+
 def test_measurements_without_a_reference_fail_with_its_reason(grid: Grid) -> None:
     fakes.plan_mischief("raise", "expressions-3 reference (rloo) seed 0")
     summary = grid.run(seeds=(0,))
@@ -115,18 +200,21 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
 ) -> None:
     poison = "oracle-small reinforce seed 0"
 
-    def sweep(todo: list[Job], sent: list[Job], width: int, directory: Path) -> Iterator[Outcome]:
+    def sweep(calls: Any, sent: list[int], width: int, threads: int) -> Iterator[tuple[int, Any]]:
         """``width`` jobs are out at a time; the poisonous one takes those beside it along."""
+        todo = list(calls)
         for start in range(0, len(todo), width):
             beside = todo[start : start + width]
-            sent += beside
-            fakes.log(*(job.label for job in beside))
-            if poison in [job.label for job in beside]:
+            sent += [index for index, _ in beside]
+            labels = [getattr(call.args[0], "label", "a timing round") for _, call in beside]
+            fakes.log(*labels)
+            if poison in labels:
                 raise BrokenProcessPool("SIGKILL(-9)")
-            yield from in_this_process(beside, width, directory)
+            for index, call in beside:
+                yield index, call()
 
-    monkeypatch.setattr("estbench.runner.backends.local._sweep", sweep)
-    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+    without_processes(monkeypatch)
+    monkeypatch.setattr("estbench.processes._sweep", sweep)
     summary = pool.run(workers)
     assert [failure.label for failure in summary.failures] == [poison]
     assert fakes.calls().count(poison) == kills
@@ -134,6 +222,7 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
 
 
 WORDS = ["run", "--preset", "smoke", "--tasks", "expressions-3", "--estimators", "rloo,relax"]
+WORDS += ["--no-gate"]
 
 
 @pytest.mark.slow

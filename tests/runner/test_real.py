@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from estbench import presets, runner
+from estbench import presets
 from estbench.store import ResultSet
 
-from .conftest import Grid, in_this_process
+from .conftest import Grid, without_processes
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_real_numbers_are_the_same_to_the_bit_in_any_process_and_order(
     )
     pool, here = Grid(tiny, tmp_path / "pool"), Grid(tiny, tmp_path / "here")
     assert pool.run(2).failures == []
-    monkeypatch.setattr(runner.backends.local, "run_jobs", in_this_process)
+    without_processes(monkeypatch)
     assert here.run(1, seeds=(1,), estimators=("rloo",)).failures == []
     assert here.run(1).failures == []
     assert len(pool.numbers()) == 4 + 2 + 6

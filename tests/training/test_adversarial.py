@@ -13,7 +13,7 @@ from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, Tr
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
 from estbench.meter.snapshots import halfway, measure_at_snapshots
-from estbench.meter.timing import timing_round
+from estbench.meter.timing import shuffled, time_step
 from estbench.meter.truth import true_gradient
 from estbench.tasks.stage import make_stage
 from estbench.training.adversarial import step_metrics, train
@@ -230,8 +230,16 @@ def test_evaluations_that_adapting_makes_are_counted(experiment: Experiment) -> 
     assert sum(row["adapt_evals"] for row in rows) == 2.25 * 16 * 32
 
 
-def test_a_timing_round_times_every_pair_once(experiment: Experiment) -> None:
+def test_a_step_is_timed_whole_and_by_phase(experiment: Experiment) -> None:
     _, state = reference(experiment, TASK, 0)
-    rows = timing_round(experiment, 0, {TASK: state})["rows"]
-    assert sorted(row["estimator"] for row in rows) == ["rebar", "rloo"]
-    assert all(row["seconds_per_step"] > 0 for row in rows)
+    for name in ("rebar", "rloo"):
+        row = time_step(experiment, TASK, name, halfway(state["snapshots"]))
+        assert row["seconds_per_step"] > 0
+        assert row["phases"]["backward"] > 0
+
+
+def test_every_timing_round_has_an_order_of_its_own_and_times_every_pair_once() -> None:
+    pairs = [(TASK, str(number)) for number in range(9)]
+    orders = [shuffled(pairs, number) for number in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert all(sorted(order) == pairs for order in orders)

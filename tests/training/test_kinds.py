@@ -11,8 +11,8 @@ import torch
 from estbench import presets, tasks
 from estbench.errors import UserError
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
-from estbench.meter.snapshots import measure_at_snapshots
-from estbench.meter.timing import timing_round
+from estbench.meter.snapshots import halfway, measure_at_snapshots
+from estbench.meter.timing import time_step
 from estbench.store.schema import check_payload, finite
 from estbench.tasks.digits import MEASURED, TRAINING, DigitsStage, DigitsTask
 from estbench.tasks.stage import make_stage
@@ -101,8 +101,8 @@ class TestAutoencoder:
         # 512 sequences: 16 of each image, or two groups of eight.
         assert [r["draws"] for r in found["rebar"]["snapshots"]] == [512] * 8
         assert [r["draws"] for r in found["rloo"]["snapshots"]] == [64] * 8
-        timed = timing_round(setting, 0, {DIGITS: state})
-        assert all(row["seconds_per_step"] > 0 for row in timed["rows"])
+        timed = time_step(setting, DIGITS, "rebar", halfway(state["snapshots"]))
+        assert timed["seconds_per_step"] > 0
 
     def test_images_are_split_by_the_seed(self) -> None:
         one, again, other = (DigitsTask(tasks.info("digits"), seed, 10_000) for seed in (0, 0, 1))
@@ -146,7 +146,8 @@ class TestBernoulli:
         (middle,) = (row for row in found["snapshots"] if "by_step" in row)
         assert middle["fraction"] == 0.5
         assert len(middle["by_step"]["parts"]) == 6
-        assert "rows" in timing_round(setting, 0, {"bernoullis": state})
+        timed = time_step(setting, "bernoullis", "rebar", halfway(state["snapshots"]))
+        assert timed["seconds_per_step"] > 0
 
     def test_steps_are_followed_where_that_is_asked_for(self) -> None:
         setting = experiment("bernoullis")

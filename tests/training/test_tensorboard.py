@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner.conftest import Screen, in_this_process
+from runner.conftest import Screen, without_processes
 
 from estbench.cli import main
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
@@ -45,8 +45,7 @@ TINY = Experiment(
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in this process."""
-    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
-    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+    without_processes(monkeypatch)
 
 
 def make(directory: Path, *, tensorboard: bool, experiment: Experiment = TINY) -> Screen:
@@ -93,8 +92,7 @@ def watched_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result set whose runs wrote events while they trained."""
     directory = tmp_path_factory.mktemp("watched")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
-        patch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+        without_processes(patch)
         make(directory, tensorboard=True)
     return directory
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from estbench.processes import WorkerKilled
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome
 
@@ -37,10 +38,3 @@ class Backend(Protocol):
 
 class BackendLostError(Exception):
     """The scheduler is gone, or takes no more work: one line. What was finished is on disk."""
-
-
-class WorkerKilled(Exception):  # noqa: N818  (its name is what the record shows)
-    """A job's worker died, twice."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"its worker process died, twice: no memory left, or killed ({reason})")
