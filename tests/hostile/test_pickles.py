@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from runner import fakes
-from runner.conftest import SMALL, Grid, Screen, in_this_process
+from runner.conftest import SMALL, Grid, Screen, without_processes
 
 from estbench.cli import main
 from estbench.errors import UserError
@@ -101,10 +101,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """A result set of jobs that compute nothing."""
     (tmp_path / "mischief").mkdir()
     monkeypatch.setenv(fakes.FOLDER, str(tmp_path / "mischief"))
-    for name in ("train", "reference", "measure", "timing_round", "warm_up"):
+    for name in ("train", "reference", "measure", "time_step", "warm_up"):
         monkeypatch.setattr(jobs, name, getattr(fakes, name))
-    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
-    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+    without_processes(monkeypatch)
     grid = Grid(SMALL, tmp_path / "set", Screen())
     grid.run(tasks=("expressions-3",))
     return grid

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.table import Table
 from runner import fakes
-from runner.conftest import in_this_process
+from runner.conftest import without_processes
 
 import estbench
 from estbench import plugins, report
@@ -209,15 +209,14 @@ def test_what_a_run_says_of_jobs_that_fail_and_of_damaged_files_is_text(
     tmp_path: Path, said: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(fakes.FOLDER, str(tmp_path))
-    for name in ("train", "reference", "measure", "timing_round", "warm_up"):
+    for name in ("train", "reference", "measure", "time_step", "warm_up"):
         monkeypatch.setattr(jobs, name, getattr(fakes, name))
 
     def fail(*args: object) -> dict[str, Any]:
         raise type(EVIL, (Exception,), {})(EVIL)
 
     monkeypatch.setattr(jobs, "train", fail)
-    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", in_this_process)
-    monkeypatch.setattr("estbench.runner.backends.local.stop_workers", lambda: None)
+    without_processes(monkeypatch)
     made = report.ReportPaths(Path("report.html"), (), ())
     monkeypatch.setattr(report, "build", lambda *args, **options: made)
     out = tmp_path / EVIL.replace("/", "")

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.processes import Stopped
 from estbench.store import encode, finite, numbers
 from estbench.training.interruptions import Checkpoint, continued
 
 HEAD = {"key": "this run's"}
 
 
-class Killed(BaseException):
+class Killed(Stopped):
     """The process is gone."""
 
 
