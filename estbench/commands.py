@@ -131,7 +131,7 @@ def run(
     from estbench.report.freshness import is_current
     from estbench.runner.backends import BackendLostError, check_backend
     from estbench.runner.environment import check_device, worker_count
-    from estbench.store import StorageError
+    from estbench.store import SetGoneError, StorageError
 
     if out is None and wanted.name == "reference":
         raise UserError("results/reference/ is for committed sets: give --out another folder")
@@ -189,6 +189,9 @@ def run(
     except BackendLostError as error:
         say(f"estbench: {error}; the {summary.made + summary.found} finished records are kept")
         say(f"go on with: {command_line()}")
+        return 3
+    except SetGoneError as error:
+        say(f"estbench: {error}; to make all of it again, run the same again")
         return 3
     except StorageError as error:
         say(f"estbench: {error}; make room or give --out another folder, then run the same again")

@@ -85,6 +85,7 @@ def run_experiment(
     Raises:
       UserError: The folder cannot be written, or holds records made with other settings.
       StorageError: The disk refused a record; all written before are whole.
+      SetGoneError: The folder was deleted, moved or replaced meanwhile; nothing is written back.
       BackendLostError: Whoever hands out the runs is gone; all written before are whole.
     """
     results = ResultSet(directory)
@@ -132,6 +133,7 @@ def run_experiment(
                     )
             if due:
                 _time(whole, results, due, retry_failed, renew, display, summary)
+            results.check_there()
         finally:
             display.close()
     return summary
@@ -164,6 +166,7 @@ def _train_and_measure(
                 continue
             display.phase(phase, len(jobs))
             for ending in engine.run(placed(jobs)):
+                results.check_there()
                 del waiting[ending.job]
                 if not ending.error:
                     costs.observe(ending.job, ending.seconds)

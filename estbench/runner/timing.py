@@ -24,6 +24,7 @@ from estbench.store import (
     CorruptRecordError,
     Record,
     ResultSet,
+    encode,
     envelope,
     timing_key,
     write_json,
@@ -159,7 +160,7 @@ def run_timing(
             path = results.timing_path(index)
             if renew and path.exists():
                 results.set_aside(path)
-            write_json(path, record)
+            results.write(path, encode(record))
             tell(record)
             failed = _named(failed_rows(record))
             if not left():  # the time is spent

@@ -33,7 +33,6 @@ from estbench.store import (
     envelope,
     finite,
     key,
-    write_bytes,
 )
 from estbench.store.checkpoints import checkpoint_path, remove_checkpoint, source_digest
 
@@ -96,13 +95,14 @@ def execute(job: Job, directory: Path) -> Outcome:
     left as it is.
 
     Raises:
-      StorageError: The disk refused the record.
+      StorageError: The disk refused the record, or the result set is no longer there.
       UserError: A plugin cannot be loaded here.
     """
     if threading.current_thread() is threading.main_thread():
         # Ctrl-C reaches the whole process group; the driver decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     results = ResultSet(directory)
+    results.check_there()
     ended = found(results, job)
     if ended is not None:
         return ended
@@ -122,7 +122,7 @@ def _made(job: Job, results: ResultSet) -> Outcome:
     job.prepare()
     execution = job.experiment.execution
     use_threads(execution.threads)
-    checkpoint = _checkpoint(job, directory)
+    checkpoint = _checkpoint(job, results)
     states: dict[str, Any] = {}
 
     def bounded() -> Record:
@@ -157,7 +157,7 @@ def _made(job: Job, results: ResultSet) -> Outcome:
     return replace(outcome(job, record), note="; ".join(notes))
 
 
-def _checkpoint(job: Job, directory: Path) -> Checkpoint | None:
+def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
     """Return where a training run keeps its checkpoint, and goes on from if there is one."""
     if job.kind not in ("run", "reference") or "torch" not in sys.modules:
         return None
@@ -180,8 +180,10 @@ def _checkpoint(job: Job, directory: Path) -> Checkpoint | None:
         "version of numpy": numpy.__version__,
         "version of estbench": source_digest(),
     }
-    path = checkpoint_path(directory, job.kind, job.task, job.estimator, job.seed)
-    return Checkpoint(path, head, job.experiment.device, every, notes)
+    path = checkpoint_path(results.path, job.kind, job.task, job.estimator, job.seed)
+    return Checkpoint(
+        path, head, job.experiment.device, every, notes, check_there=results.check_there
+    )
 
 
 @contextmanager
@@ -290,12 +292,12 @@ def save(results: ResultSet, job: Job, record: Record, states: Mapping[str, Any]
     if job.kind == "reference":
         if record["status"] == "ok":
             data = _dump(states)
-            write_bytes(results.state_path(job.task, job.seed), data)
+            results.write(results.state_path(job.task, job.seed), data)
             record = record | {"state_sha256": sha256(data).hexdigest()}
         if REFERENCE_ESTIMATOR in job.experiment.estimators:
             copy_as_run(results, job, record)
     path = results.record_path(job.kind, job.task, job.estimator, job.seed)
-    write_bytes(path, encode(record))
+    results.write(path, encode(record))
     if job.kind in ("run", "reference"):
         remove_checkpoint(
             checkpoint_path(results.path, job.kind, job.task, job.estimator, job.seed)
@@ -311,7 +313,7 @@ def copy_as_run(results: ResultSet, job: Job, record: Record) -> None:
     run = {k: v for k, v in record.items() if k not in ("snapshot_steps", "state_sha256")}
     run |= {"kind": "run"}
     run |= {"key": key("run", job.experiment, job.task, REFERENCE_ESTIMATOR, job.seed)}
-    write_bytes(results.run_path(job.task, REFERENCE_ESTIMATOR, job.seed), encode(run))
+    results.write(results.run_path(job.task, REFERENCE_ESTIMATOR, job.seed), encode(run))
 
 
 class ReferenceFailed(Exception):  # noqa: N818  (its name is what the record shows)

@@ -2,7 +2,7 @@
 
 from estbench.store.atomic import StorageError, encode, write_bytes, write_json
 from estbench.store.keys import REFERENCE_ESTIMATOR, Keys, key, timing_key
-from estbench.store.results import CorruptRecordError, ResultSet
+from estbench.store.results import CorruptRecordError, ResultSet, SetGoneError
 from estbench.store.schema import (
     SCHEMA,
     VOLATILE,
@@ -21,6 +21,7 @@ __all__ = [
     "Keys",
     "Record",
     "ResultSet",
+    "SetGoneError",
     "StorageError",
     "check_payload",
     "encode",

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from estbench.errors import UserError
-from estbench.store.atomic import StorageError, is_temporary, remove_leftovers, write_json
+from estbench.store.atomic import (
+    StorageError,
+    encode,
+    is_temporary,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+)
 from estbench.store.links import check_links
 from estbench.store.outputs import probe
 from estbench.store.reading import read_bytes, read_document
@@ -24,7 +31,7 @@ from estbench.store.schema import (
     check_schema,
 )
 
-__all__ = ["RECORDS", "CorruptRecordError", "ResultSet"]
+__all__ = ["RECORDS", "CorruptRecordError", "ResultSet", "SetGoneError"]
 
 
 LOCK = ".lock"
@@ -33,6 +40,10 @@ RECORDS = ("runs", "reference", "snapshots", "timing")
 
 MOST_STATE_BYTES = 1 << 34
 """Of the states of a reference: a policy, its reward and its optimiser for each snapshot."""
+
+
+class SetGoneError(StorageError):
+    """The result set is no longer where its driver made it; nothing more may be written there."""
 
 
 class CorruptRecordError(Exception):
@@ -48,6 +59,7 @@ class ResultSet:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._lock_handle: int | None = None
 
     @property
     def manifest_path(self) -> Path:
@@ -162,12 +174,41 @@ class ResultSet:
                 "the folder of one, such as results/bench (estbench run --out makes one)"
             )
 
+    def check_there(self) -> None:
+        """Check that the manifest is still there, and the folder still the one that is held.
+
+        Somebody may delete or move a result set while it is written. What is finished after that
+        must not bring back a part of it, nor be put into another set in its place.
+
+        Raises:
+          SetGoneError: It is not.
+        """
+        if not self.manifest_path.is_file() or not self._is_held():
+            raise self._gone()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file of the set whole; every file of a set but its manifest is written here.
+
+        Raises:
+          SetGoneError: The set was deleted or moved.
+          StorageError: The disk refused it.
+        """
+        self.check_there()
+        try:
+            write_bytes(path, data)
+        except StorageError:
+            self.check_there()  # it may have gone in between
+            raise
+
     def write_manifest(self, document: Record) -> None:
         """Write the manifest.
 
         Raises:
+          SetGoneError: The folder was deleted or moved since ``writing`` began.
           StorageError: The disk refused it.
         """
+        if not self._is_held():
+            raise self._gone()
         write_json(self.manifest_path, document)
 
     @property
@@ -200,14 +241,16 @@ class ResultSet:
         before = self.proofs()
         held = {json.dumps(p["configuration"], sort_keys=True): p for p in [*before, *proofs]}
         if list(held.values()) != before:
-            write_json(self.proofs_path, list(held.values()))
+            self.write(self.proofs_path, encode(list(held.values())))
 
     def set_aside(self, path: Path) -> None:
         """Move a record out of the way, into stale/; what lies there already stays.
 
         Raises:
+          SetGoneError: The set was deleted or moved.
           StorageError: The disk refused it.
         """
+        self.check_there()
         target = self.path / "stale" / path.relative_to(self.path)
         number = 1
         while target.exists():
@@ -266,10 +309,12 @@ class ResultSet:
             ) from None
         try:
             self._lock(handle)
+            self._lock_handle = handle
             if ours:
                 remove_leftovers(self.path)
             yield
         finally:
+            self._lock_handle = None
             os.close(handle)  # which lets go of the lock
 
     def _is_ours(self) -> bool:
@@ -305,6 +350,22 @@ class ResultSet:
                 raise UserError(
                     f"another run is writing to {self.path}: wait for it, or give another --out"
                 ) from None
+
+    def _is_held(self) -> bool:
+        """Return whether the lock is the file that this driver opened; True where it holds none."""
+        if self._lock_handle is None:
+            return True
+        try:
+            there = os.stat(self.path / LOCK, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._lock_handle))
+
+    def _gone(self) -> SetGoneError:
+        return SetGoneError(
+            f"{self.path} was deleted, moved or replaced while run was working: nothing more is "
+            "written there"
+        )
 
     def _records(self, kind: str) -> Iterator[Any]:
         for path in sorted((self.path / kind).rglob("*.json")):

@@ -75,6 +75,7 @@ class Checkpoint:
       cpu_s: The same in seconds of the processor.
       written: Checkpoints written by this process.
       size: Bytes of the last one.
+      check_there: Called before one is written; raises SetGoneError, which ends the run.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class Checkpoint:
     cpu_s: float = 0.0
     written: int = 0
     size: int = 0
+    check_there: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._levels: list[_Level] = []
@@ -155,6 +157,7 @@ class Checkpoint:
         now = time.perf_counter()
         if now - self._saved < self._interval:
             return
+        self.check_there()
         try:
             levels = [
                 {"phase": level.phase, "done": level.done, "state": capture(level.live.parts)}

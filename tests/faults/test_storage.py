@@ -64,6 +64,21 @@ def test_a_read_only_folder_is_refused_before_anything_is_done(
     assert fakes.calls() == []
 
 
+def test_of_a_folder_that_is_deleted_while_it_is_written_nothing_comes_back(
+    machine: Machine,
+) -> None:
+    process = machine.start(**{fakes.PACE: "0.5"})
+    wait_for(lambda: list(machine.out.rglob("seed-*.json")))
+    while machine.out.exists():  # like rm -r, which a file that is written meanwhile stops
+        shutil.rmtree(machine.out, ignore_errors=True)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    assert said.splitlines()[-1].startswith(f"estbench: {machine.out} was deleted, moved")
+    assert "Traceback" not in said, said
+    assert len(fakes.calls()) < RECORDS
+    assert not machine.out.exists()
+
+
 def test_of_two_drivers_on_one_folder_the_second_is_refused(
     machine: Machine, undisturbed: Machine
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import pytest
 from training.interrupting import Killed, dying, experiment
 
 from estbench.experiment import Experiment
-from estbench.runner import jobs
+from estbench.runner import jobs, worker
 from estbench.runner.events import event_folder
 from estbench.runner.jobs import Job
-from estbench.runner.worker import execute
-from estbench.store import SCHEMA, ResultSet, key, numbers
+from estbench.runner.worker import Outcome
+from estbench.store import SCHEMA, ResultSet, SetGoneError, key, numbers
 from estbench.store.checkpoints import checkpoint_path, read_checkpoint, source_digest
 
 TASK = "expressions-3"
@@ -40,6 +41,13 @@ def a_job(estimator: str, kind: str = "run", events: bool = False, **training: A
         jobs.warm_up,
         events,
     )
+
+
+def execute(job: Job, directory: Path) -> Outcome:
+    """Do a job in a result set that holds it."""
+    manifest = {"schema": SCHEMA, "experiment": job.experiment.as_dict()}
+    ResultSet(directory).write_manifest(manifest)
+    return worker.execute(job, directory)
 
 
 def record(directory: Path, job: Job) -> dict[str, Any]:
@@ -70,8 +78,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from runner.test_checkpoints import a_job
-from estbench.runner.worker import execute
+from runner.test_checkpoints import a_job, execute
 execute(a_job("relax", batches=40), Path(sys.argv[1]))
 """
 
@@ -88,20 +95,19 @@ def test_kill_minus_nine_again_and_again(tmp_path: Path) -> None:
     path, deaths = checkpoint_of(place, job), 0
     for _ in range(2):
         before = path.stat().st_mtime_ns if path.exists() else 0
-        worker = subprocess.Popen([sys.executable, "-c", WORKER, str(place)], env=environment)
+        process = subprocess.Popen([sys.executable, "-c", WORKER, str(place)], env=environment)
         until = time.monotonic() + 120
-        while worker.poll() is None and time.monotonic() < until:
+        while process.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
             if path.exists() and path.stat().st_mtime_ns != before:
                 time.sleep(choose.uniform(0, 0.5))
                 break
-        worker.kill()
-        deaths += worker.wait() == -signal.SIGKILL
+        process.kill()
+        deaths += process.wait() == -signal.SIGKILL
     assert deaths >= 1
     outcome = execute(job, place)
     assert outcome.note == ""
     assert numbers(record(place, job)) == numbers(record(tmp_path / "whole", job))
-    ResultSet(place).write_manifest({"schema": SCHEMA, "experiment": job.experiment.as_dict()})
     with ResultSet(place).writing():
         pass
     assert not (place / "checkpoints").exists()
@@ -137,7 +143,7 @@ def test_a_short_run_writes_no_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv(ALWAYS, raising=False)
     assert execute(a_job("relax"), tmp_path).note == ""
     assert seen == []
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "runs"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other settings", "other code"])
@@ -176,7 +182,7 @@ def test_a_run_that_fails_leaves_no_checkpoint(
 
     monkeypatch.setattr("estbench.training.adversarial.step_metrics", sorry)
     assert execute(job, tmp_path).error == "ValueError: out of luck"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "runs"]
 
 
 def test_its_time_is_that_of_all_processes(
@@ -196,6 +202,24 @@ def test_its_time_is_that_of_all_processes(
     assert 1000 < outcome.seconds < 1100
     assert 900 < record(tmp_path, job)["timing"]["cpu_s"] < 1000
     assert set(heads[0]) == {f"version of {n}" for n in ("torch", "numpy", "estbench")} | {"key"}
+
+
+def test_of_a_set_that_is_deleted_no_checkpoint_comes_back_and_the_run_ends_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: None
+) -> None:
+    job, place, batches = a_job("relax"), tmp_path / "set", []
+
+    def losing(*args: object) -> dict[str, float]:
+        batches.append(args)
+        if place.exists():
+            shutil.rmtree(place)
+        return {}
+
+    monkeypatch.setattr("estbench.training.adversarial.step_metrics", losing)
+    with pytest.raises(SetGoneError):
+        execute(job, place)
+    assert len(batches) == 1
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "nan"])

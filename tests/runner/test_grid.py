@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from estbench.errors import UserError
 from estbench.experiment import TimingSettings, TrainingSettings
-from estbench.store import SCHEMA, StorageError
+from estbench.runner import jobs, run_experiment
+from estbench.store import SCHEMA, SetGoneError, StorageError
 
 from . import fakes
 from .conftest import SMALL, Grid
@@ -182,6 +187,57 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_file(
     with pytest.raises(StorageError, match="No space left on device"):
         grid.run()
     assert sorted(grid.directory.rglob("*")) == before
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def put_another_in_its_place(path: Path) -> None:
+    shutil.copytree(path, path.with_name("other"))
+    shutil.rmtree(path)
+    path.with_name("other").rename(path)
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, move, put_another_in_its_place])
+@pytest.mark.parametrize("phase", ["reference", "train", "measure", "time_step"])
+def test_of_a_set_that_is_lost_while_it_is_written_nothing_comes_back(
+    grid: Grid, lose: Callable[[Path], None], phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = getattr(jobs, phase), []
+
+    def losing(*about: Any) -> Any:
+        if not left:
+            lose(grid.directory)
+            left.append(len(fakes.calls()))
+        return real(*about)
+
+    monkeypatch.setattr(jobs, phase, losing)
+    with pytest.raises(SetGoneError, match="was deleted, moved or replaced"):
+        grid.run(tasks=("expressions-3",))
+    if lose is not put_another_in_its_place:
+        assert not grid.directory.exists()
+    if phase != "time_step":  # a round is one record
+        assert len(fakes.calls()) == left[0] + 1, "what was under way, and no more"
+
+
+def test_of_a_set_that_is_lost_while_estimators_are_proven_nothing_comes_back(
+    grid: Grid,
+) -> None:
+    def prove() -> list[dict[str, Any]]:
+        shutil.rmtree(grid.directory)
+        return []
+
+    with pytest.raises(SetGoneError):
+        run_experiment(
+            grid.experiment,
+            grid.directory,
+            workers=1,
+            command="estbench run",
+            display=grid.screen,
+            prove=prove,
+        )
+    assert not grid.directory.exists()
 
 
 def test_two_runs_do_not_write_to_one_folder_at_the_same_time(grid: Grid) -> None:

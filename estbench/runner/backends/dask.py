@@ -25,7 +25,7 @@ from estbench.runner.jobs import Job
 from estbench.runner.limits import stop_all
 from estbench.runner.worker import Outcome, give_up
 from estbench.store import ResultSet
-from estbench.store.atomic import temporary_path, write_bytes
+from estbench.store.atomic import temporary_path
 
 __all__ = ["DaskBackend", "check_scheduler"]
 
@@ -116,7 +116,7 @@ class DaskBackend:
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """See ``Backend``."""
-        write_bytes(self._results.path / self._token, b"")
+        self._results.write(self._results.path / self._token, b"")
         waiting, lost, ended = deque(jobs), dict[Job, int](), SimpleQueue[Any]()
         while waiting or self._flying:
             for _ in range(min(self._width() - len(self._flying), len(waiting))):
@@ -126,6 +126,7 @@ class DaskBackend:
             except Empty:
                 self._check_alive()
                 continue
+            self._results.check_there()
             job = self._flying.pop(future)
             answer = self._answer(future, job)
             if isinstance(answer, Blind):

@@ -90,11 +90,11 @@ def foreign(job: Job, version: str) -> str:
 
 
 def inputs_of(results: ResultSet, job: Job) -> dict[str, bytes]:
-    """Return what a job reads of a result set: a measurement, its reference and the states."""
-    if job.kind != "snapshots":
-        return {}
-    record = results.reference_path(job.task, job.seed)
-    wanted = (record, results.state_path(job.task, job.seed))
+    """Return what a job reads of a result set: the manifest; a measurement, its reference too."""
+    wanted = [results.manifest_path]
+    if job.kind == "snapshots":
+        wanted.append(results.reference_path(job.task, job.seed))
+        wanted.append(results.state_path(job.task, job.seed))
     return {
         str(path.relative_to(results.path)): path.read_bytes() for path in wanted if path.exists()
     }
@@ -114,7 +114,7 @@ def receive(results: ResultSet, delivery: Delivery) -> Outcome:
         target = results.path / name
         if ".." in target.parts or results.path not in target.parents:
             raise UserError(f"a worker sent a file for another place than the result set: {name}")
-        write_bytes(target, content)
+        results.write(target, content)
     if record is not None:  # last: once it is there, everything is
-        write_bytes(path, record)
+        results.write(path, record)
     return replace(delivery.outcome, job=job)

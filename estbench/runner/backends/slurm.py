@@ -286,6 +286,7 @@ class SlurmBackend:
                 element.told.add(ended.job)
                 yield ended
         if ending.disk:
+            self._results.check_there()
             raise StorageError(ending.refused)
         if ending.refused:
             raise UserError(ending.refused)
