@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from estbench.commands import command_line, load_plugin
 from estbench.errors import UserError
 from estbench.processes import Terminated, stop_workers, undisturbed
+from estbench.store.atomic import StorageError, storing
 from estbench.store.outputs import check_output
 from estbench.store.private import distrusted
 from estbench.terminal import console, plain, say, show_json
@@ -108,8 +109,11 @@ def check(
         )
         return 0 if all(result.holds for result in results) else 1
     with undisturbed(), suppress(OSError):  # the terminal may be gone
-        _tell(results, folder, as_json)
         kept = f"; check.csv, check.json and bias.svg in {folder} hold those" if results else ""
+        try:
+            _tell(results, folder, as_json)
+        except StorageError as error:
+            kept = f", as shown above ({error})"
         say(
             f"estbench: interrupted; {len(results)} of {len(wanted)} are checked{kept}; "
             f"go on with: {command_line()}"
@@ -118,16 +122,23 @@ def check(
 
 
 def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
-    """Write the results, if there are any, and print them."""
+    """Write the results, if there are any, and print them whatever becomes of the files.
+
+    Raises:
+      StorageError: The disk refused a file; all is printed.
+    """
     from estbench.proof.records import as_document, as_frame
 
     document = as_document(results)
-    if results:
-        _write(folder, document, as_frame(results))
-    if as_json:
-        show_json(document)
-    elif results:
-        _show(results)
+    try:
+        if results:
+            with storing(folder):
+                _write(folder, document, as_frame(results))
+    finally:
+        if as_json:
+            show_json(document)
+        elif results:
+            _show(results)
 
 
 def _write(folder: Path, document: object, frame: object) -> None:

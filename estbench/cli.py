@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -17,7 +16,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import DISK, UserError, unknown_name
+from estbench.errors import MACHINE, UserError, unknown_name
 from estbench.processes import Terminated, described, terminable
 from estbench.terminal import encode_anything, say, show
 from estbench.validation import MAX_JOBS
@@ -29,9 +28,6 @@ EXIT_CODES = (
     "is wrong; 3 the machine failed (disk, memory, a lost backend); 128 + n stopped by signal n "
     "(130: Ctrl-C)."
 )
-
-MACHINE = (*DISK, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
-"""What an OSError says where the machine has no more of something, or fails."""
 
 app = App(
     name="estbench",

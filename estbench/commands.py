@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.errors import DISK, UserError
+from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, refusals
 from estbench.processes import Terminated, stop_workers
@@ -304,15 +304,10 @@ def command_line() -> str:
 
 def _report(directory: Path, *, latex: bool = False) -> None:
     from estbench import report
-    from estbench.store import StorageError
+    from estbench.store.atomic import storing
 
-    try:
+    with storing(directory):
         paths = report.build(directory, latex=latex, console=console())
-    except OSError as error:
-        if error.errno in DISK:
-            where = error.filename or directory
-            raise StorageError(f"cannot write {where}: {error.strerror}") from None
-        raise
     for path in paths.latex:
         say(f"wrote {path}")
     _say_page(directory)

@@ -33,7 +33,7 @@ def compare(
 
     Raises:
       UserError: As ``estbench.compare``, or ``out`` cannot be written to.
-      StorageError: The disk is full.
+      StorageError: The disk refused a file; all is printed.
     """
     from estbench.report.between import between
     from estbench.report.between.documents import as_document, as_markdown
@@ -46,13 +46,16 @@ def compare(
     document = as_document(found)
     if out is not None:
         check_output(out, FILES, KEYS)
-        contents = (encode(document), csv_text(found.frame).encode(), as_markdown(found).encode())
-        for name, content in zip(FILES, contents, strict=True):
-            write_bytes(out / name, content)
-    if as_json:
-        show_json(document)
-    else:
-        show(found, console())
+    try:
+        if out is not None:
+            texts = (encode(document), csv_text(found.frame).encode(), as_markdown(found).encode())
+            for name, text in zip(FILES, texts, strict=True):
+                write_bytes(out / name, text)
+    finally:  # what was found is printed whatever becomes of the files
+        if as_json:
+            show_json(document)
+        else:
+            show(found, console())
     if out is not None:
         say(f"compare.csv, compare.json and compare.md are in {out}")
     return 1 if fail_on_worse and found.worse else 0

@@ -7,14 +7,15 @@ import errno
 import re
 from collections.abc import Iterable
 
-__all__ = ["DISK", "UserError", "nearest", "printable", "unknown_name"]
+__all__ = ["MACHINE", "UserError", "nearest", "printable", "unknown_name"]
 
 LONGEST = 100  # letters of a name that an error repeats
 NEAR = 0.66  # similarity from which a name may have been meant; 1 is equal
 FEW = 12  # names that an error lists
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What an OSError says where the disk itself refuses to be written to."""
+MACHINE = (*DISK, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+"""What an OSError says where the machine has no more of something, or fails."""
 
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff"

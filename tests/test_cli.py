@@ -420,6 +420,29 @@ def test_a_full_disk_is_one_line_and_exit_code_3(
     assert "cannot write report.html: No space left" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("where", ["store.atomic.write_bytes", "checks._write"])
+def test_what_was_checked_is_printed_whatever_becomes_of_the_files(
+    where: str,
+    as_json: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("estbench.proof.running.check_many", lambda *_, **__: UNSURE)
+    monkeypatch.setattr(*(("os.fsync", full) if "bytes" in where else (f"estbench.{where}", full)))
+    out = tmp_path / "out"
+    assert main(["check", "rloo", "--out", str(out), *(["--json"] if as_json else [])]) == 3
+    printed = capsys.readouterr()
+    assert "rloo" in printed.out
+    assert printed.err.startswith(f"estbench: cannot write {out}")
+    assert printed.err.count("\n") == 1
+    assert list(out.iterdir()) == []
+
+
 @pytest.mark.parametrize("what", ["estimators", "tasks", "presets"])
 def test_lists_are_tables_or_json_arrays(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", what, "--json"]) == 0

@@ -19,7 +19,7 @@ from estbench.report.summaries import summary_frame
 from estbench.report.tables import write_tables
 from estbench.report.terminal import show
 from estbench.store import ResultSet
-from estbench.store.atomic import write_bytes
+from estbench.store.atomic import StorageError, storing, write_bytes
 from estbench.store.links import check_links
 from estbench.store.reading import read_document
 from estbench.validation import is_name
@@ -51,31 +51,41 @@ def build_report(
     comparisons = load_comparisons(directory)
     check_links(directory)
     try:
-        summary = summary_frame(comparisons)
-        tables = write_tables(comparisons, summary, directory / "tables")
-        figures = list(draw_all(comparisons, directory / "figures"))
-        captions = {
-            drawn.name: {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt}
-            for drawn, _ in figures
-        }
-        _write_captions(directory / "figures", captions)
-        # Tables of an earlier report must not outlive its numbers.
-        wanted = latex or any((directory / "tables" / name).exists() for name in NAMES)
-        papers = write_latex(comparisons, directory / "tables") if wanted else []
-        page = directory / "report.html"
-        # Whole or not at all: it may be open in a browser while a run goes on.
-        write_bytes(page, render(comparisons, figures, summary, tables).encode())
+        with storing(directory):
+            paths = _write(comparisons, directory, latex)
+    except StorageError:
+        if console is not None:
+            show(comparisons, console)
+        raise
     except OSError as error:
         raise UserError(f"cannot write the report in {directory}: {error}") from None
     if console is not None:
         show(comparisons, console)
+    return paths
+
+
+def _write(comparisons: Comparisons, directory: Path, latex: bool) -> ReportPaths:
+    summary = summary_frame(comparisons)
+    tables = write_tables(comparisons, summary, directory / "tables")
+    figures = list(draw_all(comparisons, directory / "figures"))
+    captions = {
+        drawn.name: {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt}
+        for drawn, _ in figures
+    }
+    _write_captions(directory / "figures", captions)
+    # Tables of an earlier report must not outlive its numbers.
+    wanted = latex or any((directory / "tables" / name).exists() for name in NAMES)
+    papers = write_latex(comparisons, directory / "tables") if wanted else []
+    page = directory / "report.html"
+    # Whole or not at all: it may be open in a browser while a run goes on.
+    write_bytes(page, render(comparisons, figures, summary, tables).encode())
     drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for drawn, _ in figures)
     return ReportPaths(page, tuple(tables), drawings, tuple(papers))
 
 
 def _write_captions(folder: Path, captions: dict[str, dict[str, str]]) -> None:
     """Write captions.json, and remove the figures of an earlier report that are no longer drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     path = folder / "captions.json"
     for name in _captioned(path) - set(captions):
         for ending in ("svg", "png", "csv"):

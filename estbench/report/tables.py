@@ -35,7 +35,7 @@ RATIO_COLUMNS += ["bound"]
 
 def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) -> list[Path]:
     """Write every table, and the summary, into `folder` and return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parent: a set that has gone must not come back
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "runs": lambda: run_table(comparisons.results),
         "variance": lambda: variance_table(comparisons),

@@ -1,31 +1,34 @@
 """TensorBoard event files of training runs: DIR/tensorboard/TASK/ESTIMATOR/seed-003/.
 
 They are a second account of what the records hold, for those who watch runs with TensorBoard. No
-number depends on them, and where they cannot be written the run goes on without.
+number depends on them, and where they cannot be written the run goes on without. They are written
+here, not by torch's SummaryWriter: that one writes in a thread, whose errors are nobody's.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import tasks
 from estbench.errors import UserError
 from estbench.experiment import Experiment
-from estbench.store import CorruptRecordError, Record, ResultSet
+from estbench.store import CorruptRecordError, Record, ResultSet, StorageError
 from estbench.store.links import check_links
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
 __all__ = ["Events", "check_installed", "event_folder", "export", "tag"]
 
-FLUSH_S = 5  # seconds after which a watcher sees what was written
+VERSION = "brain.Event:2"  # what the first event of a file says
 GRADIENT = (
     "total_variance",
     "log_variance",
@@ -82,15 +85,21 @@ class Events:
     ) -> None:
         self.fault = ""
         self._task = task
-        self._writer: SummaryWriter | None = None
+        self._writer: RecordWriter | None = None
         folder = event_folder(directory, task, estimator, seed)
         try:
             if folder.exists():
                 shutil.rmtree(folder)
-            from torch.utils.tensorboard import SummaryWriter
+            folder.mkdir(parents=True)
+            from tensorboard.summary.writer.record_writer import RecordWriter
+            from torch.utils.tensorboard.summary import text
 
-            self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_S)
-            self._writer.add_text("settings", _settings(experiment, task, estimator, seed))
+            name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+            self._writer = RecordWriter((folder / name).open("wb"))
+            self._add(file_version=VERSION)
+            settings = _settings(experiment, task, estimator, seed)
+            self._add(summary=text("settings", settings))  # type: ignore[no-untyped-call]
+            self._writer.flush()
         except Exception as error:
             self._fail(error)
 
@@ -116,14 +125,17 @@ class Events:
         cost = {"cost/reward_evals": float(evals), "cost/seconds": seconds}
         named = {tag(self._task, name): value for name, value in metrics.items()}
         try:
+            from torch.utils.tensorboard.summary import scalar
+
             for name, value in (cost | named).items():
                 if value is not None and math.isfinite(value):
-                    self._writer.add_scalar(name, value, batch, at)
+                    self._add(at, step=batch, summary=scalar(name, value))  # type: ignore[no-untyped-call]
+            self._writer.flush()
         except Exception as error:
             self._fail(error)
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Close the file."""
         if self._writer is None:
             return
         try:
@@ -131,8 +143,18 @@ class Events:
         except Exception as error:
             self._fail(error)
 
+    def _add(self, at: float | None = None, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        assert self._writer is not None
+        event = Event(wall_time=time.time() if at is None else at, **fields)
+        self._writer.write(event.SerializeToString())
+
     def _fail(self, error: Exception) -> None:
-        self._writer = None
+        writer, self._writer = self._writer, None
+        with suppress(Exception):
+            if writer is not None:
+                writer.close()  # now, for it would fail again when it is collected
         self.fault = " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
@@ -140,7 +162,8 @@ def export(directory: Path) -> int:
     """Write the event files of every finished run from its record; return how many.
 
     Raises:
-      UserError: The package is missing, there is no result set, or the files cannot be written.
+      StorageError: The disk refused a file.
+      UserError: The package is missing, or there is no result set.
     """
     check_installed()
     results = ResultSet(directory)
@@ -177,7 +200,7 @@ def _export(results: ResultSet, experiment: Experiment, record: Record) -> None:
         events.write(step, evals, spent, metrics, ended - seconds[-1] + spent)
     events.close()
     if events.fault:
-        raise UserError(f"cannot write event files to {results.path}: {events.fault}")
+        raise StorageError(f"cannot write event files to {results.path}: {events.fault}")
 
 
 def _settings(experiment: Experiment, task: str, estimator: str, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,12 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from estbench.errors import MACHINE
+
 __all__ = [
     "StorageError",
     "encode",
     "is_temporary",
     "remove_leftovers",
     "replacing",
+    "storing",
     "temporary_path",
     "write_bytes",
     "write_json",
@@ -73,6 +77,24 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
             raise
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Turn what the machine says, when files are written to ``folder`` inside, into one error.
+
+    For files that others write, such as pandas and matplotlib.
+
+    Raises:
+      StorageError: The disk refused a file, or the folder has gone.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*MACHINE, errno.ENOENT):
+            where = error.filename or folder
+            raise StorageError(f"cannot write {where}: {error.strerror}") from None
+        raise
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,9 +12,18 @@ from pathlib import Path
 import pytest
 from runner import fakes
 
+from estbench.cli import main
+
 from .conftest import RECORDS, Machine, wait_for
 
 Mount = Callable[..., Path]
+MADE = ("tables", "figures", "report.html")  # by a report, from the records
+
+
+def fill(disk: Path, free: int) -> None:
+    """Leave so many bytes on a disk."""
+    found = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(max(found.f_bavail * found.f_frsize - free, 0)))
 
 
 @pytest.fixture
@@ -51,6 +61,26 @@ def test_a_full_disk_ends_the_run_keeps_what_is_whole_and_goes_on_when_there_is_
     machine.run()
     assert {path: path.read_bytes() for path in kept} == kept, "not done again"
     assert machine.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.parametrize("words", [(), ("--tensorboard",), ("--latex",)], ids=" ".join)
+@pytest.mark.parametrize("free", [0, 60_000, 200_000])
+def test_a_report_on_a_full_disk_is_one_line(
+    undisturbed: Machine,
+    mount: Mount,
+    words: tuple[str, ...],
+    free: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disk = mount("size=1m")
+    shutil.copytree(undisturbed.out, disk / "set", ignore=shutil.ignore_patterns(*MADE))
+    fill(disk, free)
+    assert main(["report", str(disk / "set"), *words]) == 3
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("estbench: cannot write ")
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    assert not list(disk.rglob("*.tmp"))
 
 
 def test_a_read_only_folder_is_refused_before_anything_is_done(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from estbench.processes import surviving
 from estbench.runner.backends.local import LocalBackend
+from estbench.runner.manifest import manifest
 from estbench.store import StorageError
 
 from . import fakes
@@ -45,6 +47,8 @@ def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
 def test_a_full_disk_in_a_worker_ends_the_run_too(pool: Grid) -> None:
     blocked = pool.directory / "runs" / "expressions-15"
     blocked.parent.mkdir(parents=True)
+    wanted = replace(pool.experiment, tasks=("expressions-15",))
+    pool.results.write_manifest(manifest(wanted, "estbench run"))
     blocked.write_text("a file where a folder has to be made; it stops root as well")
     with pytest.raises(StorageError, match=r"cannot write .*expressions-15"):
         pool.run(tasks=("expressions-15",))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +155,7 @@ def test_a_run_that_is_made_again_leaves_one_curve(tmp_path: Path) -> None:
 def test_where_events_cannot_be_written_the_run_goes_on_and_a_line_says_so(
     watched_set: Path, tmp_path: Path
 ) -> None:
+    shutil.copy(watched_set / "manifest.json", tmp_path)
     (tmp_path / "tensorboard").write_text("a file where a folder has to be")
     screen = make(tmp_path, tensorboard=True)
     (note,) = [note for note in screen.notes if "no event files" in note]
@@ -166,7 +169,7 @@ def test_where_events_cannot_be_written_the_run_goes_on_and_a_line_says_so(
 def test_a_writer_that_fails_midway_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -174,7 +177,7 @@ def test_a_writer_that_fails_midway_falls_silent(
     events = Events(tmp_path, TINY, TASK, "relax", 0)
     events.write(0, 16, 0.1, {"goodness": 0.5})
     with monkeypatch.context() as patch:
-        patch.setattr(SummaryWriter, "add_scalar", full)
+        patch.setattr(RecordWriter, "write", full)
         events.write(1, 32, 0.2, {"goodness": 0.6})
     events.write(2, 48, 0.3, {"goodness": 0.7})
     events.close()
@@ -189,6 +192,29 @@ def test_finished_runs_can_be_exported_afterwards(watched_set: Path, tmp_path: P
     assert export(tmp_path) == 2
     folder = event_folder(tmp_path, TASK, "relax", 0)
     assert len(list(folder.iterdir())) == 1, "exported twice, and still one curve"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_ends_an_export_with_one_line(
+    watched_set: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    shutil.copytree(watched_set, tmp_path / "set")
+    real = Path.open
+
+    def full(path: Path, *how: Any, **more: Any) -> Any:
+        return real(Path("/dev/full") if "tfevents" in path.name else path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    assert main(["report", "--tensorboard", str(tmp_path / "set")]) == 3
+    gc.collect()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert "No space left on device" in said
+    assert [warning.message for warning in recwarn] == []
 
 
 def test_without_the_package_one_line_says_what_to_install(
