@@ -24,6 +24,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ def _lines(path: str) -> Callable[[], int]:
     return lambda: len((ROOT / path).read_text(encoding="utf-8").splitlines())
 
 
+def _cases(module: str, name: str) -> Callable[[], int]:
+    """Return how to count the cases of a table that tests are made of."""
+    return lambda: len(getattr(import_module(module), name))
+
+
 COUNTS: Mapping[str, Callable[[], int]] = {
     "estimators": _estimators,
     "problems of the check": lambda: len(PROBLEMS),
@@ -69,6 +75,8 @@ COUNTS: Mapping[str, Callable[[], int]] = {
     "seeds of the preset catalogue": lambda: len(presets.preset("catalogue").seeds),
     "seeds of the preset paper": lambda: len(presets.preset("paper").seeds),
     "lines of examples/own_estimator.py": _lines("examples/own_estimator.py"),
+    "phases that are stopped": _cases("faults.test_stops", "PHASES"),
+    "cases of exit codes": _cases("test_cli", "CODES"),
 }
 MARK = re.compile(r"<!-- (count|cell): ([^>]*?) -->")
 RESULTS = ROOT / "results/reference"

@@ -132,7 +132,7 @@ PHASES = {
     "run, writing the manifest": ("run own.toml", "runner.grid.manifest"),
     "run, choosing workers": ("run own.toml", "runner.grid.make_backend"),
     "run, timing": ("run own.toml", "runner.timing._time"),
-    "run, writing a round": ("run own.toml", "runner.timing.write_json"),
+    "run, writing a round": ("run own.toml", "runner.timing.encode"),
     "run, reporting": ("run own.toml", "report.build"),
 }
 
