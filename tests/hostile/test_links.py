@@ -13,7 +13,7 @@ import pytest
 from estbench.cli import main
 from estbench.errors import UserError
 from estbench.report.building import load_comparisons
-from estbench.store import ResultSet
+from estbench.store import ResultSet, encode
 
 from .rule import in_time
 
@@ -66,6 +66,20 @@ def test_a_lock_that_leads_out_is_refused(copied: Path, outside: Path) -> None:
     with pytest.raises(Exception, match="cannot write to"), ResultSet(copied).writing():
         pass
     assert not (outside / "made").exists()
+
+
+def test_a_link_that_takes_a_record_s_place_meanwhile_is_replaced_and_not_followed(
+    copied: Path, outside: Path
+) -> None:
+    results, path = ResultSet(copied), copied / RUN
+    with results.writing():
+        record = results.read(path)
+        path.unlink()
+        path.symlink_to(outside / "precious.svg")
+        results.write(path, encode(record))
+    assert (outside / "precious.svg").read_text() == "precious"
+    assert not path.is_symlink()
+    assert results.read(path) == record
 
 
 @pytest.mark.parametrize("name", [RUN, "manifest.json", "proofs.json", "timing/000.json"])
