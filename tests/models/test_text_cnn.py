@@ -121,6 +121,7 @@ def test_the_logit_is_that_of_the_definition(n: int) -> None:
         torch.testing.assert_close(model(tokens), expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_full_size_agrees_with_the_definition(threads: int) -> None:
     before = torch.get_num_threads()
