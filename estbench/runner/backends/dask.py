@@ -176,12 +176,13 @@ class DaskBackend:
         """Return what a future brought: text says why the cluster itself lost it."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
+        from distributed.comm.core import CommClosedError
 
         try:
             answer: Delivery | Blind = future.result()
         except KilledWorker:
             return WorkerKilled(f"dask gave up on {job.label}")
-        except (FutureCancelledError, TimeoutError) as error:
+        except (FutureCancelledError, TimeoutError, CommClosedError) as error:
             self._check_alive()
             return " ".join(str(error).split())[:120]
         finally:
