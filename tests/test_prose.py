@@ -20,6 +20,7 @@ A page does not show the marks.
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -197,6 +198,16 @@ def test_marked_numbers_are_those_of_the_code(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert wrong(text) == []
     assert [claim[0] for claim in UNMARKED.finditer(text)] == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("*/manifest.json")), ids=lambda p: p.parent.name
+)
+def test_a_committed_set_says_the_command_that_the_docs_give(path: Path) -> None:
+    words = json.loads(path.read_text(encoding="utf-8"))["command"].split()
+    name = path.parent.name
+    assert words[words.index("--preset") + 1] == name
+    assert words[words.index("--out") + 1] == f"results/reference/{name}"
 
 
 def test_every_count_is_said_somewhere() -> None:
