@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from estbench.meter.rules import RULES, UNROLLED
+from estbench.processes import described
 
 __all__ = ["Fault", "layer_of", "remedy_for"]
 
@@ -39,7 +40,7 @@ def as_fault(parameter: str = "") -> Iterator[None]:
     except Fault:
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        text = described(error)[:200]
         reason = f"its calls do not make a gradient of its shape ({text})"
         raise Fault(parameter, reason) from error
 

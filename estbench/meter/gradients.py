@@ -28,6 +28,7 @@ from estbench.meter.factors import Factors, join
 from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
 from estbench.meter.streamed import GivenShapeError, Streamed
 from estbench.meter.taps import Declined, Tap, at_least_float32
+from estbench.processes import described
 
 __all__ = ["DrawGradients", "MeterError", "Tape"]
 
@@ -414,8 +415,7 @@ class Tape:
 
 
 def _failed(module: nn.Module, error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return f"the rule for {type(module).__name__} failed with {text}"
+    return f"the rule for {type(module).__name__} failed with {described(error)[:200]}"
 
 
 def _turned(rule: Rule) -> Rule:

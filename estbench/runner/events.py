@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from estbench import tasks
 from estbench.errors import UserError
 from estbench.experiment import Experiment
+from estbench.processes import described
 from estbench.store import CorruptRecordError, Record, ResultSet, StorageError
 from estbench.store.links import check_links
 
@@ -155,7 +156,7 @@ class Events:
         with suppress(Exception):
             if writer is not None:
                 writer.close()  # now, for it would fail again when it is collected
-        self.fault = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        self.fault = described(error)[:200]
 
 
 def export(directory: Path) -> int:

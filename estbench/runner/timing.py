@@ -16,10 +16,10 @@ from estbench import plugins
 from estbench.errors import UserError
 from estbench.experiment import Experiment
 from estbench.fit import refusals
-from estbench.processes import WorkerKilled, message, stop_workers, surviving
+from estbench.processes import WorkerKilled, stop_workers, surviving
 from estbench.runner import jobs
 from estbench.runner.limits import limited
-from estbench.runner.worker import recorded, use_threads
+from estbench.runner.worker import about, recorded, use_threads
 from estbench.store import (
     CorruptRecordError,
     Record,
@@ -231,9 +231,9 @@ def _round(
         word = Path(name)  # where a worker leaves word before it ends itself
 
         def call(pair: Pair) -> Callable[[], Any]:
-            about = experiment, results.path.absolute(), pair, seeds[pair[0]]
+            what = experiment, results.path.absolute(), pair, seeds[pair[0]]
             prepare = partial(jobs.warm_up, plugins.loaded(), (jobs.TIMING,))
-            return partial(_time, *about, jobs.time_step, prepare, word)
+            return partial(_time, *what, jobs.time_step, prepare, word)
 
         endings = surviving(
             shuffled(pairs, index),
@@ -293,8 +293,7 @@ def _states(directory: Path, task: str, seed: int) -> Any:
 
 
 def _failure(pair: Pair, error: BaseException) -> dict[str, Any]:
-    about = {"type": type(error).__name__, "message": message(error), "traceback": None}
-    return {"task": pair[0], "estimator": pair[1], "status": "failed", "error": about}
+    return {"task": pair[0], "estimator": pair[1], "status": "failed", "error": about(error)}
 
 
 def _word_path(word: Path, pair: Pair) -> Path:

@@ -225,8 +225,12 @@ def found(results: ResultSet, job: Job) -> Outcome | None:
 
 def failed(job: Job, error: BaseException) -> Record:
     """Return the failed record of a job that cannot write its own."""
-    about = {"type": type(error).__name__, "message": message(error), "traceback": None}
-    return envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=about)
+    return envelope(job.kind, job.key, job.task, job.estimator, job.seed, error=about(error))
+
+
+def about(error: BaseException, where: str | None = None) -> dict[str, str | None]:
+    """Return an error as a record holds it, with the traceback ``where`` if there is one."""
+    return {"type": type(error).__name__, "message": message(error), "traceback": where}
 
 
 def give_up(results: ResultSet, job: Job, error: BaseException) -> Outcome:
@@ -270,11 +274,7 @@ def recorded(compute: Callable[[], Record], *head: Any) -> Record:
         if is_stop(caught):
             raise
         payload = {}
-        error = {
-            "type": type(caught).__name__,
-            "message": message(caught),
-            "traceback": traceback.format_exc(),
-        }
+        error = about(caught, traceback.format_exc())
     timing = {
         "wall_s": time.perf_counter() - wall,
         "cpu_s": time.process_time() - cpu,

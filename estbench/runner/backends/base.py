@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from estbench.processes import WorkerKilled
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome
 
-__all__ = ["Backend", "BackendLostError", "WorkerKilled"]
+__all__ = ["Backend", "BackendLostError"]
 
 
 class Backend(Protocol):

@@ -18,8 +18,8 @@ from typing import Any
 
 from estbench import __version__
 from estbench.errors import UserError
-from estbench.processes import undisturbed
-from estbench.runner.backends.base import BackendLostError, WorkerKilled
+from estbench.processes import WorkerKilled, undisturbed
+from estbench.runner.backends.base import BackendLostError
 from estbench.runner.backends.remote import Blind, Delivery, inputs_of, perform, receive
 from estbench.runner.jobs import Job
 from estbench.runner.limits import stop_all

@@ -27,7 +27,8 @@ from typing import Any
 from estbench import __version__
 from estbench.errors import UserError, unknown_name
 from estbench.experiment import ExecutionSettings
-from estbench.runner.backends.base import BackendLostError, WorkerKilled
+from estbench.processes import WorkerKilled
+from estbench.runner.backends.base import BackendLostError
 from estbench.runner.backends.remote import foreign
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome, execute, found, give_up
