@@ -9,11 +9,14 @@ Small tensors gain nothing from more threads, and lose much on a busy machine.
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from estbench.processes import STOPS
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -71,4 +74,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     taken = cpu_seconds() - before
     if taken > SLOWEST_S and not any(item.get_closest_marker(name) for name in MARKED):
         pytest.fail(f"{taken:.1f} s of CPU time: make it quicker, or mark it @pytest.mark.slow")
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Have signals handled as before the test: a job that runs in this process ignores Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    result = yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return result

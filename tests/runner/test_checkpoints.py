@@ -62,14 +62,6 @@ def checkpoint_of(directory: Path, job: Job) -> Path:
     return checkpoint_path(directory, job.kind, job.task, job.estimator, job.seed)
 
 
-@pytest.fixture(autouse=True)
-def interrupts() -> Any:
-    """A job ignores Ctrl-C from then on; this process shall not."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ALWAYS, "0")
