@@ -274,10 +274,13 @@ def in_workers(calls: Iterable[Any], count: int, *, threads: int = 1) -> Iterato
       threads: Threads of each.
     """
     import multiprocessing.resource_tracker
+    import warnings
 
     from joblib import Parallel, parallel_config
     from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
+    # A worker without work ends after five minutes, while another is busy: no fault.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     with parallel_config(
         backend="loky",
         inner_max_num_threads=threads,

@@ -1,7 +1,9 @@
-"""The command line on fake jobs, as a process of its own, and who is alive in its group."""
+"""The command line on fake jobs, as a process of its own; who is alive in its group; waiting."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 # Whoever is started in the background of a script is deaf to Ctrl-C, and so is all that it starts.
@@ -29,3 +31,11 @@ def group(leader: int) -> list[int]:
         if int(fields[2]) == leader and fields[0] != "Z":
             members.append(int(status.parent.name))
     return members
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Wait for a condition; returns whether it came."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(condition())

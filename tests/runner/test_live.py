@@ -22,6 +22,7 @@ from estbench.store.atomic import replacing
 
 from . import fakes
 from .conftest import Grid
+from .processes import until
 
 HERE = str(Path(__file__).parent)
 
@@ -50,14 +51,6 @@ LOG = """
 
 def progress(done: int = 1) -> Progress:
     return Progress({"training": done, "snapshots": 0}, {"training": 4, "snapshots": 8})
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> bool:
-    """Wait for a condition; returns whether it came."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def alive(pid: int) -> bool:
