@@ -75,3 +75,20 @@ def test_a_clock_that_jumps_changes_no_number_and_no_duration(
         record = machine.results.read(path)
         assert record is not None
         assert 0.0 <= record["timing"]["wall_s"] < 60.0
+
+
+def test_a_user_without_a_home_gets_the_same_numbers(
+    machine: Machine, undisturbed: Machine, tmp_path: Path
+) -> None:
+    homeless = tmp_path / "homeless"  # as in a container, where nobody knows the user's number
+    homeless.mkdir()
+    unknown = "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\n"
+    (homeless / "sitecustomize.py").write_text(unknown)
+    path = os.pathsep.join([str(homeless), machine.environment["PYTHONPATH"]])
+    machine.environment = {
+        name: value
+        for name, value in machine.environment.items()
+        if name not in ("HOME", "XDG_CACHE_HOME")
+    }
+    machine.run(PYTHONPATH=path)
+    assert machine.numbers() == undisturbed.numbers()

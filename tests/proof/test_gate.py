@@ -118,6 +118,16 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert gate.remembered(RLOO) is None
 
 
+def test_a_user_without_a_home_has_no_cache_and_that_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    gate.remember(proof_of(RLOO))
+    assert gate.remembered(RLOO) is None
+
+
 def test_only_what_is_not_remembered_is_proven() -> None:
     gate.remember(proof_of(RLOO))
     told: list[str] = []
