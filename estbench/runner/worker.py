@@ -102,18 +102,19 @@ def execute(job: Job, directory: Path) -> Outcome:
         # Ctrl-C reaches the whole process group; the driver decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     results = ResultSet(directory)
-    results.check_there()
-    ended = found(results, job)
-    if ended is not None:
-        return ended
-    try:
-        return _made(job, results)
-    except (StorageError, UserError):
-        raise
-    except BaseException as error:  # such as no memory left to write the record
-        if is_stop(error):
+    with results.watching():
+        results.check_there()
+        ended = found(results, job)
+        if ended is not None:
+            return ended
+        try:
+            return _made(job, results)
+        except (StorageError, UserError):
             raise
-        return give_up(results, job, error)
+        except BaseException as error:  # such as no memory left to write the record
+            if is_stop(error):
+                raise
+            return give_up(results, job, error)
 
 
 def _made(job: Job, results: ResultSet) -> Outcome:

@@ -317,6 +317,26 @@ class ResultSet:
             self._lock_handle = None
             os.close(handle)  # which lets go of the lock
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Know the folder again, as a worker does that writes to what its driver holds.
+
+        Another set that is put in its place meanwhile has another lock. A folder without one, in
+        which a worker of another machine keeps its files, is not watched.
+        """
+        try:
+            # An open file keeps its number: none that is made later can be taken for it.
+            handle = os.open(self.path / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            yield
+            return
+        try:
+            self._lock_handle = handle
+            yield
+        finally:
+            self._lock_handle = None
+            os.close(handle)
+
     def _is_ours(self) -> bool:
         """Return whether the folder has a manifest; without one there must be nothing in it.
 
@@ -352,7 +372,7 @@ class ResultSet:
                 ) from None
 
     def _is_held(self) -> bool:
-        """Return whether the lock is the file that this driver opened; True where it holds none."""
+        """Return whether the lock is the file that was opened; True where none was."""
         if self._lock_handle is None:
             return True
         try:
