@@ -102,6 +102,8 @@ class TrainingSettings(Settings):
     rollouts: Natural = 0
     """Monte-Carlo rollouts per position with the current policy; 0 is one reward at the end, or 4
     where an estimator is made of rollouts (seqgan-rollouts, vine)."""
+    staleness: Natural = 1
+    """Optimiser steps between the policy and the older one that off-policy estimators draw from."""
     truncation: Natural = 0
     """Backpropagation through time stops every that many steps (biased); 0 is never."""
     evaluate_every: Count = 26

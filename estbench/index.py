@@ -33,6 +33,11 @@ SECTIONS = (
         ),
     ),
     (
+        "Trainers of language models",
+        "trainers.md",
+        ("trainers", "off_policy"),
+    ),
+    (
         "Control variates that see a relaxed token",
         "control-variates.md",
         ("rebar", "rebar_per_tensor", "relax", "relax_several"),

@@ -28,6 +28,8 @@ FAMILIES = (  # in the order of the catalogue
     "score_function",
     "step_baselines",
     "grouped",
+    "trainers",
+    "off_policy",
     "all_actions",
     "sets",
     "muprop",

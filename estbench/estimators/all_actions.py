@@ -22,11 +22,11 @@ from estbench.estimators.base import (
     Surrogate,
     register,
 )
-from estbench.estimators.baselines import make_baseline
+from estbench.estimators.baselines import MovingAverage, make_baseline
 from estbench.estimators.branches import branch
 from estbench.models.policy import Policy, inverse_cdf
 
-__all__ = ["MOST", "AllActions", "SumAndSample"]
+__all__ = ["MOST", "AllActions", "LastToken", "SumAndSample"]
 
 MOST = 1_000
 """Evaluations a draw above which no rollouts of all actions are made: hours, and gigabytes."""
@@ -83,6 +83,75 @@ class AllActions(Estimator):
             tokens.unsqueeze(1),
             terminal.unsqueeze(1),
         )
+
+
+class LastToken(Estimator):
+    """g = Q sum_{t < T} S_t + grad_T Q, with Q = sum_v p(v | s_T) f(b_{<T}, v).
+
+    grad_T is that of the last step alone. REINFORCE averaged over its last token (Rao-Blackwell),
+    which needs no rollout: V hard evaluations a draw. A moving average is subtracted from f. The
+    setting ``rollouts`` is refused.
+    """
+
+    def __init__(self) -> None:
+        self.average = MovingAverage()
+        self.info = EstimatorInfo(
+            name="last-token",
+            summary="REINFORCE averaged over the last token, minus a moving average",
+            source="Rao-Blackwell; Liu et al. 2019, section 3, for one step",
+            baseline=self.average.label,
+            learned=self.average.learned,
+            hard_evals="V",
+        )
+
+    def refusal(self, vocabulary: int, length: int) -> str:
+        """See ``Estimator.refusal``."""
+        if vocabulary <= MOST:
+            return ""
+        return f"last-token needs V = {vocabulary:,} evaluations a draw, more than {MOST:,}"
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+        """See ``Estimator.initial_state``."""
+        return {"baseline": self.average.initial_state(policy, rng)}
+
+    def surrogate(
+        self,
+        policy: Policy,
+        reward: Reward,
+        draws: int,
+        rng: torch.Generator,
+        state: dict[str, Any],
+    ) -> Surrogate:
+        """See ``Estimator.surrogate``; a draw is one sequence with all its last tokens."""
+        T, V = policy.length, policy.vocabulary
+        u = noise.uniforms(rng, draws, {"tokens": (T,)}, policy.dtype)
+        tokens = policy.sample_from(u["tokens"])
+        each = tokens.repeat_interleave(V, dim=0)
+        each[:, -1] = torch.arange(V, device=tokens.device).repeat(draws)
+        rewards = reward(each).reshape(draws, V)
+        log_probs, features = policy.trace(tokens)
+        baseline = self.average.values(features, tokens, state["baseline"])
+        shares = log_probs[:, -1].detach().exp() * (rewards - baseline)
+        chosen = log_probs[:, :-1].gather(2, tokens[:, :-1].unsqueeze(2)).squeeze(2)
+        return Surrogate(
+            torch.cat([chosen, log_probs[:, -1]], dim=1),
+            torch.cat([shares.sum(dim=1, keepdim=True).expand_as(chosen), shares], dim=1),
+            tokens.unsqueeze(1),
+            rewards.gather(1, tokens[:, -1:]),
+            info={"baseline": float(baseline.mean())},
+            cache={"features": features},
+        )
+
+    def adapt(
+        self,
+        policy: Policy,
+        surrogate: Surrogate,
+        gradients: PerDrawGradients,
+        state: dict[str, Any],
+    ) -> None:
+        """See ``Estimator.adapt``."""
+        tokens, features = surrogate.tokens.squeeze(1), surrogate.cache["features"]
+        self.average.adapt(features, tokens, surrogate.rewards, state["baseline"])
 
 
 class SumAndSample(Estimator):
@@ -202,6 +271,7 @@ def _values(
 
 
 register(AllActions)
+register(LastToken)
 register(
     partial(SumAndSample, summary="a sum over a step's 2 likeliest tokens, and one more sampled")
 )

@@ -374,7 +374,7 @@ def family(name: str) -> str:
     return _parse(name)[0]
 
 
-def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
+def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) -> Estimator:
     """Return an estimator by name.
 
     Args:
@@ -383,6 +383,8 @@ def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
         the estimator's own number where it is made of rollouts.
       truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
         estimator biased, and its ``info`` says so.
+      staleness: Optimiser steps between the policy and the older one that an off-policy estimator
+        draws from; others have none.
 
     Raises:
       UserError: There is none of that name, or it has no such switch, or no rollouts; or their
@@ -391,8 +393,11 @@ def make(name: str, rollouts: int = 0, truncation: int = 0) -> Estimator:
     if rollouts < 0:
         raise UserError(f"rollouts = {rollouts}: must be a whole number, at least 0")
     plain, options = _parse(name)
+    named = bool(options)
+    if _takes(_REGISTRY[plain], "staleness"):
+        options["staleness"] = staleness
     made = _made(plain, rollouts, **options)
-    if options:
+    if named:
         made.info = replace(made.info, name=name)
     if _takes(_REGISTRY[plain], "group"):
         made.info = replace(made.info, any_group=True)
@@ -470,8 +475,22 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
     return plain, options | {"switches": switches}
 
 
+ALIASES = {
+    "remax": "reinforce-greedy",
+    "reinforce-plus-plus": "reinforce-standardised",
+    "bnpo": "dapo",
+    "vargrad": "rloo",
+    "log-variance": "rloo",
+    "importance-decision": "importance-sequence",
+    "zgr": "reinmax",
+}
+"""Other names of the same thing, where the reward comes at the end and nothing is clipped."""
+
+
 def _unknown(name: str) -> UserError:
     """Return the error for a name that does not exist; "rlo-16" is near to "rloo-16"."""
+    if name in ALIASES:
+        return UserError(f"{name} is {ALIASES[name]} here: write {ALIASES[name]}")
     known, size = list(_REGISTRY), name.rpartition("-")[2]
     if re.fullmatch("[1-9][0-9]{0,5}", size):
         known += [f"{one}-{size}" for one in _REGISTRY if _takes(_REGISTRY[one], "group")]

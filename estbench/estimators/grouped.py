@@ -2,34 +2,46 @@
 
 The mean of a group holds each sequence's own reward, and a deviation depends on all of them. Where
 the mean is left as it is the gradient is scaled by (K - 1) / K; where rewards are divided by the
-deviation its direction is wrong too.
+deviation its direction is wrong too. What divides by lengths L, the end token included, prefers
+short sequences to long ones of the same advantage. With fixed lengths that is only a scale.
+
+All are written at the point where the sampler is the policy, so that no ratio is clipped.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from estbench.errors import UserError
 from estbench.estimators.base import EstimatorInfo, register
 from estbench.estimators.baselines import alike
 from estbench.estimators.score_function import Grouped
 
 __all__ = ["GroupRelative"]
 
+Share = Literal["sequence", "own token", "token"]
+
 
 class GroupRelative(Grouped):
-    """g = 1/K sum_i (Q^i - mean) / scale S^i over a group of K.
+    """g = sum_i a_i (Q^i - mean) / scale S^i over a group of K.
 
     Args:
       name: Name in the catalogue.
       group: Sequences K a draw, at least 2.
-      standardised: Whether the scale is the group's standard deviation (Shao et al. 2024, section
-        4.1.2), or 1.
+      standardised: Whether the scale is the standard deviation of the gaps (Shao et al. 2024,
+        section 4.1.2), or 1.
+      share: What a sequence counts: a_i = 1 / K, 1 / (K L_i), or 1 / sum_j L_j.
+      within: Sequences whose mean is subtracted; 0 for all K.
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue, with K for ``{K}``.
       source: Paper and equation.
+
+    Raises:
+      UserError: K is no multiple of ``within``.
     """
 
     def __init__(
@@ -37,41 +49,62 @@ class GroupRelative(Grouped):
         name: str,
         group: int,
         standardised: bool,
+        share: Share = "sequence",
+        within: int = 0,
         rollouts: int = 0,
         summary: str = "",
         source: str = "",
     ) -> None:
+        if within and group % within:
+            raise UserError(f"{name}-{group}: K must be a multiple of {within}")
         self.standardised = standardised
+        self.share = share
+        self.within = within
         self.rollouts = rollouts
-        why = f"the mean holds each sequence's own reward: ({group} - 1) / {group} of the gradient"
+        why = [
+            f"the mean holds each sequence's own reward: ({group} - 1) / {group} of the gradient"
+        ]
         if standardised:
-            why = "rewards are divided by the group's standard deviation"
+            why = ["rewards are divided by the group's standard deviation"]
+        if share == "own token":
+            why.append("each sequence by its length")
+        if share == "token":
+            why.append("the sum over tokens by their number, which is random")
         self.info = EstimatorInfo(
             name=name,
             summary=summary.format(K=group),
             source=source,
             unbiased=False,
-            why_biased=why,
+            why_biased="; ".join(why),
             baseline="group mean",
             group=group,
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
             version=2 if standardised else 1,  # 1 divided what rounding left of equal rewards
         )
 
-    def weights(self, grouped: Tensor) -> Tensor:
+    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
         """See ``Grouped.weights``."""
         K = grouped.shape[1]
+        counts = {
+            "sequence": torch.full_like(lengths[:, :1], K),
+            "own token": K * lengths,
+            "token": lengths.sum(dim=1, keepdim=True),
+        }[self.share]
         if not self.standardised:
-            return (grouped - grouped.mean(dim=1, keepdim=True)) / K
+            return (grouped - grouped.mean(dim=1, keepdim=True)) / counts
         # In float64, as a deviation is a small difference; a constant added to it would be a unit.
-        values = grouped.double()
-        gaps = values - values.mean(dim=1, keepdim=True)
-        weights = gaps / (K * values.std(dim=1, keepdim=True))
+        parts = grouped.double().reshape(len(grouped), -1, self.within or K, grouped.shape[2])
+        gaps = (parts - parts.mean(dim=2, keepdim=True)).flatten(1, 2)
+        spread = (gaps if self.within else parts.flatten(1, 2)).std(dim=1, keepdim=True)
+        weights = gaps / (counts * spread)
         # Where all rewards are equal there is nothing to learn, and rounding must not be divided.
-        return torch.where(alike(grouped, dim=1), 0.0, weights).to(grouped.dtype)
+        same = alike(parts.to(grouped.dtype), dim=2).all(dim=1)
+        return torch.where(same, 0.0, weights).to(grouped.dtype)
 
 
-def _group(name: str, group: int, standardised: bool, summary: str, source: str) -> None:
+def _group(
+    name: str, group: int, standardised: bool, summary: str, source: str, **how: Any
+) -> None:
     register(
         partial(
             GroupRelative,
@@ -80,12 +113,21 @@ def _group(name: str, group: int, standardised: bool, summary: str, source: str)
             standardised=standardised,
             summary=summary,
             source=source,
+            **how,
         )
     )
 
 
 _group(
     "grpo", 8, True, "GRPO in groups of {K}, without clipping", "Shao et al. 2024, section 4.1.2"
+)
+_group(
+    "grpo-published",
+    8,
+    True,
+    "GRPO in groups of {K} as first published: each sequence divided by its length",
+    "Shao et al. 2024, equation 3",
+    share="own token",
 )
 _group(
     "dr-grpo",
@@ -95,9 +137,25 @@ _group(
     "Liu et al. 2025, section 3.2",
 )
 _group(
+    "dapo",
+    8,
+    True,
+    "DAPO's mean over all tokens of a group of {K}; no group is drawn again",
+    "Yu et al. 2025, equation 12",
+    share="token",
+)
+_group(
     "reinforce-standardised",
     64,
     True,
     "REINFORCE with rewards standardised over batches of {K}",
-    "common practice",
+    "common practice; REINFORCE++: Hu et al. 2025",
+)
+_group(
+    "reinforce-plus-plus-baseline",
+    64,
+    True,
+    "REINFORCE++ with baseline: means of groups of 8, one deviation for {K} sequences",
+    "Hu et al. 2025, section 3",
+    within=8,
 )

@@ -108,7 +108,12 @@ def gumbel_rao(step: Step, temperature: float) -> tuple[Tensor, Terms]:
 
 
 def reinmax(step: Step, temperature: float) -> tuple[Tensor, Terms]:
-    """x = D, 2 J((p_tau + D) / 2) - J(p) / 2: Heun's method, exact for quadratic rewards."""
+    """x = D, 2 J((p_tau + D) / 2) - J(p) / 2: Heun's method, exact for quadratic rewards.
+
+    At tau = 1 that is (diag p - D p' - p D' + D D') / 2, Gumbel-Rao's Jacobian in the limit of
+    temperature 0 (ZGR: Shekhovtsov 2023): given D, a softmax of z moves only where another token v
+    ties with D, and the gap to it has the density p_v at 0.
+    """
     tempered = (step.log_probs / temperature).softmax(dim=-1)
     return step.hard, [(2.0, (tempered + step.hard) / 2), (-0.5, step.log_probs.exp())]
 

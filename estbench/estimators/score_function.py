@@ -26,7 +26,7 @@ from estbench.estimators.base import (
 from estbench.estimators.baselines import make_baseline
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.returns import rollout_noise, token_returns
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, sequence_lengths
 
 __all__ = ["Grouped", "LeaveOneOut", "Reinforce"]
 
@@ -42,6 +42,8 @@ class Reinforce(Estimator):
       source: Paper and equation.
       lag: Share of its past that the policy of the rollouts keeps at each step; None if they
         follow the current policy. Any other is biased, as in the original.
+      mix: GAE's lambda, the share of what is still to come in an advantage; the rest is the
+        critic's word. Anything but 1 is biased.
     """
 
     def __init__(
@@ -52,17 +54,19 @@ class Reinforce(Estimator):
         summary: str = "",
         source: str = "",
         lag: float | None = None,
+        mix: float = 1.0,
     ) -> None:
         self.rollouts = rollouts
         self.lag = lag
+        self.mix = mix
         self.baseline = make_baseline("none" if baseline == "constant" else baseline)
         self.coefficients = Coefficients(("constant",)) if baseline == "constant" else None
         self.info = EstimatorInfo(
             name=name,
             summary=summary,
             source=source,
-            unbiased=lag is None,
-            why_biased="" if lag is None else "rollouts follow a lagging copy of the policy",
+            unbiased=lag is None and mix == 1,
+            why_biased=_why(lag, mix),
             baseline="constant" if baseline == "constant" else self.baseline.label,
             learned=("constant",) if baseline == "constant" else self.baseline.learned,
             hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
@@ -95,6 +99,8 @@ class Reinforce(Estimator):
         chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
         baseline = self.baseline.values(features, tokens, state["baseline"])
         weights = returns - baseline
+        if self.mix != 1:
+            weights = _mixed(weights, self.mix)
         components: tuple[Component, ...] = ()
         info = {"baseline": float(baseline.mean())}
         if self.coefficients:
@@ -133,6 +139,23 @@ class Reinforce(Estimator):
             _follow(state["lagged"], policy, 1 - self.lag)
 
 
+def _why(lag: float | None, mix: float) -> str:
+    if lag is not None:
+        return "rollouts follow a lagging copy of the policy"
+    return "" if mix == 1 else "what is still to come is in part the critic's word"
+
+
+def _mixed(advantages: Tensor, mix: float) -> Tensor:
+    """Return GAE's advantages ``[n, T]`` from those of one terminal reward, R - V_t.
+
+    sum_{l >= t} mix^(l - t) delta_l, with delta_t = V_{t+1} - V_t, and R - V_t at the last step.
+    """
+    found = advantages.clone()
+    for t in reversed(range(found.shape[1] - 1)):
+        found[:, t] = advantages[:, t] - advantages[:, t + 1] + mix * found[:, t + 1]
+    return found
+
+
 @torch.no_grad()
 def _follow(lagged: Policy, policy: Policy, rate: float) -> None:
     """Move a copy of a policy towards it; as in the original, the embedding is copied whole."""
@@ -148,8 +171,8 @@ class Grouped(Estimator):
 
     rollouts: int
 
-    def weights(self, grouped: Tensor) -> Tensor:
-        """Return what multiplies the scores, for returns ``[n, K, T]``."""
+    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
+        """Return what multiplies the scores of returns ``[n, K, T]`` and lengths ``[n, K, 1]``."""
         raise NotImplementedError
 
     def surrogate(
@@ -166,7 +189,8 @@ class Grouped(Estimator):
         u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
         tokens = policy.sample_from(u["tokens"])
         returns, terminal = token_returns(policy, reward, tokens, u)
-        weights = self.weights(returns.reshape(draws, K, T))
+        lengths = sequence_lengths(tokens, policy.end).reshape(draws, K, 1)
+        weights = self.weights(returns.reshape(draws, K, T), lengths)
         chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
         return Surrogate(
             chosen.reshape(draws, K * T),
@@ -199,8 +223,8 @@ class LeaveOneOut(Grouped):
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
 
-    def weights(self, grouped: Tensor) -> Tensor:
-        """See ``Grouped.weights``."""
+    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
+        """See ``Grouped.weights``; sequences count alike, whatever their lengths."""
         K = grouped.shape[1]
         return (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
 
@@ -212,12 +236,13 @@ def _reinforce(
     source: str,
     usual: int = 0,
     lag: float | None = None,
+    mix: float = 1.0,
 ) -> None:
     """Register a REINFORCE; ``usual`` is its number of rollouts where the setting is 0."""
 
     def factory(rollouts: int = 0) -> Estimator:
         N = rollouts or usual
-        return Reinforce(name, baseline, N, summary.format(N=N), source, lag)
+        return Reinforce(name, baseline, N, summary.format(N=N), source, lag, mix)
 
     register(factory)
 
@@ -237,6 +262,13 @@ _reinforce(
     "critic",
     "REINFORCE minus a learned value of the state",
     "Mnih & Gregor 2014",
+)
+_reinforce(
+    "gae",
+    "critic",
+    "generalised advantages (lambda 0.95) of a learned value of the state",
+    "Schulman et al. 2016, equation 16",
+    mix=0.95,
 )
 register(LeaveOneOut)
 _reinforce(

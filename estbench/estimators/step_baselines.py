@@ -23,10 +23,10 @@ from estbench.estimators.base import (
 from estbench.estimators.returns import rollout_noise, token_returns
 from estbench.models.policy import Policy
 
-__all__ = ["SelfCritical", "StepConstants", "Vine"]
+__all__ = ["Sampled", "SelfCritical", "StepConstants", "Vine"]
 
 
-class _Sampled(Estimator):
+class Sampled(Estimator):
     """What these have in common: a sequence a draw, and what each of its tokens earned.
 
     Args:
@@ -65,7 +65,7 @@ class _Sampled(Estimator):
         raise NotImplementedError
 
 
-class SelfCritical(_Sampled):
+class SelfCritical(Sampled):
     """g = sum_t (Q_t - f(b*)) S_t, with b* the policy's greedy sequence.
 
     Rennie et al. 2017, "Self-critical sequence training for image captioning", section 3. Without
@@ -86,12 +86,12 @@ class SelfCritical(_Sampled):
         )
 
     def baseline(self, policy: Policy, reward: Reward, draws: int, state: dict[str, Any]) -> Tensor:
-        """See ``_Sampled.baseline``."""
+        """See ``Sampled.baseline``."""
         rewards = reward(policy.greedy())
         return rewards.repeat_interleave(draws // len(rewards)).unsqueeze(1)
 
 
-class StepConstants(_Sampled):
+class StepConstants(Sampled):
     """g = sum_t (Q_t - b_t) S_t, with the b_t of least variance on past draws.
 
     Scores of different steps are uncorrelated, so each b_t can be solved for on its own:
@@ -125,7 +125,7 @@ class StepConstants(_Sampled):
         return {"steps": {"values": zeros, "earned": zeros, "scores": zeros}}
 
     def baseline(self, policy: Policy, reward: Reward, draws: int, state: dict[str, Any]) -> Tensor:
-        """See ``_Sampled.baseline``."""
+        """See ``Sampled.baseline``."""
         values: Tensor = state["steps"]["values"]
         return values.to(policy.device, policy.dtype).unsqueeze(0)
 

@@ -56,7 +56,7 @@ def measure_at_snapshots(
     stage = make_stage(experiment, task, seed)
     policy, reward = stage.policy, stage.reward
     snapshots = experiment.snapshots_for(task)
-    method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
+    method = make(estimator, settings.rollouts, settings.truncation, settings.staleness)
     learned = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("snapshot", task, seed, estimator, device=device)
     batch = settings.batch_size // method.info.group

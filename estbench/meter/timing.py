@@ -50,7 +50,7 @@ def time_step(
     stage = make_stage(experiment, task, experiment.seeds[0])
     stage.load(snapshot)
     policy, reward = stage.policy, stage.reward
-    method = make(name, rollouts=settings.rollouts, truncation=settings.truncation)
+    method = make(name, settings.rollouts, settings.truncation, settings.staleness)
     learned = method.initial_state(policy, stream("timing state", task, name))
     rng = stream("timing", task, name, device=device)
     optimiser = Adam(policy.parameters(), lr=settings.generator_learning_rate)

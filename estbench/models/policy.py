@@ -16,7 +16,14 @@ from estbench import noise
 from estbench.models.contexts import Contexts
 from estbench.models.trees import State, flatten_rows
 
-__all__ = ["Policy", "choose_by_gumbel", "choose_by_uniform", "has_ended", "keep_ending"]
+__all__ = [
+    "Policy",
+    "choose_by_gumbel",
+    "choose_by_uniform",
+    "has_ended",
+    "keep_ending",
+    "sequence_lengths",
+]
 
 Choose = Callable[[int, Tensor], Tensor]
 """(position, log-probabilities [n, V]) -> tokens int64 [n]."""
@@ -181,6 +188,13 @@ def has_ended(tokens: Tensor, end: int) -> Tensor:
     """Return whether each position of sequences ``[n, T]`` comes after an end token, bool."""
     ended = (tokens == end).cummax(dim=1).values if tokens.shape[1] else tokens == end
     return nn.functional.pad(ended[:, :-1], (1, 0))
+
+
+def sequence_lengths(tokens: Tensor, end: int | None) -> Tensor:
+    """Return the lengths int64 ``[n]`` of sequences ``[n, T]``, the end token included."""
+    if end is None:
+        return torch.full_like(tokens[:, 0], tokens.shape[1])
+    return (~has_ended(tokens, end)).sum(dim=1)
 
 
 def keep_ending(log_probs: Tensor, ended: Tensor, end: int) -> Tensor:

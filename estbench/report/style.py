@@ -108,7 +108,7 @@ _FAMILIES: tuple[Family, ...] = (
         ("reinforce",), (("#5c7fa3", "#9dbfe3"), ("#3d5a80", "#86a9d6"), ("#1f77a8", "#58b3e8"))
     ),
     Family(
-        ("rloo", "exact", "all", "leave", "muprop"),
+        ("rloo", "exact", "all", "last", "leave", "muprop", "opo", "token", "single"),
         (("#4a54a6", "#b3bcff"), ("#3b3f78", "#a7abf0")),
     ),
     Family(
@@ -129,7 +129,10 @@ _FAMILIES: tuple[Family, ...] = (
         ("evolution", "spsa", "rodeo", "double", "stein", "es"),
         (("#3f7f7f", "#83cdcd"), ("#2b6777", "#78bccf")),
     ),
-    Family(("biased", "grpo", "dr"), (("#8a5a44", "#d3a18a"), ("#6f5f55", "#bfaea3"))),
+    Family(
+        ("biased", "grpo", "dr", "dapo", "importance", "ppo", "gspo", "cispo", "v"),
+        (("#8a5a44", "#d3a18a"), ("#6f5f55", "#bfaea3")),
+    ),
 )
 _OTHERS: tuple[tuple[str, str], ...] = (
     ("#7a5aa6", "#b99be6"),
@@ -140,6 +143,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     ("#b0578f", "#eb9bcd"),
 )
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "*", "<", ">", "h", "d")
+_LATER = ("H", "8")  # after all others, for a name that moves changes its look
 _DASHES: tuple[Dash, ...] = (
     SOLID,
     DASHED,
@@ -152,7 +156,7 @@ _DASHES: tuple[Dash, ...] = (
 )
 
 # Pairs kept for the catalogue; the rest is for names that it does not know.
-ROOM = 80
+ROOM = 96
 
 # The catalogue beyond the table: a place fixes shade, marker and dash. Add at the end only, for a
 # name that moves changes its look in every figure.
@@ -220,6 +224,25 @@ _PLACES: tuple[str, ...] = (
     "biased-inverse-cdf",
     "dr-grpo",
     "grpo",
+    "gae",
+    "grpo-published",
+    "dapo",
+    "reinforce-plus-plus-baseline",
+    "opo",
+    "opo-published",
+    "token-baseline",
+    "token-baseline-published",
+    "rloo-shrunk",
+    "single-stream",
+    "importance-sequence",
+    "importance-token",
+    "importance-truncated",
+    "importance-masked",
+    "ppo-clip",
+    "gspo",
+    "cispo",
+    "v-trace",
+    "last-token",
 )
 
 # Why these: DejaVu comes with matplotlib, so every machine draws the same letters; text as paths in
@@ -291,6 +314,7 @@ def _pairs() -> tuple[tuple[str, Dash], ...]:
     lines, rounds = len(_DASHES), range(len(_MARKERS) * len(_DASHES))
     # 13 and 8 have no common factor, so going round both at once meets each pair once.
     pairs = [(_MARKERS[i % len(_MARKERS)], _DASHES[i % lines]) for i in rounds]
+    pairs += [(_LATER[(i + i // lines) % 2], _DASHES[i % lines]) for i in range(2 * lines)]
     return tuple(pair for pair in pairs if pair not in taken)
 
 

@@ -61,7 +61,7 @@ def train(
     session = prepare(experiment, task, seed)
     settings, policy, reward = session.settings, session.policy, session.reward
     device = experiment.device
-    method = make(estimator, rollouts=settings.rollouts, truncation=settings.truncation)
+    method = make(estimator, settings.rollouts, settings.truncation, settings.staleness)
     state = method.initial_state(policy, stream("learned", task, seed, estimator))
     rng = stream("estimator", task, seed, estimator, device=device)
     evaluation = stream("evaluation", task, seed, device=device)

@@ -25,6 +25,12 @@ CONTEXTS = torch.tensor([[1.0, -0.5, 0.3], [-0.8, 0.4, 1.2]], dtype=torch.float6
         "unordered-set-4",
         "without-replacement-8",
         "muprop",
+        "opo",
+        "token-baseline",
+        "rloo-shrunk",
+        "single-stream",
+        "last-token",
+        "importance-sequence",
     ],
 )
 def test_draws_of_a_context_are_those_that_it_has_alone(name: str) -> None:

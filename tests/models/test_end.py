@@ -86,6 +86,12 @@ def test_what_fills_a_sequence_up_has_no_gradient() -> None:
         "arsm",
         "rodeo",
         "double-cv",
+        "opo",
+        "token-baseline",
+        "rloo-shrunk",
+        "single-stream",
+        "last-token",
+        "importance-sequence",
     ],
 )
 def test_estimators_are_unbiased_for_sequences_of_any_length(name: str, ending: Problem) -> None:
