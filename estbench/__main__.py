@@ -5,10 +5,10 @@ A stop is heard before anything heavy is imported, and until the process has end
 
 from __future__ import annotations
 
-import sys
 from typing import NoReturn
 
 from estbench.processes import Terminated, leave, terminable
+from estbench.terminal import say
 
 __all__ = ["main"]
 
@@ -23,7 +23,7 @@ def main() -> NoReturn:
         except BaseException:  # a stop within an import may come out as any error
             if not heard:
                 raise
-            print("estbench: interrupted", file=sys.stderr, flush=True)
+            say("estbench: interrupted")
             code = Terminated(heard[0]).code
     leave(code)
 

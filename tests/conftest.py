@@ -20,6 +20,7 @@ from estbench.processes import STOPS
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+os.environ.pop("COLUMNS", None)  # readline sets it where tests run in several processes
 
 TESTS = Path(__file__).parent
 

@@ -59,7 +59,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         text = printed.out + printed.err
         assert code is None or found == code, text
         assert steering(text) == [], ascii(text)
-        assert UNTRUE not in [line.strip() for line in text.splitlines()], text
+        # Only estbench's own lines begin at the margin.
+        assert UNTRUE not in [line.rstrip() for line in text.splitlines()], text
         if found == 2:
             assert printed.err.count("\n") == 1
         return text
@@ -134,11 +135,20 @@ def test_a_report_shows_what_is_hidden_as_text(
     assert "[bold red]" in text
 
 
+@pytest.mark.parametrize("width", ["80", "60", None])
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_comparison_shows_it_as_text_in_the_terminal_and_in_markdown(
-    original: Path, hostile: Path, tmp_path: Path, said: Callable[..., str], more: list[str]
+    original: Path,
+    hostile: Path,
+    tmp_path: Path,
+    said: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    width: str | None,
 ) -> None:
     out = tmp_path / "out"
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", width)
     said("compare", str(hostile), str(original), "--out", str(out), *more, code=0)
     text = said("compare", str(original), str(hostile), "--out", str(out), *more, code=0)
     assert "x1b" in text or "u001b" in text
@@ -148,6 +158,17 @@ def test_a_comparison_shows_it_as_text_in_the_terminal_and_in_markdown(
     assert "<b>" not in markdown.replace("`", "").split("- **A**")[1].split("\n\n", 1)[1]
     lines = markdown.splitlines()
     assert not any(line.startswith("# heading") or line == UNTRUE for line in lines)
+
+
+def test_no_line_of_what_differs_begins_where_our_own_do() -> None:
+    from estbench.report.between.settings import Difference
+    from estbench.report.between.terminal import _differences
+
+    folded, name = StringIO(), f"training.{'x' * 30} {UNTRUE}"
+    SafeConsole(file=folded, width=60).print(_differences([Difference(name, "a " * 80, "b " * 80)]))
+    lines = folded.getvalue().splitlines()
+    assert any("all is well" in line for line in lines)
+    assert all(line.startswith("  ") for line in lines if line.strip())
 
 
 def test_markup_is_text_in_markdown() -> None:

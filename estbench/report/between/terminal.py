@@ -23,6 +23,7 @@ from estbench.terminal import plain
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
 
     from estbench.report.between import Between
@@ -75,7 +76,9 @@ def show(found: Between, console: Console) -> None:
     console.print(f"[{colour}]{plain(summary(found))}[/{colour}]", highlight=False)
 
 
-def _differences(differences: Iterable[Difference]) -> Table:
+def _differences(differences: Iterable[Difference]) -> Padding:
+    """Return a table, indented: no line of what a set says begins where estbench's own do."""
+    from rich.padding import Padding
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -85,7 +88,7 @@ def _differences(differences: Iterable[Difference]) -> Table:
         table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(*(plain(cell) for cell in row[: 4 if matters else 3]))
-    return table
+    return Padding(table, (0, 0, 0, 2))
 
 
 def _table(rows: pd.DataFrame) -> Table:
