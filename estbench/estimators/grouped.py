@@ -82,8 +82,13 @@ class GroupRelative(Grouped):
             version=2 if standardised else 1,  # 1 divided what rounding left of equal rewards
         )
 
-    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
-        """See ``Grouped.weights``."""
+    def weights(self, grouped: Tensor) -> Tensor:
+        """See ``Grouped.weights``; all sequences have T tokens."""
+        lengths = torch.full_like(grouped[:, :, :1], grouped.shape[2], dtype=torch.int64)
+        return self.weights_of(grouped, lengths)
+
+    def weights_of(self, grouped: Tensor, lengths: Tensor) -> Tensor:
+        """See ``Grouped.weights_of``."""
         K = grouped.shape[1]
         counts = {
             "sequence": torch.full_like(lengths[:, :1], K),

@@ -139,7 +139,7 @@ class OffPolicy(LeaveOneOut):
             old = sampler.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
         log_ratio = (chosen.detach() - old).reshape(draws, K, T)
         lengths = sequence_lengths(tokens, policy.end).reshape(draws, K, 1)
-        advantages = self.weights(terminal.reshape(draws, K, 1), lengths)
+        advantages = self.weights(terminal.reshape(draws, K, 1))
         weights = self.rule(log_ratio, advantages, lengths).expand(draws, K, T)
         whole = log_ratio.sum(dim=2).exp()
         size = float(whole.sum() ** 2 / whole.square().sum() / whole.numel())

@@ -171,9 +171,13 @@ class Grouped(Estimator):
 
     rollouts: int
 
-    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
-        """Return what multiplies the scores of returns ``[n, K, T]`` and lengths ``[n, K, 1]``."""
+    def weights(self, grouped: Tensor) -> Tensor:
+        """Return what multiplies the scores, for returns ``[n, K, T]``."""
         raise NotImplementedError
+
+    def weights_of(self, grouped: Tensor, lengths: Tensor) -> Tensor:
+        """Return the same where lengths ``[n, K, 1]`` matter; here sequences count alike."""
+        return self.weights(grouped)
 
     def surrogate(
         self,
@@ -190,7 +194,7 @@ class Grouped(Estimator):
         tokens = policy.sample_from(u["tokens"])
         returns, terminal = token_returns(policy, reward, tokens, u)
         lengths = sequence_lengths(tokens, policy.end).reshape(draws, K, 1)
-        weights = self.weights(returns.reshape(draws, K, T), lengths)
+        weights = self.weights_of(returns.reshape(draws, K, T), lengths)
         chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
         return Surrogate(
             chosen.reshape(draws, K * T),
@@ -223,8 +227,8 @@ class LeaveOneOut(Grouped):
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
 
-    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
-        """See ``Grouped.weights``; sequences count alike, whatever their lengths."""
+    def weights(self, grouped: Tensor) -> Tensor:
+        """See ``Grouped.weights``."""
         K = grouped.shape[1]
         return (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
 

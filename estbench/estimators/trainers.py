@@ -73,8 +73,8 @@ class LengthBaseline(Grouped):
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
 
-    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
-        """See ``Grouped.weights``."""
+    def weights_of(self, grouped: Tensor, lengths: Tensor) -> Tensor:
+        """See ``Grouped.weights_of``."""
         return (grouped - weighted_mean(grouped, lengths, self.own)) / grouped.shape[1]
 
 
@@ -106,7 +106,7 @@ class TokenBaseline(Grouped):
             hard_evals=f"{group}",
         )
 
-    def weights(self, grouped: Tensor, lengths: Tensor) -> Tensor:
+    def weights(self, grouped: Tensor) -> Tensor:
         """See ``Grouped.weights``; what is subtracted comes later."""
         return grouped / grouped.shape[1]
 

@@ -62,7 +62,10 @@ BASELINED = [
     for name in NAMES
     if estimators.info(name).baseline != "none" and name != "without-replacement-8"
 ]
-STANDARDISED = ["grpo", "reinforce-standardised", "biased-grpo-2", "biased-grpo-4"]
+STANDARDISED = [
+    *("grpo", "grpo-published", "dapo", "reinforce-standardised", "reinforce-plus-plus-baseline"),
+    *("biased-grpo-2", "biased-grpo-4"),
+]
 
 
 @pytest.mark.parametrize("name", BASELINED)
