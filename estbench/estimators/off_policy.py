@@ -118,7 +118,7 @@ class OffPolicy(LeaveOneOut):
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
         """See ``Estimator.initial_state``: the policies of the last steps, the oldest first."""
-        return {"past": {"0": _kept(policy)} if self.staleness else {}}
+        return {"past": [_kept(policy) for _ in range(self.staleness)]}
 
     def surrogate(
         self,
@@ -130,7 +130,7 @@ class OffPolicy(LeaveOneOut):
     ) -> Surrogate:
         """See ``Estimator.surrogate``; a draw is a group."""
         K, T = self.info.group, policy.length
-        sampler = next(iter(state["past"].values()), policy)
+        sampler = state["past"][0] if self.staleness else policy
         uniforms = noise.uniforms(rng, draws * K, {"tokens": (T,)}, policy.dtype)
         tokens = sampler.sample_from(uniforms["tokens"])
         terminal = reward(tokens)
@@ -159,8 +159,8 @@ class OffPolicy(LeaveOneOut):
         state: dict[str, Any],
     ) -> None:
         """See ``Estimator.adapt``: the policy of this step is remembered before it moves on."""
-        kept = [*state["past"].values(), _kept(policy)][-self.staleness :]
-        state["past"] = {str(i): each for i, each in enumerate(kept)} if self.staleness else {}
+        if self.staleness:
+            state["past"] = [*state["past"][1:], _kept(policy)]
 
 
 def _kept(policy: Policy) -> Policy:

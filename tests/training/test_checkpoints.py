@@ -285,8 +285,13 @@ def set_up(name: str) -> tuple[Stage, dict[str, Any], torch.Generator]:
     return stage, state, stream("noise", name)
 
 
-@pytest.mark.parametrize("name", estimators.names())
-def test_what_an_estimator_has_learned_survives(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [*estimators.names(), "ppo-clip, 3 steps old"])
+def test_what_an_estimator_has_learned_survives(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *older = name.split(", ")
+    if older:
+        monkeypatch.setattr(estimators, "make", partial(estimators.make, staleness=3))
     stage, state, rng = set_up(name)
     learn(name, stage, state, rng, 2)
     path = tmp_path / "c.pt"
