@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from estbench.models.contexts import Contexts
 from estbench.models.policy import Policy, keep_ending
-from estbench.proof.problems import SmoothReward, rng
+from estbench.proof.rewards import SmoothReward, rng
 
 __all__ = ["RecurrentPolicy", "possible_sequences"]
 
@@ -63,7 +63,7 @@ class RecurrentPolicy(Policy):
 
     @torch.no_grad()
     def initialise(self, scale: float, rng: torch.Generator) -> RecurrentPolicy:
-        """Draw all parameters from normal(0, scale); the memory keeps what it knows. Return self."""
+        """Draw parameters from normal(0, scale), an orthogonal memory; return self."""
         for parameter in self.parameters():
             parameter.normal_(0, scale, generator=rng)
         square = torch.randn(self.width, self.width, generator=rng, dtype=torch.float64)
@@ -101,7 +101,7 @@ class RecurrentPolicy(Policy):
 
 def possible_sequences(policy: RecurrentPolicy) -> Tensor:
     """Return all sequences that a policy can draw, int64 ``[N, T]``."""
-    rows = [[]]
+    rows: list[list[int]] = [[]]
     for t in range(policy.length):
         longer = []
         for row in rows:
