@@ -12,7 +12,7 @@ from estbench.estimators.base import Estimator
 from estbench.meter import notices
 from estbench.proof.checking import CheckResult, Make, check_one
 from estbench.proof.judging import MARGIN
-from estbench.proof.problems import PROBLEMS
+from estbench.proof.problems import PROBLEMS, exists
 
 __all__ = ["check"]
 
@@ -32,7 +32,8 @@ def check(
       estimator: A name, an instance (a copy of it is used, as it is), or a class or function that
         makes one.
       margin: Bias, as a part of the gradient's norm, below which it passes.
-      problems: Names out of ``estbench.proof.problems.PROBLEMS``; all of them if None.
+      problems: Names out of ``estbench.proof.problems.PROBLEMS``, or ``drawn-SEED``; all of them,
+        and one with a new seed, if None.
 
     Raises:
       UserError: There is no estimator or problem of that name, or no estimator is made.
@@ -40,7 +41,7 @@ def check(
     if not 0 < margin < 1:
         raise UserError(f"margin = {margin!r}: must be between 0 and 1; .02 means 2 %")
     for name in problems or ():
-        if name not in PROBLEMS:
+        if not exists(name):
             raise unknown_name("problem", name, PROBLEMS)
     with notices.listening(lambda slow: notices.warn(slow.line(slow.per_thousand()))):
         return check_one(_maker(estimator), margin, problems)
