@@ -62,8 +62,10 @@ def family(name: str) -> str:
         return f"REBAR, form {'A' if rest in FUTURES else 'B'}"
     if first == "reinforce" and rest:
         return "baselines and critics"
-    if first in ("all", "sum"):
+    if first in ("all", "sum", "last"):
         return "sums over actions"
+    if first in ("opo", "token", "single", "importance") or name == "rloo-shrunk":
+        return "trainers"
     if first in ("unordered", "without"):
         return "sets"
     if first in ("arm", "arsm", "disarm", "carms"):

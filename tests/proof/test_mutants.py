@@ -15,12 +15,13 @@ from estbench.proof.variance import judge_variance
 
 from .coupled_mutants import COUPLED
 from .mutants import KINDS, MUTANTS, OTHER, Mutant, family, spoiled
+from .trainer_mutants import TRAINERS
 
 # Not the whole check, for time: the problems on which most faults show, then conduct and variance,
 # then the paper's own networks.
 PROBLEMS = ("autoregressive", "autoregressive-binary", "categorical-rough")
 LAST = ("expressions-3-float32",)
-ALL = (*MUTANTS, *COUPLED)
+ALL = (*MUTANTS, *COUPLED, *TRAINERS)
 CASES = [(mutant, name) for mutant in ALL for name in mutant.estimators]
 FIRST = {mutant.kind: (mutant, name) for mutant, name in reversed(CASES)}
 """One fault of each kind."""
@@ -94,6 +95,7 @@ def test_every_family_has_five_kinds_of_faults() -> None:
         "sums over actions",
         "sets",
         "MuProp",
+        "trainers",
         "coupled tokens",
         "Stein operators and slopes",
         "REBAR, form A",
