@@ -28,7 +28,7 @@ from estbench.models.policy import Policy
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test", "verdict_at"]
 
 ENOUGH = 11.0  # draws a unit of noise / margin^2: a miss costs the whole third look
-LAST = 3  # times the draws that the noise asks for decide, where the second look has not
+LAST = 3  # times the draws of the second look decide what it left open
 HOPELESS = 2.5  # margins that the noise of the last look's mean may have
 BRIEF = 16  # draws a block where the noise of the first look's mean is larger than the gradient
 
@@ -44,9 +44,10 @@ class Plan:
       growth: Every look has this many times the sequences of the one before.
       looks: Looks, 1 to 3. More would be more false alarms or less power.
       pilot: Sequences of a pilot, 0 for none. Its draws serve nothing else: the noise in them says
-        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws, and that
-        the last needs no more than three times as many. As it is independent of the looks, their
-        error rates stay what they are.
+        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws; the last has
+        three times as many (a few draws may miss most of the noise: no fewer than the second would
+        have without a pilot). As it is independent of the looks, their error rates stay what they
+        are.
       margin: Relative bias below which an estimator passes.
       alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
       chunk: Sequences at a time.
@@ -86,8 +87,9 @@ class Plan:
             needed = BLOCKS * math.ceil(ENOUGH * noise / self.margin**2 / BLOCKS)
             # Too near to its neighbours a look would be for nothing.
             low, high = math.ceil(1.5 * planned[0]), planned[2] // 2
+            usual = planned[1]
             planned[1] = BLOCKS * (min(max(needed, low), high) // BLOCKS)
-            planned[2] = min(planned[2], LAST * planned[1])
+            planned[2] = min(planned[2], max(LAST * planned[1], usual))
         return tuple(planned)
 
 

@@ -1,8 +1,9 @@
 """No estimator is ranked before it is proven: verdicts on configurations, kept for next time.
 
 What is proven is a configuration: the estimator with its rollouts and the reward's transform,
-in float32 and drawn as a run draws. The verdict stands until the code it depends on changes, or
-torch's version; it is kept in the user's cache and copied into the result set.
+in float32 and drawn as a run draws, on problems of a few tokens (see ``Proof.reach``). The verdict
+stands until the code it depends on changes, or torch's version; it is kept in the user's cache and
+copied into the result set.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from estbench.meter.bias import Plan
 from estbench.processes import described, is_stop, surviving
 from estbench.proof.findings import read_bias, went_wrong, written
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
-from estbench.proof.problems import SIZES, Problem, binary, expressions, tiny
+from estbench.proof.problems import SIZES, SMALL, Problem, binary, expressions, named, tiny
 from estbench.store.atomic import StorageError
 from estbench.store.private import cache as cache_folder
 from estbench.store.private import read_own, write_own
@@ -39,13 +40,14 @@ __all__ = [
     "code_key",
     "configurations",
     "key_of",
+    "plan_of",
     "prove",
     "proven",
     "remember",
     "remembered",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 CHUNK = 512  # sequences a call; a run's batches are drawn by the same path
 ROOMS = ("estimators", "meter", "models", "proof")
 PLAN = Plan(
@@ -54,9 +56,10 @@ PLAN = Plan(
     looks=LOOKS,
     pilot=PILOT,
     margin=MARGIN,
-    alpha=ALPHA / 2,
+    alpha=ALPHA,
     chunk=CHUNK,
 )
+"""The plan of one test where there is no other; see ``plan_of``."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Proof:
         nothing came of it).
       detail: The numbers, a line.
       key: Hash of the code, torch's version and the configuration.
+      reach: What it was proven for: V, T, end tokens, contexts; "" where nothing was proven.
       findings: What was found on each problem; empty where nothing was drawn.
     """
 
@@ -103,6 +107,7 @@ class Proof:
     verdict: str
     detail: str
     key: str
+    reach: str = ""
     findings: Mapping[str, BiasFinding] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -148,10 +153,16 @@ def prove(configuration: Configuration) -> Proof:
     maker = partial(make, given.estimator, rollouts=given.rollouts)
     findings: dict[str, BiasFinding] = {}
     for name, (problem, how) in cases.items():
-        found = findings[name] = judge(maker, problem(), how, PLAN)
+        found = findings[name] = judge(maker, problem(), how, plan_of(given, name), name)
         if found.result is None or found.result.verdict != "unbiased":
             break
     return _concluded(given, findings)
+
+
+def plan_of(given: Configuration, problem: str) -> Plan:
+    """Return the plan of the test on a problem: all that are tried share the error rate."""
+    chunk = Plan.chunk if problem in SMALL else CHUNK
+    return replace(PLAN, alpha=ALPHA / len(_cases(given)), chunk=chunk)
 
 
 def _declared(given: Configuration) -> Proof | None:
@@ -162,28 +173,35 @@ def _declared(given: Configuration) -> Proof | None:
     return Proof(given, "declared biased", declared.why_biased, key_of(given))
 
 
-def _cases(given: Configuration) -> dict[str, tuple[Callable[[], Problem], str]]:
-    """Return the problems that an estimator fits, each with the state of what is learned."""
+def _cases(given: Configuration) -> Mapping[str, tuple[Callable[[], Problem], str]]:
+    """Return the problems that an estimator fits, each with the state of what is learned.
+
+    Independent tokens alone are no proof for sequences.
+    """
     learns = info(given.estimator, given.truncation).learned
-    small = "arbitrary" if learns else "fresh"
+    small, trained = ("arbitrary", "trained") if learns else ("fresh", "fresh")
     cases = {
         "autoregressive": (partial(tiny, torch.float32), small),
         "expressions-3": (
             partial(expressions, torch.float32, given.reward),
-            "trained" if learns else "fresh",
+            trained,
         ),
         "autoregressive-binary": (partial(binary, torch.float32), small),
     }
     unfit = _unfit(given)
     if "autoregressive" not in unfit:  # the binary one is in its place
         del cases["autoregressive-binary"]
-    return {name: case for name, case in cases.items() if name not in unfit}
+    cases = {name: case for name, case in cases.items() if name not in unfit}
+    if not cases:
+        return {}
+    others = {name: (partial(named, name), trained) for name in SMALL if name not in unfit}
+    return cases | others
 
 
 def _unfit(given: Configuration) -> dict[str, str]:
     """Return the problems of the gate that an estimator does not fit, each with the reason."""
     method = make(given.estimator, rollouts=given.rollouts)
-    names = ("autoregressive", "expressions-3", "autoregressive-binary")
+    names = ("autoregressive", "expressions-3", "autoregressive-binary", *SMALL)
     reasons = {name: method.refusal(*SIZES[name]) for name in names}
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -195,17 +213,22 @@ def _concluded(given: Configuration, findings: Mapping[str, BiasFinding]) -> Pro
       KeyError: One that it takes is missing.
     """
     conclude = partial(Proof, given, key=key_of(given), findings=findings)
-    sizes = []
+    limits = {}
     for name in _cases(given):
         found = findings[name]
         if found.result is None:
             return conclude("undecided", f"{name}: {found.error}")
-        look = found.result.last
         if found.result.verdict != "unbiased":
             suspect = f"; {found.suspect}" if found.suspect else ""
             return conclude(found.result.verdict, f"{name}: {found.result}{suspect}")
-        sizes.append(f"{name} < {look.upper:.2%} ({look.draws} draws)")
-    return conclude("unbiased", ", ".join(sizes))
+        limits[name] = found.result.last.upper
+    small = [limits.pop(name) for name in SMALL if name in limits]
+    said = [f"{name} < {upper:.2%}" for name, upper in limits.items()]
+    if small:
+        said.append(f"{len(small)} of independent tokens < {max(small):.2%}")
+    V, T = (max(SIZES[name][k] for name in limits) for k in (0, 1))
+    reach = f"V up to {V}, T up to {T}, without end token or prompts"
+    return conclude("unbiased", ", ".join(said), reach=reach)
 
 
 def remembered(configuration: Configuration) -> Proof | None:
@@ -221,7 +244,7 @@ def remembered(configuration: Configuration) -> Proof | None:
         if document["key"] != key_of(configuration):
             return None
         findings = {
-            name: read_bias(found, PLAN.margin, PLAN.alpha)
+            name: read_bias(found, PLAN.margin, plan_of(configuration, name).alpha)
             for name, found in document["findings"].items()
         }
         return _concluded(configuration, findings)

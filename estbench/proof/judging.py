@@ -16,7 +16,15 @@ from estbench.estimators.base import Estimator
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.processes import described, is_stop
 from estbench.proof.conditions import CONDITIONS
-from estbench.proof.problems import AUTOREGRESSIVE, SIZES, Problem, named, problems_for, size_of
+from estbench.proof.problems import (
+    AUTOREGRESSIVE,
+    SIZES,
+    SMALL,
+    Problem,
+    named,
+    problems_for,
+    size_of,
+)
 from estbench.proof.states import MOVED, prepared
 from estbench.proof.suspects import suspect
 from estbench.seeding import stream
@@ -39,8 +47,7 @@ __all__ = [
 ]
 
 STATES_ON: Mapping[str, tuple[str, ...]] = {
-    **{name: ("fresh", "trained") for name, (_, T) in SIZES.items() if T == 1},
-    **dict.fromkeys(("three-bernoullis", "three-bernoullis-rare"), ("fresh", "trained")),
+    **dict.fromkeys(SMALL, ("fresh", "trained")),
     **dict.fromkeys(AUTOREGRESSIVE, ("fresh", "arbitrary")),
     **{name: ("arbitrary",) for name in CONDITIONS if name != "long"},
 }

@@ -249,6 +249,9 @@ PROBLEMS: Mapping[str, Callable[[], Problem]] = {
 }
 """The problems that ``estbench check`` uses, by name, from the smallest to the largest."""
 
+SMALL = tuple(name for name in PROBLEMS if name.startswith(("bernoulli", "three", "categorical")))
+"""Problems of independent tokens, which cost next to nothing."""
+
 AUTOREGRESSIVE = ("autoregressive", "autoregressive-binary")
 """One of these is tried on an estimator, the first that it fits."""
 

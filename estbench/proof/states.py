@@ -68,7 +68,7 @@ def moved(method: Estimator, problem: Problem, seed: int = 0) -> tuple[Problem, 
 @torch.no_grad()
 def _take(policy: Policy, steps: Sequence[Tensor]) -> None:
     for parameter, step in zip(policy.parameters(), steps, strict=True):
-        parameter += step
+        parameter.add_(step)
 
 
 def train(

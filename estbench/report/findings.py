@@ -10,7 +10,7 @@ from estbench.report.comparisons import ALPHA, PLAIN, TRAINING, Comparisons
 from estbench.report.formatting import clean, p_text, quantity, seconds, with_interval
 from estbench.report.gained import gained_sentence
 from estbench.report.improvement import quality_duels
-from estbench.report.labels import Metric, estimator_facts
+from estbench.report.labels import Metric, estimator_facts, size_text
 from estbench.report.marks import lost_text
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate, holm
 from estbench.report.variance_findings import variance_findings
@@ -178,10 +178,12 @@ def _bias(comparisons: Comparisons, task: str) -> Iterator[str]:
     if mute:
         yield (f"For {_list(mute)}, these draws cannot rule out a bias as large as the gradient.")
     proven = [name for name in known if estimator_facts(name).proof == "unbiased"]
-    if proven:
+    for reach in sorted({estimator_facts(name).reach for name in proven}):
+        names = [name for name in proven if estimator_facts(name).reach == reach]
+        size = f"; this task: {here}" if reach and (here := size_text(task)) else ""
         yield (
-            "Proven unbiased beforehand, on problems whose exact gradient is known: "
-            f"{_list(proven)}."
+            "Proven unbiased beforehand, on problems whose exact gradient is known"
+            f"{f' ({reach}{size})' if reach else ''}: {_list(names)}."
         )
 
 

@@ -81,6 +81,7 @@ class EstimatorFacts:
       proof: What was proven of it: "unbiased", "biased", "undecided", "not proven", "declared
         biased", or "" where the result set says nothing.
       detail: The numbers of that.
+      reach: What it was proven for: V, T, end tokens, contexts; "" where that is not known.
     """
 
     baseline: str = ""
@@ -90,6 +91,7 @@ class EstimatorFacts:
     group: int = 0
     proof: str = ""
     detail: str = ""
+    reach: str = ""
 
     @property
     def unproven(self) -> bool:
@@ -202,6 +204,18 @@ def without_baseline(estimator: str) -> bool:
     return estimator == _PLAIN["none"] or estimator_facts(estimator).baseline == "none"
 
 
+def size_text(task: str) -> str:
+    """Return V and T of a task, "" where they are not known."""
+    try:
+        from estbench import tasks
+
+        known = tasks.info(task)
+    except _UNKNOWN:
+        return ""
+    V = f"V = {known.vocabulary:,}, " if known.vocabulary else ""
+    return f"{V}T = {known.length}" if known.length else ""
+
+
 def best_value(task: str, name: str) -> tuple[float, str]:
     """Return the best value a metric can have on a task, and what that is; nan if not known."""
     if name == "goodness":
@@ -220,8 +234,8 @@ def best_value(task: str, name: str) -> tuple[float, str]:
 _truncation: ContextVar[int] = ContextVar("truncation", default=0)
 
 
-# What was proven of the estimators of the set that is reported on: (verdict, detail) by name.
-_proofs: ContextVar[Mapping[str, tuple[str, str]]] = ContextVar("proofs", default={})  # noqa: B039
+# What was proven of the set's estimators, by name: (verdict, detail, what it was proven for).
+_proofs: ContextVar[Mapping[str, tuple[str, str, str]]] = ContextVar("proofs", default={})  # noqa: B039
 
 
 def report_on(experiment: Mapping[str, Any], proofs: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -231,11 +245,11 @@ def report_on(experiment: Mapping[str, Any], proofs: Sequence[Mapping[str, Any]]
       experiment: Of the manifest.
       proofs: Of ``ResultSet.proofs``; where an estimator has several, the worst counts.
     """
-    worst: dict[str, tuple[str, str]] = {}
+    worst: dict[str, tuple[str, str, str]] = {}
     for proof in proofs:
         name, verdict = proof["configuration"]["estimator"], proof["verdict"]
         if name not in worst or verdict not in ("unbiased", "declared biased"):
-            worst[name] = (verdict, proof["detail"])
+            worst[name] = (verdict, proof["detail"], proof.get("reach", ""))
     _proofs.set(worst)
     settings = [experiment.get("training") or {}, *(experiment.get("per_task") or {}).values()]
     _truncation.set(max(int(s.get("truncation") or 0) for s in settings))
@@ -247,8 +261,8 @@ def estimator_facts(estimator: str) -> EstimatorFacts:
         known = _declared(estimator, _truncation.get())
     except _UNKNOWN:
         known = EstimatorFacts()
-    verdict, detail = _proofs.get().get(estimator, ("", ""))
-    return replace(known, proof=verdict, detail=detail)
+    verdict, detail, reach = _proofs.get().get(estimator, ("", "", ""))
+    return replace(known, proof=verdict, detail=detail, reach=reach)
 
 
 @cache  # what raises is not kept, so a plugin that is loaded later is found

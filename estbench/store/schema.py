@@ -313,7 +313,8 @@ _PROOFS: Shape = distinct(
                     "unbiased", "biased", "undecided", "declared biased", "not proven"
                 ),
                 "detail": text,
-            }
+            },
+            optional={"reach": text},
         )
     ),
     "configuration",

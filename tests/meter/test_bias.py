@@ -120,10 +120,11 @@ def test_a_gradient_of_zero_is_refused() -> None:
 def test_looks_are_planned_and_few() -> None:
     assert Plan(first=1000, growth=3, looks=3).draws(1) == (1024, 3008, 9024)
     assert Plan(first=1000, growth=4, looks=2).draws(8) == (128, 512)
-    # A pilot says how far the second look has to be; the others stay.
+    # A pilot says how far the second look has to be; the third is at most three times as far.
     plan = Plan(first=1024, growth=6, looks=3, pilot=512, margin=0.02)
     assert plan.draws(1, noise=0.5) == (1024, 13760, 36864)
-    assert plan.draws(1, noise=1e-9) == (1024, 1536, 36864)
+    assert plan.draws(1, noise=1e-9) == (1024, 1536, 6144)
+    assert plan.draws(1, noise=0.1) == (1024, 2752, 8256)
     assert plan.draws(1, noise=1e9) == (1024, 18432, 36864)
     assert plan.draws(1, noise=math.nan) == plan.draws(1) == (1024, 6144, 36864)
     for wrong in ({"looks": 4}, {"looks": 0}, {"growth": 1}, {"margin": 0.0}, {"alpha": 1.0}):

@@ -19,10 +19,13 @@ from estbench import estimators
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import BiasResult
+from estbench.meter.blocks import BLOCKS, Blocks
+from estbench.meter.gradients import Tape
 from estbench.models.policy import Policy
-from estbench.proof.conditions import CONDITIONS, lengths
+from estbench.proof.conditions import CONDITIONS, RecurrentPolicy, lengths, possible_sequences
 from estbench.proof.judging import judge, margin_on, plan_for
-from estbench.proof.problems import SIZES
+from estbench.proof.problems import SIZES, Problem, named
+from estbench.proof.rewards import rng
 from estbench.proof.states import MOVED
 
 State = dict[str, Any]
@@ -37,9 +40,9 @@ class Written(Estimator):
     info = EstimatorInfo("written", "a test's", "none")
 
     def surrogate(
-        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
+        self, policy: Policy, reward: Reward, draws: int, generator: torch.Generator, state: State
     ) -> Surrogate:
-        tokens = self.sample(policy, draws * self.info.group, rng, state)
+        tokens = self.sample(policy, draws * self.info.group, generator, state)
         rewards = self.rewards(policy, reward, tokens)
         chosen = self.log_probs(policy, tokens)
         weights = self.weights(policy, tokens, rewards, chosen.detach(), state)
@@ -51,8 +54,8 @@ class Written(Estimator):
             rewards.reshape(groups),
         )
 
-    def sample(self, policy: Policy, n: int, rng: torch.Generator, state: State) -> Tensor:
-        return policy.sample(n, rng)
+    def sample(self, policy: Policy, n: int, generator: torch.Generator, state: State) -> Tensor:
+        return policy.sample(n, generator)
 
     def rewards(self, policy: Policy, reward: Reward, tokens: Tensor) -> Tensor:
         return reward(tokens)
@@ -115,11 +118,11 @@ class PaddingScored(Written):
 class TopK(Written):
     """The 50 likeliest tokens are drawn, and scored with the probabilities of all."""
 
-    def sample(self, policy: Policy, n: int, rng: torch.Generator, state: State) -> Tensor:
+    def sample(self, policy: Policy, n: int, generator: torch.Generator, state: State) -> Tensor:
         def choose(t: int, log_probs: Tensor) -> Tensor:
             least = log_probs.topk(50, dim=1).values[:, -1:]
             probs = log_probs.exp() * (log_probs >= least)
-            return torch.multinomial(probs, 1, generator=rng).squeeze(1)
+            return torch.multinomial(probs, 1, generator=generator).squeeze(1)
 
         return policy.sample_by(n, choose)
 
@@ -127,11 +130,11 @@ class TopK(Written):
 class TopP(Written):
     """The likeliest tokens up to .9 are drawn, and scored with the probabilities of all."""
 
-    def sample(self, policy: Policy, n: int, rng: torch.Generator, state: State) -> Tensor:
+    def sample(self, policy: Policy, n: int, generator: torch.Generator, state: State) -> Tensor:
         def choose(t: int, log_probs: Tensor) -> Tensor:
             ordered, index = log_probs.exp().sort(dim=1, descending=True)
             ordered = ordered * (ordered.cumsum(dim=1) - ordered < 0.9)
-            picks = torch.multinomial(ordered, 1, generator=rng)
+            picks = torch.multinomial(ordered, 1, generator=generator)
             return index.gather(1, picks).squeeze(1)
 
         return policy.sample_by(n, choose)
@@ -170,16 +173,16 @@ class ClippedAtQuantiles(Written):
 class Stale(Written):
     """Draws come from a copy of the policy that every batch renews, as those of a trainer do."""
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> State:
+    def initial_state(self, policy: Policy, generator: torch.Generator) -> State:
         return {"old": copy.deepcopy(policy)}
 
     def adapt(self, policy: Policy, surrogate: Any, gradients: Any, state: State) -> None:
         state["old"] = copy.deepcopy(policy)
 
     @torch.no_grad()
-    def sample(self, policy: Policy, n: int, rng: torch.Generator, state: State) -> Tensor:
+    def sample(self, policy: Policy, n: int, generator: torch.Generator, state: State) -> Tensor:
         old: Policy = state["old"]
-        return old.sample(n, rng)
+        return old.sample(n, generator)
 
     @torch.no_grad()
     def ratios(self, tokens: Tensor, chosen: Tensor, state: State) -> Tensor:
@@ -212,7 +215,7 @@ class ClippedRatios(Stale):
 class RemembersLogProbs(Written):
     """Importance weights whose denominator, of each sequence, is looked up where it was seen."""
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> State:
+    def initial_state(self, policy: Policy, generator: torch.Generator) -> State:
         return {"seen": {}}
 
     def weights(
@@ -232,16 +235,16 @@ class FirstRollouts(Reinforce):
         super().__init__("first-rollouts", "none", 2)
 
     def surrogate(
-        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
+        self, policy: Policy, reward: Reward, draws: int, generator: torch.Generator, state: State
     ) -> Surrogate:
         state.setdefault("lagged", copy.deepcopy(policy))
-        return super().surrogate(policy, reward, draws, rng, state)
+        return super().surrogate(policy, reward, draws, generator, state)
 
 
 class LateBaseline(Written):
     """A moving average, used from batch 100 on; the reward enters it before it is subtracted."""
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> State:
+    def initial_state(self, policy: Policy, generator: torch.Generator) -> State:
         return {"batches": 0, "average": 0.0}
 
     def adapt(self, policy: Policy, surrogate: Any, gradients: Any, state: State) -> None:
@@ -384,3 +387,38 @@ def test_what_is_right_passes_after_the_policy_moved(right: type[Written]) -> No
 def test_rollouts_that_lag_behind_are_found_after_the_policy_moved() -> None:
     result = judged(partial(estimators.make, "seqgan-rollouts-lagged"), "autoregressive", MOVED)
     assert result.verdict == "biased", str(result)
+
+
+def rows_of(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Every REINFORCE draw ``[M, N, P]`` of each context, and its probability ``[M, N]``."""
+    policy = problem.policy
+    assert isinstance(policy, RecurrentPolicy)
+    sequences = possible_sequences(policy)
+    with Tape(policy) as tape:
+        chosen = picked(policy.log_probs(sequences), sequences)
+        f = problem.reward(sequences).unsqueeze(1)
+        found = Surrogate(chosen, f.expand_as(chosen), sequences.unsqueeze(1), f)
+    rows = torch.cat(list(tape.differentiate(found).chunks())).detach().double()
+    M = policy.fewest_rows
+    return rows.view(M, -1, rows.shape[1]), chosen.detach().sum(dim=1).exp().view(M, -1)
+
+
+ONCE, TRIES, LEVEL = 32, 300, 0.05  # draws a block and context; tests; errors of the tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_what_is_right_is_rejected_no_more_often_than_planned(name: str) -> None:
+    """Whole tests of REINFORCE, its draws counted instead of drawn one by one."""
+    problem = named(name)
+    rows, p = rows_of(problem)
+    names = [name for name, _ in problem.policy.named_parameters()]
+    noise, rejected = rng(5), 0
+    for _ in range(TRIES):
+        blocks = Blocks(problem.gradient, names)
+        for each, law in zip(rows, p, strict=True):
+            drawn = torch.multinomial(law, BLOCKS * ONCE, replacement=True, generator=noise)
+            blocks.add(each[drawn].view(BLOCKS, ONCE, -1).sum(dim=1), BLOCKS * ONCE)
+        look = blocks.look(0.05, LEVEL)
+        rejected += min(look.p_values.values()) < LEVEL
+    assert rejected <= TRIES * LEVEL + 3 * (TRIES * LEVEL * (1 - LEVEL)) ** 0.5

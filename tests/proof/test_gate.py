@@ -8,19 +8,23 @@ import stat
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from estbench import presets
 from estbench.cli import main
 from estbench.estimators import base
+from estbench.estimators.base import Surrogate
+from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import BiasResult
 from estbench.meter.blocks import Look
 from estbench.proof import gate
 from estbench.proof.gate import Configuration, Proof
-from estbench.proof.judging import BiasFinding
+from estbench.proof.judging import ALPHA, BiasFinding
 from estbench.store.private import distrusted
 
 RLOO = Configuration("rloo", "p", 0, 0)
@@ -70,16 +74,21 @@ def test_declared_bias_is_believed_and_not_ranked(given: Configuration) -> None:
 
 
 LOOK = Look(24_576, 0.004, 0.0, 0.011, 0.012, 1.003, 0.4, {"norm": 0.3, "gradient": 0.5})
-RESULT = BiasResult("unbiased", "", (LOOK,), gate.PLAN.margin, gate.PLAN.alpha)
+NAMES = tuple(gate._cases(RLOO))
+RESULT = BiasResult(
+    "unbiased", "", (LOOK,), gate.PLAN.margin, gate.plan_of(RLOO, "autoregressive").alpha
+)
 WRONG_LOOK = Look(24_576, 2.0, 1.99, 2.01, 2.02, 3.0, 0.4, {"norm": 5e-7, "gradient": 0.0})
 WRONG_RESULT = replace(RESULT, verdict="biased", found_by="gradient", looks=(WRONG_LOOK,))
 
 
 def proof_of(given: Configuration, result: BiasResult = RESULT, detail: str = "") -> Proof:
-    detail = detail or "autoregressive < 1.20% (24576 draws), expressions-3 < 1.20% (24576 draws)"
-    names = ("autoregressive", "expressions-3")
-    findings = {name: BiasFinding(name, "fresh", result, 1.0) for name in names}
-    return Proof(given, result.verdict, detail, gate.key_of(given), findings)
+    detail = detail or (
+        "autoregressive < 1.20%, expressions-3 < 1.20%, 8 of independent tokens < 1.20%"
+    )
+    findings = {name: BiasFinding(name, "fresh", result, 1.0) for name in NAMES}
+    reach = "V up to 5, T up to 3, without end token or prompts"
+    return Proof(given, result.verdict, detail, gate.key_of(given), reach, findings)
 
 
 def test_a_verdict_is_kept_until_what_it_depends_on_changes(
@@ -140,7 +149,9 @@ def test_only_what_is_not_remembered_is_proven() -> None:
 
 def test_what_went_wrong_is_not_remembered() -> None:
     failed = BiasFinding("autoregressive", "fresh", None, 1.0, error="MemoryError")
-    proof = Proof(RLOO, "undecided", "MemoryError", gate.key_of(RLOO), {"autoregressive": failed})
+    proof = Proof(
+        RLOO, "undecided", "MemoryError", gate.key_of(RLOO), "", {"autoregressive": failed}
+    )
     gate.remember(proof)
     assert gate.remembered(RLOO) is None
 
@@ -274,6 +285,59 @@ def test_the_cache_lies_in_no_folder_that_depends_on_where_one_stands(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     gate.remember(proof_of(RLOO))
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+class Spoiled(Reinforce):
+    """REINFORCE whose weights something is done to; it declares itself unbiased."""
+
+    def __init__(self, spoil: Callable[[Surrogate], Surrogate]) -> None:
+        super().__init__("spoiled", "none")
+        self.spoil = spoil
+
+    def surrogate(self, *given: Any) -> Surrogate:
+        return self.spoil(super().surrogate(*given))
+
+
+def discounted(found: Surrogate) -> Surrogate:
+    """A discount of .99, as if the reward came at the last token."""
+    T = found.weights.shape[1]
+    powers = 0.99 ** torch.arange(T - 1, -1, -1, dtype=found.weights.dtype)
+    return replace(found, weights=powers * found.weights)
+
+
+def clipped(found: Surrogate) -> Surrogate:
+    return replace(found, weights=found.weights.clamp(-1, 1))
+
+
+def with_entropy(found: Surrogate) -> Surrogate:
+    """A bonus of .001 on the entropy of each sequence."""
+    bonus = -0.001 * found.log_probs.detach().sum(dim=1, keepdim=True)
+    return replace(found, weights=found.weights + bonus)
+
+
+@pytest.mark.parametrize("spoil", [discounted, clipped, with_entropy])
+def test_small_faults_are_found(spoil: Callable[[Surrogate], Surrogate], own: None) -> None:
+    base._REGISTRY["spoiled"] = partial(Spoiled, spoil)
+    proof = gate.prove(replace(RLOO, estimator="spoiled"))
+    assert proof.verdict == "biased", proof.detail
+    assert not proof.reach
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    yield
+    base._REGISTRY.pop("spoiled", None)
+
+
+def test_a_proof_says_what_it_was_proven_for_and_all_its_tests_share_the_error_rate() -> None:
+    proof = gate.prove(RLOO)
+    assert proof.reach == "V up to 5, T up to 3, without end token or prompts"
+    results = [found.result for found in proof.findings.values() if found.result]
+    assert len(results) == 10
+    assert sum(result.alpha for result in results) == pytest.approx(ALPHA)
+    assert "reach" in proof.as_dict()
+    binary = gate.prove(replace(RLOO, estimator="arm"))
+    assert binary.reach.startswith("V up to 2, T up to 4")
 
 
 WRONG = """
