@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
     from estbench.estimators.base import Surrogate as Surrogate
     from estbench.estimators.base import register as register
+    from estbench.estimators.recipes import Recipe as Recipe
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
     from estbench.models.policy import Policy as Policy
@@ -37,6 +38,7 @@ _WHERE = {
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
     "EstimatorInfo": "estbench.estimators.base",
+    "Recipe": "estbench.estimators.recipes",
     "Surrogate": "estbench.estimators.base",
     "EstbenchWarning": "estbench.meter.notices",
     "Policy": "estbench.models.policy",
@@ -50,6 +52,7 @@ __all__ = [
     "Estimator",
     "EstimatorInfo",
     "Policy",
+    "Recipe",
     "Surrogate",
     "UserError",
     "__version__",
