@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from estbench.models.contexts import Contexts as Contexts
     from estbench.models.policy import Policy as Policy
     from estbench.proof.interface import check as check
+    from estbench.proof.suite import parametrize_with_checks as parametrize_with_checks
     from estbench.report.between import compare as compare
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _WHERE = {
     "check": "estbench.proof.interface",
     "compare": "estbench.report.between",
     "measure": "estbench.api",
+    "parametrize_with_checks": "estbench.proof.suite",
     "register": "estbench.estimators.base",
     "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
@@ -59,6 +61,7 @@ __all__ = [
     "check",
     "compare",
     "measure",
+    "parametrize_with_checks",
     "register",
 ]
 

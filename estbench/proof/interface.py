@@ -17,7 +17,7 @@ from estbench.proof.judging import MARGIN
 from estbench.proof.problems import PROBLEMS
 from estbench.proof.recipes import check_recipe
 
-__all__ = ["check"]
+__all__ = ["check", "maker"]
 
 
 def check(
@@ -66,14 +66,19 @@ def check(
         estimator = Recipe(advantages=advantages, loss=loss, group=group, staleness=staleness)
     elif (group, staleness) != (8, 0):
         raise UserError("group and staleness are for loss= and advantages= alone")
-    make = _maker(estimator)
+    make = maker(estimator)
     with notices.listening(lambda slow: notices.warn(slow.line(slow.per_thousand()))):
         if isinstance(estimator, Recipe):
             return check_recipe(estimator, make, margin, problems)
         return check_one(make, margin, problems)
 
 
-def _maker(given: str | Estimator | Callable[[], Estimator]) -> Make:
+def maker(given: str | Estimator | Callable[[], Estimator]) -> Make:
+    """Return what makes the estimator that was given, in whatever form.
+
+    Raises:
+      UserError: There is no estimator of that name, or none is made.
+    """
     if isinstance(given, str):
         make_by_name(given)  # raises now for a name that does not exist
         return partial(make_by_name, given)
