@@ -25,7 +25,7 @@ from estbench.models.policy import has_ended
 from estbench.models.reward import FunctionReward
 from estbench.models.tempered import Tempered
 from estbench.own import OwnPolicy, OwnReward
-from estbench.proof.problems import SmoothReward, rng
+from estbench.proof.rewards import SmoothReward, rng
 
 V, T, H = 3, 3, 4
 SMALL: dict[str, Any] = {"draws": 256, "adapt": 256}

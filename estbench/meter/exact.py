@@ -74,18 +74,26 @@ class Exact:
         ) / K
 
 
-def exact(policy: Policy, reward: Callable[[Tensor], Tensor], chunk: int = 2048) -> Exact:
+def exact(
+    policy: Policy,
+    reward: Callable[[Tensor], Tensor],
+    chunk: int = 2048,
+    sequences: Tensor | None = None,
+) -> Exact:
     """Return exact moments by enumeration, accumulated in float64.
 
     Args:
       policy: An enumerable policy.
       reward: Rewards ``[n]`` of sequences int64 ``[n, T]``.
       chunk: Sequences at a time.
+      sequences: All that the policy can draw, int64 ``[N, T]``, where that is less than V^T; of a
+        policy with M contexts once for each, context by context, in one chunk.
 
     Raises:
       UserError: There are more than ``LARGEST`` sequences.
     """
-    sequences = enumerate_sequences(policy.vocabulary, policy.length).to(policy.device)
+    if sequences is None:
+        sequences = enumerate_sequences(policy.vocabulary, policy.length).to(policy.device)
     with torch.no_grad():
         f = torch.cat([reward(part) for part in torch.split(sequences, chunk)]).double()
         log_p = torch.cat(

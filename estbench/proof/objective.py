@@ -24,7 +24,7 @@ from torch.optim.optimizer import (
 from estbench.estimators.base import Component, Estimator, Surrogate
 from estbench.meter.gradients import Tape
 from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
-from estbench.proof.problems import rng
+from estbench.proof.rewards import rng
 from estbench.proof.setting import Setting
 
 __all__ = ["learned_gradients"]

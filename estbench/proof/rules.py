@@ -24,7 +24,7 @@ from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.reward import FunctionReward
 from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
 from estbench.proof.objective import learned_gradients
-from estbench.proof.problems import function_reward, rng
+from estbench.proof.rewards import function_reward, rng
 from estbench.proof.setting import Setting, T, bits
 
 __all__ = ["RULES", "BrokenRuleError", "NotApplicableError"]

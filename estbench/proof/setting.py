@@ -16,7 +16,7 @@ from estbench.meter.measuring import adapt_once
 from estbench.models.generator import Generator
 from estbench.models.reward import FunctionReward
 from estbench.proof.breaches import NotApplicableError
-from estbench.proof.problems import function_reward, rng
+from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import disturb
 
 __all__ = ["Setting", "T", "V", "bits"]

@@ -9,7 +9,8 @@ import torch
 from estbench.estimators.base import Estimator
 from estbench.meter.measuring import adapt_once
 from estbench.models.policy import Policy
-from estbench.proof.problems import Problem, rng
+from estbench.proof.problems import Problem
+from estbench.proof.rewards import rng
 
 STATES = ("fresh", "arbitrary", "trained")
 BATCHES, SEQUENCES = 60, 128

@@ -22,7 +22,8 @@ from estbench.meter.moments import Reference
 from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 from estbench.processes import described, is_stop
-from estbench.proof.problems import Problem, named, rng
+from estbench.proof.problems import Problem, named
+from estbench.proof.rewards import rng
 from estbench.proof.states import learned
 from estbench.seeding import stream
 

@@ -11,7 +11,8 @@ from estbench.estimators.all_actions import MOST, SumAndSample
 from estbench.estimators.branches import branch
 from estbench.meter.gradients import Tape
 from estbench.models.generator import Generator
-from estbench.proof.problems import named, rng, tiny
+from estbench.proof.problems import named, tiny
+from estbench.proof.rewards import rng
 
 from .closed_form import sequence_log_probs
 

@@ -8,7 +8,7 @@ import torch
 from estbench import estimators
 from estbench.meter.gradients import Tape
 from estbench.models.factorised import FactorisedPolicy
-from estbench.proof.problems import function_reward, rng
+from estbench.proof.rewards import function_reward, rng
 
 CONTEXTS = torch.tensor([[1.0, -0.5, 0.3], [-0.8, 0.4, 1.2]], dtype=torch.float64)
 

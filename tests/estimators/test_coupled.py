@@ -22,7 +22,8 @@ from estbench.meter.exact import exact
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import total_variance
 from estbench.models.policy import Policy
-from estbench.proof.problems import CategoricalPolicy, bernoulli, categorical, rng, tiny
+from estbench.proof.problems import CategoricalPolicy, bernoulli, categorical, tiny
+from estbench.proof.rewards import rng
 
 ANTITHETIC = [
     # theta, t, variance of ARM, its digits, variance of DisARM

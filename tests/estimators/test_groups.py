@@ -11,7 +11,8 @@ from estbench.errors import UserError
 from estbench.estimators.score_function import Grouped
 from estbench.meter.exact import exact
 from estbench.models.enumeration import enumerate_sequences
-from estbench.proof.problems import bernoulli, categorical, rng, tiny
+from estbench.proof.problems import bernoulli, categorical, tiny
+from estbench.proof.rewards import rng
 
 PROBLEMS = {
     **{K: categorical("rough") for K in (2, 3, 4, 8)},  # 4^K groups

@@ -14,7 +14,8 @@ from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import Plan, bias_test
 from estbench.meter.gradients import Tape
 from estbench.models.generator import Generator
-from estbench.proof.problems import rng, tiny
+from estbench.proof.problems import tiny
+from estbench.proof.rewards import rng
 from estbench.seeding import stream
 
 

@@ -19,7 +19,7 @@ from estbench.models.autoencoder import EvidenceBound
 from estbench.models.contexts import Contexts
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
-from estbench.proof.problems import function_reward
+from estbench.proof.rewards import function_reward
 
 IMAGES = 3
 

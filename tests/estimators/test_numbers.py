@@ -27,10 +27,10 @@ from estbench.proof.problems import (
     categorical,
     named,
     problem,
-    rng,
     three_bernoullis,
     tiny,
 )
+from estbench.proof.rewards import rng
 
 from .closed_form import Arm, Arsm, DisArm, ReinMax, StraightThrough, UnorderedSet, enumerated
 

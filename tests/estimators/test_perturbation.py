@@ -16,7 +16,8 @@ from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference, total_variance
 from estbench.models.generator import Generator
-from estbench.proof.problems import bernoulli, function_reward, named, problem, rng, tiny
+from estbench.proof.problems import bernoulli, named, problem, tiny
+from estbench.proof.rewards import function_reward, rng
 
 
 def smoothed_slope(law: str, scale: float, logit: float, target: float) -> float:

@@ -16,7 +16,8 @@ from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.discriminator import Discriminator
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
-from estbench.proof.problems import expressions, rng
+from estbench.proof.problems import expressions
+from estbench.proof.rewards import rng
 from estbench.training.adversarial import output_bias_draws
 
 NAMES = ["reinforce-published", "rebar-published", "relax-published"]

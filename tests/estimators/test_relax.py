@@ -14,7 +14,8 @@ from estbench.estimators.relax import Relax
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.meter.moments import total_variance
-from estbench.proof.problems import expressions, rng, tiny
+from estbench.proof.problems import expressions, tiny
+from estbench.proof.rewards import rng
 from estbench.proof.states import disturb
 
 

@@ -24,12 +24,11 @@ from estbench.proof.problems import (
     BernoulliPolicy,
     CategoricalPolicy,
     Problem,
-    function_reward,
     named,
     problem,
-    rng,
     tiny,
 )
+from estbench.proof.rewards import function_reward, rng
 from estbench.seeding import stream
 
 HARD = [

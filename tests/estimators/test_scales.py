@@ -15,7 +15,7 @@ from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.meter.moments import total_variance
 from estbench.models.generator import Generator
-from estbench.proof.problems import rng
+from estbench.proof.rewards import rng
 
 from .rollouts import takes_rollouts
 

@@ -21,7 +21,8 @@ from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.proof.problems import Problem, named, problem, rng, three_bernoullis, tiny
+from estbench.proof.problems import Problem, named, problem, three_bernoullis, tiny
+from estbench.proof.rewards import rng
 
 from .closed_form import sequence_log_probs, set_probability
 from .test_numbers import SIGNIFICANT, UNORDERED, fixed, measured

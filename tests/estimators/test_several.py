@@ -12,7 +12,8 @@ from estbench.estimators.rebar_per_tensor import RebarPerTensor
 from estbench.estimators.relax_several import RelaxSeveral
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import total_variance
-from estbench.proof.problems import rng, tiny
+from estbench.proof.problems import tiny
+from estbench.proof.rewards import rng
 from estbench.proof.states import learned
 
 

@@ -18,7 +18,8 @@ from estbench.estimators.stein import (
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.models.sequence_network import SequenceNetwork
-from estbench.proof.problems import Problem, named, rng, tiny
+from estbench.proof.problems import Problem, named, tiny
+from estbench.proof.rewards import rng
 
 
 def log_p(given: Problem, sequences: Tensor) -> Tensor:

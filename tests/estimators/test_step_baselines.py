@@ -14,7 +14,8 @@ from estbench.estimators.step_baselines import StepConstants
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.models.generator import Generator
-from estbench.proof.problems import Problem, named, rng, tiny
+from estbench.proof.problems import Problem, named, tiny
+from estbench.proof.rewards import rng
 from estbench.proof.states import learned
 from estbench.proof.variance import exact_variance
 

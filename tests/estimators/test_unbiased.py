@@ -16,7 +16,8 @@ from estbench import estimators
 from estbench.estimators.base import Estimator
 from estbench.estimators.controls import Grpo
 from estbench.meter.bias import BiasResult, Plan, bias_test
-from estbench.proof.problems import SIZES, Problem, binary, expressions, rng, tiny
+from estbench.proof.problems import SIZES, Problem, binary, expressions, tiny
+from estbench.proof.rewards import rng
 from estbench.proof.states import STATES, learned
 from estbench.seeding import stream
 

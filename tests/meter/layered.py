@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from estbench.models.policy import Policy
 from estbench.models.trees import leaves
-from estbench.proof.problems import rng
+from estbench.proof.rewards import rng
 
 V, T, WIDTH = 4, 5, 6
 

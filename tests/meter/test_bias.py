@@ -16,7 +16,8 @@ from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import Centred, Plan, bias_test
 from estbench.meter.blocks import Blocks
 from estbench.models.policy import Policy
-from estbench.proof.problems import bernoulli, function_reward, rng, tiny
+from estbench.proof.problems import bernoulli, tiny
+from estbench.proof.rewards import function_reward, rng
 
 PARAMETERS, RANK, DRAWS = 300, 4, 6_400
 

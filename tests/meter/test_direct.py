@@ -29,7 +29,8 @@ from estbench.meter.moments import Reference
 from estbench.meter.step import measured_step
 from estbench.models.policy import Policy
 from estbench.proof.checking import by_name, check_one
-from estbench.proof.problems import rng, tiny
+from estbench.proof.problems import tiny
+from estbench.proof.rewards import rng
 
 
 class Handed(Estimator):

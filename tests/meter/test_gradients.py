@@ -16,7 +16,7 @@ from estbench.meter.bias import Centred
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.proof.problems import function_reward, rng
+from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import disturb
 
 V, T, DRAWS = 4, 5, 12

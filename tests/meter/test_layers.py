@@ -14,7 +14,7 @@ from estbench import estimators
 from estbench.meter.gradients import Tape
 from estbench.models.policy import Policy
 from estbench.models.trees import leaves
-from estbench.proof.problems import rng
+from estbench.proof.rewards import rng
 
 from .layered import POLICIES, WIDTH, Cell, Layered, Recurrent, T, Transformer, V, encoder_layer
 from .test_gradients import DRAWS, Pathwise, Scaled, loop, same, taped

@@ -15,7 +15,8 @@ from estbench.meter.factors import Factors
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference, tail_index, total_variance
 from estbench.models.generator import Generator
-from estbench.proof.problems import function_reward, rng, tiny
+from estbench.proof.problems import tiny
+from estbench.proof.rewards import function_reward, rng
 
 
 def direct(*rows: torch.Tensor) -> DrawGradients:

@@ -12,7 +12,8 @@ from estbench.meter.phases import PHASES, Clock, listening
 from estbench.meter.step import measured_step
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
-from estbench.proof.problems import rng, tiny
+from estbench.proof.problems import tiny
+from estbench.proof.rewards import rng
 
 
 class Time:

@@ -19,7 +19,8 @@ from estbench.models.enumeration import enumerate_sequences
 from estbench.models.factorised import FactorisedPolicy
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
-from estbench.proof.problems import Problem, rng, tiny
+from estbench.proof.problems import Problem, tiny
+from estbench.proof.rewards import rng
 from tests.tasks import tiny_autoencoder
 
 RATE = 0.05

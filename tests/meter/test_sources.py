@@ -12,7 +12,8 @@ from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.gradients import Tape
 from estbench.meter.sources import variance_by_step
 from estbench.models.reward import FunctionReward
-from estbench.proof.problems import rng, tiny
+from estbench.proof.problems import tiny
+from estbench.proof.rewards import rng
 
 DRAWS = 64
 

@@ -15,7 +15,7 @@ from estbench.meter.world import check_world, reward_fault, sampler_fault
 from estbench.models.contexts import Contexts
 from estbench.models.policy import Policy, inverse_cdf
 from estbench.own import OwnPolicy, OwnReward
-from estbench.proof.problems import SmoothReward, rng
+from estbench.proof.rewards import SmoothReward, rng
 
 V, T, H = 6, 4, 5
 Law = Callable[[Tensor], Tensor]

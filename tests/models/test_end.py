@@ -9,7 +9,8 @@ from estbench import estimators
 from estbench.meter.bias import Plan, bias_test
 from estbench.meter.exact import enumerate_sequences
 from estbench.models.generator import Generator
-from estbench.proof.problems import Problem, function_reward, problem, rng
+from estbench.proof.problems import Problem, problem
+from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import learned
 from estbench.seeding import stream
 

@@ -25,7 +25,7 @@ from estbench.models.reward import FunctionReward
 from estbench.processes import Terminated, terminable
 from estbench.proof.conduct import conduct
 from estbench.proof.judging import judge, plan_for
-from estbench.proof.problems import rng
+from estbench.proof.rewards import rng
 from estbench.proof.rules import RULES
 from estbench.proof.setting import Setting
 from estbench.proof.variance import judge_variance
