@@ -22,7 +22,7 @@ from estbench.estimators.base import SAFE_NAME, Estimator, EstimatorInfo, Reward
 from estbench.models.policy import Policy, has_ended
 from estbench.processes import described
 
-__all__ = ["STEP", "Recipe"]
+__all__ = ["ARGUMENTS", "STEP", "Recipe"]
 
 Advantages = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -319,7 +319,9 @@ def _sizes(group: Any) -> tuple[int, int]:
     Raises:
       UserError: It is neither a number nor two.
     """
-    pair = tuple(group) if isinstance(group, Sequence) and not isinstance(group, str) else (1, group)
+    pair = (
+        tuple(group) if isinstance(group, Sequence) and not isinstance(group, str) else (1, group)
+    )
     if len(pair) != 2 or not all(_whole(x) and x >= 1 for x in pair):
         raise UserError(
             f"group = {group!r}: must be a number of sequences, such as 8, or (prompts, sequences "
