@@ -8,19 +8,18 @@ figures into the page. Some minutes on one core.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.recipes import ARGUMENTS, Recipe
+from estbench.estimators.recipes import Recipe
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.meter.exact import exact
 from estbench.proof.conditions import possible_sequences
@@ -70,7 +69,7 @@ def losses() -> dict[str, Callable[..., Tensor]]:
     """Return what the page's code defines, by name."""
     found: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
-        exec(block, found)  # noqa: S102  (the repository's own page)
+        exec(block, found)
     return found
 
 

@@ -147,11 +147,11 @@ class Recipe(Estimator):
             if self.staleness:
                 with torch.no_grad():
                     old = _scores(sampler, tokens)
-        grouped = [x.detach().reshape(draws, B, T) for x in (chosen, old, mask)]
+        scores, past, scored = (x.detach().reshape(draws, B, T) for x in (chosen, old, mask))
         rewards = rewards.reshape(draws, B)
         return Surrogate(
             chosen.reshape(draws, B * T),
-            self._weights(*grouped, rewards).reshape(draws, B * T),
+            self._weights(scores, past, scored, rewards).reshape(draws, B * T),
             tokens.reshape(draws, B, T),
             rewards,
             info={"baseline": float(rewards.mean())},
@@ -327,7 +327,7 @@ def _sizes(group: Any) -> tuple[int, int]:
             f"group = {group!r}: must be a number of sequences, such as 8, or (prompts, sequences "
             "of each), such as (4, 8)"
         )
-    return pair  # type: ignore[return-value]
+    return pair
 
 
 def _whole(value: Any) -> bool:

@@ -45,7 +45,7 @@ def check(
         ``[P, K]`` to ``[P, K]``.
       loss: In place of an estimator: maps log_probs, old_log_probs ``[B, T]``, rewards ``[B]`` and
         mask ``[B, T]`` to the number that the trainer minimises.
-      group: Of a loss or advantages: the sequences K of a call, or (prompts P, sequences K of each).
+      group: Of a loss or advantages: sequences K in a call, or (prompts P, sequences K of each).
       staleness: Of a loss or advantages: optimiser steps between the sampler and the policy.
       margin: Bias, as a part of the gradient's norm, below which it passes.
       problems: Names out of ``estbench.proof.problems.PROBLEMS``; all of them if None.

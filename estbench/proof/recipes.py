@@ -1,4 +1,4 @@
-"""What a check says about a trainer's loss: on which problems it is biased, by how much, and how."""
+"""What a check says of a trainer's loss: on which problems it is biased, and by how much."""
 
 from __future__ import annotations
 

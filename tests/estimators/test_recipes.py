@@ -188,7 +188,7 @@ def test_a_functions_mistake_is_one_clear_line(fault: str) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"estimator": "rloo", "staleness": 1}])
 def test_check_takes_an_estimator_or_a_function(options: dict[str, Any]) -> None:
-    with pytest.raises(estbench.UserError, match="give one of|for loss= and advantages="):
+    with pytest.raises(estbench.UserError, match=r"give one of|for loss= and advantages="):
         estbench.check(**options)
 
 
