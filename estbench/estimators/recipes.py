@@ -345,15 +345,25 @@ def _scores(policy: Policy, tokens: Tensor) -> Tensor:
     """Return the log-probabilities ``[n, T]`` of tokens, padding included, as a trainer has them.
 
     A trainer's forward pass does not know where a sequence ends: it gives padding a log-probability
-    as well, with a gradient, and leaves it to the mask.
+    as well, with a gradient, and leaves it to the mask. Of a user's policy that cannot be asked
+    without its end token, those of padding are 0.
     """
-    with _endless(policy):
-        return policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
+    try:
+        with _endless(policy):
+            found = policy.log_probs(tokens)
+    except Exception:
+        if policy.end is None:
+            raise
+        found = policy.log_probs(tokens)
+    return found.gather(2, tokens.unsqueeze(2)).squeeze(2)
 
 
 @contextmanager
 def _endless(policy: Policy) -> Iterator[None]:
     end = policy.end
+    if end is None:
+        yield
+        return
     policy.end = None
     try:
         yield

@@ -27,6 +27,8 @@ class RecipeResult(CheckResult):
     def __str__(self) -> str:
         """Return the verdict, a line for each problem, and what else does not hold."""
         lines = [f"{self.name} ({self.conditions}): {self.verdict}"]
+        if self.verdict == "biased":
+            lines.append("  (length and cosine are the mean draw's, beside the exact gradient)")
         for found in self.bias:
             said = found.error or (found.result and _said(found.result.verdict, found.result.last))
             lines.append(f"  {described(found.problem)}: {said}")
@@ -57,7 +59,7 @@ def _said(verdict: str, look: Look) -> str:
         return f"{verdict}, below {look.upper:.1%}"
     size = f"biased by {look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
     length, cosine = shape(look)
-    return f"{size}: {length:.2f} times the gradient's length, cosine {cosine:.2f}"
+    return f"{size}, length {length:.2f}, cosine {cosine:.2f}"
 
 
 def shape(look: Look) -> tuple[float, float]:
