@@ -204,10 +204,11 @@ def test_a_functions_mistake_is_one_clear_line(fault: str) -> None:
 
 def test_rewards_that_a_function_cannot_take_are_named() -> None:
     method = Recipe(advantages=lambda rewards: rewards.log(), group=2, name="logs")
+    one_is_zero = FunctionReward(lambda tokens: (torch.arange(len(tokens)) < 7).double())
     with pytest.raises(
-        estbench.UserError, match=r"logs: an advantage is not .* the rewards .*0\.0"
+        estbench.UserError, match=r"logs: an advantage is not .* rewards 1\.0, 0\.0"
     ):
-        draws_of(method, policy(), draws=64)
+        method.surrogate(policy(), one_is_zero, 4, rng(3), {})
 
 
 @pytest.mark.parametrize("options", [{}, {"estimator": "rloo", "staleness": 1}])
