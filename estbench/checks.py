@@ -28,6 +28,7 @@ __all__ = ["check"]
 FILES = ("check.json", "check.csv", "bias.svg", "bias.png", "bias.csv")
 KEYS = ("estimator", "declared", "verdict")  # of each entry of check.json
 SMALLEST_MARGIN, LARGEST_MARGIN = 0.001, 0.5
+LARGEST_SEED = 999_999_999
 
 
 def check(
@@ -35,6 +36,7 @@ def check(
     *,
     plugin: Path | None = None,
     margin: float | None = None,
+    seed: int | None = None,
     workers: int | None = None,
     out: Path | None = None,
     as_json: bool = False,
@@ -48,12 +50,13 @@ def check(
       names: Which; all of the catalogue if empty, those of the plugin if there is one.
       plugin: A file with a user's own estimators.
       margin: Relative bias below which one passes.
+      seed: Of the problem that is drawn at random; a new one if None.
       workers: Processes; as many as there are physical cores if None.
       out: Folder of check.csv, check.json and the figure.
       as_json: Print check.json instead of tables.
 
     Raises:
-      UserError: A name does not exist, the margin makes no sense, the plugin is broken, or the
+      UserError: A name does not exist, margin or seed make no sense, the plugin is broken, or the
         folder cannot be written to.
       StorageError: The disk is full.
     """
@@ -69,6 +72,8 @@ def check(
             f"--margin {margin:g}: must be from {SMALLEST_MARGIN} to {LARGEST_MARGIN}; it is a "
             "part of the gradient's norm, so that .02 means 2 %"
         )
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed {seed}: must be a whole number from 0 to {LARGEST_SEED}")
     own = load_plugin(plugin)
     wanted = list(dict.fromkeys(names)) or own or estimators.names()
     for name in wanted:
@@ -87,6 +92,7 @@ def check(
             for name, result in check_many(
                 makes,
                 margin=margin,
+                seed=seed,
                 workers=workers or worker_count(),
                 plugins=plugins.loaded(),
                 tell=tell,
@@ -202,6 +208,9 @@ def _show(results: Sequence[CheckResult]) -> None:
     if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
         table = _table(results, wide=False)
     out.print(table)
+    from estbench.proof.conditions import CONDITIONS
+    from estbench.proof.judging import LOOSER
+
     failing = [result for result in results if not result.holds]
     for result in failing:
         out.print(f"\n[bold]{plain(result.name)}[/bold]")
@@ -210,12 +219,15 @@ def _show(results: Sequence[CheckResult]) -> None:
     for result in results:
         for line in result.remarks():
             out.print(f"[dim]{plain(result.name)}: {plain(line)}[/dim]", highlight=False)
-    margin = results[0].margin if results else 0.0
+    margin = results[0].margin
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
-        f"what there may be; an unbiased estimator passes below {margin:.2%}. CPU s: seconds of "
-        "processor time.[/dim]"
+        f"what there may be; an unbiased estimator passes below {margin:.2%}, and on "
+        f"{', '.join(CONDITIONS)} and the problem drawn at random below {LOOSER * margin:.2%}. "
+        "CPU s: seconds of processor time.[/dim]"
     )
+    if (seed := results[0].seed) is not None:
+        out.print(f"[dim]drawn at random: drawn-{seed}; --seed {seed} repeats it[/dim]")
     if not failing:
         out.print("[green]everything that was declared holds[/green]")
 

@@ -288,6 +288,7 @@ def check(
     estimators: str | None = None,
     plugin: Path | None = None,
     margin: float | None = None,
+    seed: int | None = None,
     jobs: int | None = None,
     out: Path | None = None,
     as_json: JSON = False,
@@ -307,6 +308,8 @@ def check(
         --traceback an error in it is shown whole.)
     margin
         Relative bias below which an estimator passes; .02 unless given. Draws grow as 1 / margin^2.
+    seed
+        Of the problem that is drawn at random, to repeat a verdict; by default a new one.
     jobs
         Worker processes, one thread each; by default as many as there are physical cores, and
         never more than there is work.
@@ -318,7 +321,7 @@ def check(
     _check_jobs(jobs)
     wanted = [*names, *(commands.split_names("--estimators", estimators) if estimators else ())]
     return checks.check(
-        wanted, plugin=plugin, margin=margin, workers=jobs, out=out, as_json=as_json
+        wanted, plugin=plugin, margin=margin, seed=seed, workers=jobs, out=out, as_json=as_json
     )
 
 

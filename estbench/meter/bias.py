@@ -28,6 +28,7 @@ from estbench.models.policy import Policy
 __all__ = ["BiasResult", "Centred", "Plan", "bias_test", "verdict_at"]
 
 ENOUGH = 11.0  # draws a unit of noise / margin^2: a miss costs the whole third look
+LAST = 3  # times the draws that the noise asks for decide, where the second look has not
 HOPELESS = 2.5  # margins that the noise of the last look's mean may have
 BRIEF = 16  # draws a block where the noise of the first look's mean is larger than the gradient
 
@@ -43,8 +44,9 @@ class Plan:
       growth: Every look has this many times the sequences of the one before.
       looks: Looks, 1 to 3. More would be more false alarms or less power.
       pilot: Sequences of a pilot, 0 for none. Its draws serve nothing else: the noise in them says
-        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws. As it is
-        independent of the looks, their error rates stay what they are.
+        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws, and that
+        the last needs no more than three times as many. As it is independent of the looks, their
+        error rates stay what they are.
       margin: Relative bias below which an estimator passes.
       alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
       chunk: Sequences at a time.
@@ -85,6 +87,7 @@ class Plan:
             # Too near to its neighbours a look would be for nothing.
             low, high = math.ceil(1.5 * planned[0]), planned[2] // 2
             planned[1] = BLOCKS * (min(max(needed, low), high) // BLOCKS)
+            planned[2] = min(planned[2], LAST * planned[1])
         return tuple(planned)
 
 
@@ -181,7 +184,9 @@ def _bias_test(
 ) -> BiasResult:
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
     blocks = Blocks(gradient, names)
-    chunk = BLOCKS * max(1, plan.chunk // method.info.group // BLOCKS)
+    contexts = policy.fewest_rows
+    whole = BLOCKS * contexts  # each block has as many draws of each context
+    chunk = whole * max(1, plan.chunk // method.info.group // whole)
     looks: list[Look] = []
     found_by = ""
     verdict: Verdict = "undecided"
@@ -193,17 +198,20 @@ def _bias_test(
 
     noise = None
     if plan.pilot:
-        n = max(2, plan.pilot // method.info.group)
+        n = contexts * max(2, plan.pilot // method.info.group // contexts)
         noise = total_variance(draw(n, last=True)) / blocks.norm**2
     planned = plan.draws(method.info.group, noise)
     last = planned[-1]
     if not method.info.unbiased and noise is not None and noise > planned[0]:
         planned = (min(planned[0], BLOCKS * BRIEF),)
     for target in planned:
+        target = whole * math.ceil(target / whole)
         while blocks.draws < target:
             n = min(chunk, target - blocks.draws)
             found = draw(n, last=blocks.draws + n == target)
-            blocks.add(found.block_sums(BLOCKS), n)
+            # The draws of a context are consecutive.
+            sums = found.block_sums(whole).view(contexts, BLOCKS, -1).sum(dim=0)
+            blocks.add(sums, n)
         looks.append(blocks.look(plan.margin, 0.05 / len(planned)))
         verdict, found_by = verdict_at(looks[-1], plan.margin, plan.alpha / plan.looks)
         if verdict != "undecided":

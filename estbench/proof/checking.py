@@ -18,10 +18,11 @@ from estbench.proof.judging import (
     cases,
     judge,
     left_out,
+    margin_on,
     plan_for,
     verdict_on,
 )
-from estbench.proof.problems import PROBLEMS
+from estbench.proof.problems import PROBLEMS, new_seed
 from estbench.proof.rules import RULES
 from estbench.proof.variance import VARIANCE_PROBLEMS, VarianceFinding, judge_variance
 
@@ -80,6 +81,7 @@ class CheckResult:
       cpu_s: CPU seconds that all of it took, of whatever processes.
       remembered: How many findings an earlier check made.
       left_out: Problems that it does not fit, each with the reason.
+      seed: Of the problem that was drawn at random; None where there was none.
     """
 
     info: EstimatorInfo
@@ -90,6 +92,7 @@ class CheckResult:
     cpu_s: float = 0.0
     remembered: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -116,14 +119,14 @@ class CheckResult:
     @property
     def worst(self) -> BiasFinding | None:
         """The finding that decides: of those that rejected, the one with the largest bias; else
-        the one with the highest upper limit."""
+        the one with the highest upper limit, where the margin is smallest."""
         with_result = [f for f in self.bias if f.result]
         rejected = [f for f in with_result if f.result and f.result.verdict == "biased"]
         if rejected:
             return max(rejected, key=lambda f: f.result.last.relative_bias if f.result else 0.0)
-        return max(
-            with_result, key=lambda f: f.result.last.upper if f.result else 0.0, default=None
-        )
+        smallest = min((f.result.margin for f in with_result if f.result), default=0.0)
+        strict = [f for f in with_result if f.result and f.result.margin == smallest]
+        return max(strict, key=lambda f: f.result.last.upper if f.result else 0.0, default=None)
 
     def __str__(self) -> str:
         """Return the verdict and what does not hold, a line each."""
@@ -182,17 +185,28 @@ class CheckResult:
 
 
 def units(
-    name: str, make: Make, margin: float = MARGIN, problems: Sequence[str] | None = None
+    name: str,
+    make: Make,
+    margin: float = MARGIN,
+    problems: Sequence[str] | None = None,
+    seed: int | None = None,
 ) -> list[Unit]:
-    """Return everything that is tried on an estimator, the dearest first."""
+    """Return everything that is tried on an estimator, the most expensive first.
+
+    Args:
+      name: The estimator's name.
+      make: Makes it.
+      margin: Relative bias below which it passes.
+      problems: Names; all if None.
+      seed: Of the problem that is drawn at random, if ``problems`` is None; None for no such one.
+    """
     method = make()
-    tried = cases(method, problems)
-    plan = plan_for(margin, len(tried))
+    tried = cases(method, problems, seed)
     found = [
         Unit(
             name,
             f"{problem}, {how}",
-            partial(judge, make, problem, how, plan),
+            partial(judge, make, problem, how, plan_for(margin_on(problem, margin), len(tried))),
             partial(_no_bias, problem, how),
         )
         for problem, how in reversed(tried)
@@ -233,18 +247,19 @@ def collect(result: CheckResult, finding: Finding, cpu_s: float) -> None:
         result.variance.append(finding)
 
 
-def started(make: Make, margin: float = MARGIN) -> CheckResult:
+def started(make: Make, margin: float = MARGIN, seed: int | None = None) -> CheckResult:
     """Return a result that holds nothing yet."""
     method = make()
-    return CheckResult(method.info, margin, left_out=left_out(method))
+    return CheckResult(method.info, margin, left_out=left_out(method, seed=seed), seed=seed)
 
 
 def check_one(
     make: Make, margin: float = MARGIN, problems: Sequence[str] | None = None
 ) -> CheckResult:
     """Return everything that can be found out about one estimator, in this process."""
-    result = started(make, margin)
-    for unit in units(result.name, make, margin, problems):
+    seed = new_seed() if problems is None else None
+    result = started(make, margin, seed)
+    for unit in units(result.name, make, margin, problems, seed):
         collect(result, *unit())
     return in_order(result)
 

@@ -7,7 +7,7 @@ show (a length, a wide vocabulary, a late position) move the mean by several mar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from estbench.models.contexts import Contexts
 from estbench.models.policy import Policy, keep_ending
 from estbench.proof.rewards import SmoothReward, rng
 
-__all__ = ["RecurrentPolicy", "possible_sequences"]
+__all__ = ["CONDITIONS", "RecurrentPolicy", "drawn", "drawn_size", "possible_sequences"]
 
 
 class RecurrentPolicy(Policy):
@@ -100,7 +100,7 @@ class RecurrentPolicy(Policy):
 
 
 def possible_sequences(policy: RecurrentPolicy) -> Tensor:
-    """Return all sequences that a policy can draw, int64 ``[N, T]``."""
+    """Return all sequences that a policy can draw, int64 ``[N, T]``; for each context in turn."""
     rows: list[list[int]] = [[]]
     for t in range(policy.length):
         longer = []
@@ -111,7 +111,7 @@ def possible_sequences(policy: RecurrentPolicy) -> Tensor:
                 choices = range(policy.vocabulary) if t in policy.free else (0,)
             longer += [[*row, token] for token in choices]
         rows = longer
-    return torch.tensor(rows)
+    return torch.tensor(rows).repeat(policy.fewest_rows, 1)
 
 
 Function = Callable[[Tensor], Tensor]
@@ -168,17 +168,20 @@ def large() -> Made:
 
 
 def prompts() -> Made:
-    """V = 3, T <= 4 with an end token, given one of four prompts with levels of their own."""
-    states = torch.randn(4, 2, generator=rng(214), dtype=torch.float64)
+    """V = 3, T <= 4 with an end token, given one of four prompts with rewards of their own.
+
+    Rewards that are read for the prompts in reverse order are 45 % off.
+    """
+    states = torch.randn(4, 2, generator=rng(215), dtype=torch.float64)
     levels = torch.tensor([[-1.0], [-0.3], [0.4], [1.0]], dtype=torch.float64)
     contexts = torch.cat([states, levels], dim=1)
-    policy = RecurrentPolicy(3, 4, 2, end=2, contexts=contexts).initialise(0.9, rng(14))
-    smooth = SmoothReward(3, 4, 14)
+    policy = RecurrentPolicy(3, 4, 2, end=2, contexts=contexts).initialise(0.9, rng(13))
+    smooth = SmoothReward(3, 4, 13)
 
     def reward(x: Tensor) -> Tensor:
         assert policy.contexts is not None
         level = policy.contexts.rows(len(x))[:, policy.width]
-        return 2 * smooth(x) + level + (lengths(x, 2) - 3).clamp_min(0)
+        return (2 + 1.4 * level) * smooth(x) + level + (lengths(x, 2) - 3).clamp_min(0)
 
     return policy, reward
 
@@ -189,10 +192,23 @@ def dropout() -> Made:
     return policy, SmoothReward(3, 3, 11)
 
 
+CONDITIONS: Mapping[str, tuple[tuple[int, int], Callable[[], Made]]] = {
+    "ends": ((4, 5), ends),
+    "wide": ((60, 2), wide),
+    "long": ((2, 24), long),
+    "large": ((3, 3), large),
+    "prompts": ((3, 4), prompts),
+    "dropout": ((3, 3), dropout),
+}
+"""By name: V and T, known before it is made, and what makes it."""
+
+DRAWN_SIZES = ((3, 2), (4, 2), (5, 2), (6, 2), (4, 3), (6, 3), (4, 4), (5, 4))
+"""V and T of problems drawn at random: those of no other problem of the check."""
+
+
 def drawn_size(seed: int) -> tuple[int, int]:
-    """Return V from 3 to 6 and T from 2 to 4, at random."""
-    V, T = (int(torch.randint(*span, (), generator=rng(seed))) for span in ((3, 7), (2, 5)))
-    return V, T
+    """Return V and T of the problem that a seed draws."""
+    return DRAWN_SIZES[int(torch.randint(len(DRAWN_SIZES), (), generator=rng(seed)))]
 
 
 def drawn(seed: int, attempt: int = 0) -> Made:

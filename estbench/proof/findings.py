@@ -15,7 +15,7 @@ from estbench.meter.bias import BiasResult, verdict_at
 from estbench.meter.blocks import Look
 from estbench.proof.checking import Finding
 from estbench.proof.conduct import ConductFinding
-from estbench.proof.judging import ALPHA, LOOKS, BiasFinding
+from estbench.proof.judging import ALPHA, LOOKS, BiasFinding, margin_on
 from estbench.proof.rules import RULES
 from estbench.proof.variance import ROUNDING, VARIANCE_PROBLEMS, VarianceFinding, agree
 
@@ -60,7 +60,7 @@ def read_finding(document: Mapping[str, Any], label: str, margin: float) -> Find
         if content["rule"] == label and kept.kept in (True, None):
             return kept
     if kind == "BiasFinding":
-        bias = read_bias(content, margin)
+        bias = read_bias(content, margin_on(str(content["problem"]), margin))
         if f"{bias.problem}, {bias.state}" == label:
             return bias
     if kind == "VarianceFinding" and label in variances:

@@ -14,7 +14,7 @@ from estbench.estimators.recipes import Recipe
 from estbench.meter import notices
 from estbench.proof.checking import CheckResult, Make, check_one
 from estbench.proof.judging import MARGIN
-from estbench.proof.problems import PROBLEMS
+from estbench.proof.problems import PROBLEMS, exists
 from estbench.proof.recipes import check_recipe
 
 __all__ = ["check", "maker"]
@@ -48,7 +48,8 @@ def check(
       group: Of a loss or advantages: sequences K in a call, or (prompts P, sequences K of each).
       staleness: Of a loss or advantages: optimiser steps between the sampler and the policy.
       margin: Bias, as a part of the gradient's norm, below which it passes.
-      problems: Names out of ``estbench.proof.problems.PROBLEMS``; all of them if None.
+      problems: Names out of ``estbench.proof.problems.PROBLEMS``, or ``drawn-SEED``; all of them,
+        and one with a new seed, if None.
 
     Raises:
       UserError: There is no estimator or problem of that name, or no estimator is made, or the loss
@@ -57,7 +58,7 @@ def check(
     if not 0 < margin < 1:
         raise UserError(f"margin = {margin!r}: must be between 0 and 1; 0.02 means 2 %")
     for name in problems or ():
-        if name not in PROBLEMS:
+        if not exists(name):
             raise unknown_name("problem", name, PROBLEMS)
     functions = advantages is not None or loss is not None
     if functions == (estimator is not None):

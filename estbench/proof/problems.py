@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,14 @@ from estbench.models.discriminator import Discriminator
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward, Reward
+from estbench.proof.conditions import (
+    CONDITIONS,
+    Made,
+    RecurrentPolicy,
+    drawn,
+    drawn_size,
+    possible_sequences,
+)
 from estbench.proof.rewards import function_reward, rng
 from estbench.seeding import stream
 from estbench.training.discriminator import train_discriminator
@@ -50,7 +60,9 @@ class Problem:
 
 
 def problem(policy: Policy, reward: FunctionReward | Reward) -> Problem:
-    truth = exact(policy, reward)
+    """Return the problem of a policy and a reward."""
+    sequences = possible_sequences(policy) if isinstance(policy, RecurrentPolicy) else None
+    truth = exact(policy, reward, sequences=sequences)
     return Problem(policy, Centred(reward, truth.mean_reward), truth)
 
 
@@ -201,6 +213,25 @@ def three_bernoullis(logit: float) -> tuple[BernoulliPolicy, FunctionReward]:
     return BernoulliPolicy(3, logit), FunctionReward(reward, reward)
 
 
+def conditioned(make: Callable[[], Made]) -> Problem:
+    """Return a problem of ``conditions``; its reward is hard and relaxed."""
+    policy, reward = make()
+    return problem(policy, FunctionReward(reward, reward))
+
+
+EASY = 6.0
+"""The same of a problem drawn at random, so that it takes few draws."""
+
+
+def at_random(seed: int) -> Problem:
+    """Return a problem whose V, T, policy and rewards come from a seed.
+
+    The first attempt at which REINFORCE is not too noisy is taken.
+    """
+    attempts = (conditioned(partial(drawn, seed, attempt)) for attempt in range(1000))
+    return next(made for made in attempts if made.difficulty <= EASY)
+
+
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "bernoulli-.5-.45": lambda: problem(*bernoulli(0.5, 0.45)),
     "bernoulli-.2-.45": lambda: problem(*bernoulli(0.2, 0.45)),
@@ -212,6 +243,7 @@ PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "categorical-rough": lambda: problem(*categorical("rough")),
     "autoregressive": tiny,
     "autoregressive-binary": binary,
+    **{name: partial(conditioned, make) for name, (_, make) in CONDITIONS.items()},
     "expressions-3": expressions,
     "expressions-3-float32": lambda: expressions(torch.float32),
 }
@@ -231,23 +263,50 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "categorical-rough": (4, 1),
     "autoregressive": (3, 3),
     "autoregressive-binary": (2, 4),
+    **{name: size for name, (size, _) in CONDITIONS.items()},
     "expressions-3": (5, 3),
     "expressions-3-float32": (5, 3),
 }
 """V and T of each problem, known before it is made."""
 
 
-def problems_for(method: Estimator) -> list[str]:
+RANDOM = re.compile(r"drawn-([0-9]{1,9})")
+"""The name of a problem that is drawn at random says its seed."""
+
+
+def new_seed() -> int:
+    """Return a seed of a problem that nobody can know beforehand."""
+    return secrets.randbelow(1_000_000)
+
+
+def size_of(name: str) -> tuple[int, int]:
+    """Return V and T of the problem of a name."""
+    drawn_by = RANDOM.fullmatch(name)
+    return drawn_size(int(drawn_by[1])) if drawn_by else SIZES[name]
+
+
+def exists(name: str) -> bool:
+    """Return whether there is a problem of that name."""
+    return name in PROBLEMS or bool(RANDOM.fullmatch(name))
+
+
+def problems_for(method: Estimator, seed: int | None = None) -> list[str]:
     """Return the problems that an estimator is asked to fit.
 
     The binary autoregressive one is for those that the larger one is too large for.
+
+    Args:
+      method: The estimator.
+      seed: Of the problem that is drawn at random; None for no such problem.
     """
     larger, smaller = AUTOREGRESSIVE
     spare = larger if method.refusal(*SIZES[larger]) else smaller
-    return [name for name in PROBLEMS if name != spare]
+    found = [name for name in PROBLEMS if name != spare]
+    return found if seed is None else [*found, f"drawn-{seed}"]
 
 
 @cache
 def named(name: str) -> Problem:
-    """Return the problem of a name in ``PROBLEMS``."""
-    return PROBLEMS[name]()
+    """Return the problem of a name in ``PROBLEMS``, or of ``drawn-SEED``."""
+    drawn_by = RANDOM.fullmatch(name)
+    return at_random(int(drawn_by[1])) if drawn_by else PROBLEMS[name]()

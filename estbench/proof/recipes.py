@@ -31,7 +31,8 @@ class RecipeResult(CheckResult):
             lines.append("  (length and cosine are the mean draw's, beside the exact gradient)")
         for found in self.bias:
             said = found.error or (found.result and _said(found.result.verdict, found.result.last))
-            lines.append(f"  {described(found.problem)}: {said}")
+            state = "" if found.state == "fresh" else f", {found.state}"
+            lines.append(f"  {described(found.problem)}{state}: {said}")
         broken = [f"  {f.rule}: {f.detail}" for f in self.conduct if f.kept is False]
         return "\n".join([*lines, *broken])
 

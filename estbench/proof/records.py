@@ -117,6 +117,7 @@ def as_document(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
             "margin": result.margin,
             "complaints": result.complaints(),
             "left_out": result.left_out,
+            "seed": result.seed,
             "bias": [dataclasses.asdict(f) for f in result.bias],
             "conduct": [dataclasses.asdict(f) for f in result.conduct],
             "variance": [dataclasses.asdict(f) for f in result.variance],

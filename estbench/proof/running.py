@@ -21,6 +21,7 @@ from estbench.proof.checking import (
 from estbench.proof.conduct import ConductFinding
 from estbench.proof.judging import MARGIN
 from estbench.proof.memory import Memory
+from estbench.proof.problems import new_seed
 from estbench.proof.rules import RULES
 
 __all__ = ["check_many"]
@@ -32,6 +33,7 @@ def check_many(
     makes: Mapping[str, Make],
     *,
     margin: float = MARGIN,
+    seed: int | None = None,
     workers: int = 1,
     plugins: Sequence[str] = (),
     tell: Tell | None = None,
@@ -46,6 +48,7 @@ def check_many(
     Args:
       makes: What makes each, by name.
       margin: Relative bias below which one passes.
+      seed: Of the problem that is drawn at random; a new one if None.
       workers: Processes, one thread each; nothing is tried in this one.
       plugins: Files that a worker has to load before it can make them.
       tell: Told (done, of how many, what ended) as things end.
@@ -53,12 +56,13 @@ def check_many(
       note: Told in a line when a worker process dies. What it was trying is tried again; what kills
         its worker twice is a failed finding.
     """
+    seed = new_seed() if seed is None else seed
     memories = {name: Memory(name, margin) for name in makes}
     results: dict[str, CheckResult] = {}
     every: list[Unit] = []
     work = []
     for name, make in makes.items():
-        results[name], tried = _begun(name, make, margin)
+        results[name], tried = _begun(name, make, margin, seed)
         every += tried
     for unit in every:
         known = memories[unit.estimator].findings.get(unit.label)
@@ -84,10 +88,10 @@ def check_many(
                 yield unit.estimator, in_order(results[unit.estimator])
 
 
-def _begun(name: str, make: Make, margin: float) -> tuple[CheckResult, list[Unit]]:
+def _begun(name: str, make: Make, margin: float, seed: int) -> tuple[CheckResult, list[Unit]]:
     """Return an empty result and what to try; a failed one where the estimator cannot say that."""
     try:
-        return started(make, margin), units(name, make, margin)
+        return started(make, margin, seed), units(name, make, margin, seed=seed)
     except BaseException as error:
         if is_stop(error):
             raise

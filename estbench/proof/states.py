@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from estbench.estimators.base import Estimator
+from estbench.meter.bias import Centred
+from estbench.meter.exact import exact
 from estbench.meter.measuring import adapt_once
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem
@@ -14,6 +19,10 @@ from estbench.proof.rewards import rng
 
 STATES = ("fresh", "arbitrary", "trained")
 BATCHES, SEQUENCES = 60, 128
+MOVED = "moved"
+"""The policy has moved since the estimator last saw it; see ``moved``."""
+BEFORE = 120  # batches of training before it moves
+STRIDE = 0.3
 
 
 def learned(method: Estimator, problem: Problem, how: str, seed: int = 0) -> dict[str, Any]:
@@ -27,6 +36,41 @@ def learned(method: Estimator, problem: Problem, how: str, seed: int = 0) -> dic
     return state
 
 
+def prepared(method: Estimator, problem: Problem, how: str) -> tuple[Problem, dict[str, Any]]:
+    """Return the problem to judge an estimator on, and what it has learned by then."""
+    return moved(method, problem) if how == MOVED else (problem, learned(method, problem, how))
+
+
+def moved(method: Estimator, problem: Problem, seed: int = 0) -> tuple[Problem, dict[str, Any]]:
+    """Return a problem whose policy moved away after the estimator was trained with it.
+
+    The estimator is trained on 120 batches and draws once more; then a step of 0.3 normal(0, 1)
+    moves every parameter. What it kept of the policy (a copy, log-probabilities, rollouts, sums
+    over sequences) is that of another policy.
+    """
+    policy = copy.deepcopy(problem.policy)
+    noise = rng(seed)
+    steps = [
+        STRIDE * torch.randn(p.shape, generator=noise, dtype=p.dtype) for p in policy.parameters()
+    ]
+    target = copy.deepcopy(policy)
+    _take(target, steps)
+    truth = exact(target, problem.reward.reward)
+    reward = Centred(problem.reward.reward, truth.mean_reward)
+    before = Problem(policy, reward, problem.exact)
+    state = method.initial_state(policy, noise)
+    train(method, before, state, noise, BEFORE)
+    method.surrogate(policy, reward, max(2, SEQUENCES // method.info.group), noise, state)
+    _take(policy, steps)
+    return Problem(policy, reward, truth), state
+
+
+@torch.no_grad()
+def _take(policy: Policy, steps: Sequence[Tensor]) -> None:
+    for parameter, step in zip(policy.parameters(), steps, strict=True):
+        parameter += step
+
+
 def train(
     method: Estimator,
     problem: Problem,
@@ -34,7 +78,8 @@ def train(
     noise: torch.Generator,
     batches: int = BATCHES,
 ) -> None:
-    draws = max(2, SEQUENCES // method.info.group)
+    contexts = problem.policy.fewest_rows
+    draws = contexts * max(2, SEQUENCES // method.info.group // contexts)
     for _ in range(batches):
         adapt_once(method, problem.policy, problem.reward, draws, noise, state)
 

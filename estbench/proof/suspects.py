@@ -16,7 +16,7 @@ from estbench.estimators.base import Direct, Draws, Estimator, Reward, Surrogate
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem
-from estbench.proof.states import learned
+from estbench.proof.states import MOVED, learned, prepared
 from estbench.seeding import stream
 
 __all__ = ["suspect"]
@@ -58,18 +58,28 @@ def suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Pla
       plan: The plan of the test that found it.
     """
     method = make()
-    state = learned(method, problem, how)
+    given, state = prepared(method, problem, how)
     sample = method.surrogate(
-        problem.policy, problem.reward, 2, stream("suspect", method.info.name), state
+        given.policy,
+        given.reward,
+        2 * given.policy.fewest_rows,
+        stream("suspect", method.info.name),
+        state,
     )
 
-    def tried(part: Estimator, state: dict[str, Any]) -> BiasResult:
+    def tried(part: Estimator, state: dict[str, Any], given: Problem = given) -> BiasResult:
         rng = stream("suspects", method.info.name, how)
-        return bias_test(part, problem.policy, problem.reward, problem.gradient, rng, state, plan)
+        return bias_test(part, given.policy, given.reward, given.gradient, rng, state, plan)
 
     said = []
     if how != "fresh":
-        before = tried(make(), learned(make(), problem, "fresh"))
+        other = make()
+        before = tried(other, learned(other, problem, "fresh"), problem)
+        if before.verdict == "unbiased" and how == MOVED:
+            return (
+                "unbiased until the policy moved: suspect what is kept of an earlier policy or "
+                "batch"
+            )
         if before.verdict == "unbiased":
             said.append(f"unbiased before anything was learned: suspect {_learned(method)}")
     if isinstance(sample, Direct):

@@ -53,7 +53,7 @@ class Tried:
         self.units: list[str] = []
         self.before: dict[str, Callable[[], object]] = {}
 
-    def of(self, name: str, make: Make, margin: float) -> list[Unit]:
+    def of(self, name: str, make: Make, margin: float, *, seed: int) -> list[Unit]:
         findings = {"bias": BIAS, "rule": ConductFinding(RULE, True)}
         labels = {"bias": WHERE, "rule": RULE}
         failed = partial(ConductFinding, RULE, False)
@@ -100,6 +100,18 @@ def test_what_was_finished_is_shown_and_written_and_not_tried_again(
     assert [row["estimator"] for row in json.loads(Path("out/check.json").read_text())] == CHECK[
         1:4
     ]
+
+
+def test_a_seed_of_the_random_problem_repeats_its_findings_and_another_replaces_them() -> None:
+    memory = Memory("rloo", 0.02)
+    result = replace(RESULT, looks=(LOOK,), margin=0.05)
+    for seed in (3, 4):
+        found = replace(BIAS, problem=f"drawn-{seed}", result=result)
+        memory.add(f"drawn-{seed}, fresh", found, 1.0)
+        memory.add(WHERE, BIAS, 1.0)
+        kept = Memory("rloo", 0.02).findings
+        assert set(kept) == {f"drawn-{seed}, fresh", WHERE}
+        assert kept[f"drawn-{seed}, fresh"] == (found, 1.0)
 
 
 def test_json_holds_what_was_finished(tried: Tried, capsys: pytest.CaptureFixture[str]) -> None:
