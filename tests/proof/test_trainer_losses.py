@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from estbench.estimators.recipes import ARGUMENTS
 from estbench.meter.bias import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,6 @@ def test_every_loss_on_the_page_has_a_row() -> None:
     defined = {
         name
         for name, value in page.losses().items()
-        if getattr(value, "__code__", None) and value.__code__.co_varnames[:4] == page.ARGUMENTS
+        if getattr(value, "__code__", None) and value.__code__.co_varnames[:4] == ARGUMENTS
     }
     assert defined == {case.name for case in CASES}
