@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
     from estbench.estimators.base import Surrogate as Surrogate
     from estbench.estimators.base import register as register
+    from estbench.estimators.recipes import Recipe as Recipe
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
     from estbench.models.policy import Policy as Policy
     from estbench.proof.interface import check as check
+    from estbench.proof.suite import parametrize_with_checks as parametrize_with_checks
     from estbench.report.between import compare as compare
 
 __version__ = "0.1.0"
@@ -32,11 +34,13 @@ _WHERE = {
     "check": "estbench.proof.interface",
     "compare": "estbench.report.between",
     "measure": "estbench.api",
+    "parametrize_with_checks": "estbench.proof.suite",
     "register": "estbench.estimators.base",
     "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
     "EstimatorInfo": "estbench.estimators.base",
+    "Recipe": "estbench.estimators.recipes",
     "Surrogate": "estbench.estimators.base",
     "EstbenchWarning": "estbench.meter.notices",
     "Policy": "estbench.models.policy",
@@ -50,12 +54,14 @@ __all__ = [
     "Estimator",
     "EstimatorInfo",
     "Policy",
+    "Recipe",
     "Surrogate",
     "UserError",
     "__version__",
     "check",
     "compare",
     "measure",
+    "parametrize_with_checks",
     "register",
 ]
 

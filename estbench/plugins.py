@@ -187,11 +187,12 @@ def source_hash(name: str) -> str:
     for path, plugin in _LOADED.items():
         if plain in plugin.names:
             digests |= {path: plugin.digest, **plugin.beside}
-    module = sys.modules.get(type(made).__module__)
+    code = _own_code(made)
+    module = sys.modules.get(code.__module__)
     if module is not None and module.__name__.partition(".")[0] != "estbench":
         file = getattr(module, "__file__", None)
         if file is None:  # typed into a notebook
-            digests[""] = _digest(_source_of(type(made)).encode())
+            digests[""] = _digest(_source_of(code).encode())
         elif (whole := str(Path(file).resolve())) not in digests:
             source = Path(whole).read_bytes()
             digests[whole] = _digest(source)
@@ -400,13 +401,23 @@ def _text(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {text} {MORE}".split())
 
 
-def _source_of(kind: type) -> str:
+def _own_code(made: Any) -> Any:
+    """Return the class or function that an estimator's numbers follow from."""
+    from estbench.estimators.recipes import Recipe
+
+    if not isinstance(made, Recipe):
+        return type(made)
+    function = made.function
+    return function if hasattr(function, "__qualname__") else type(function)
+
+
+def _source_of(code: Any) -> str:
     import inspect
 
     try:
-        return inspect.getsource(kind)
+        return inspect.getsource(code)
     except (OSError, TypeError):
-        return f"{kind.__module__}.{kind.__qualname__}"
+        return f"{code.__module__}.{code.__qualname__}"
 
 
 def _digest(data: bytes) -> str:

@@ -314,8 +314,13 @@ def test_the_source_of_an_estimator_identifies_it(file: Path, tmp_path: Path) ->
         def __init__(self) -> None:
             super().__init__("here", "none")
 
+    def there() -> estbench.Estimator:
+        return estbench.Recipe(advantages=lambda rewards: rewards, name="there")
+
     estbench.register(Here)
-    assert plugins.source_hash("here") == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    estbench.register(there)
+    this = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert plugins.source_hash("here") == plugins.source_hash("there") == this
     with pytest.raises(UserError, match="unknown estimator"):
         plugins.source_hash("nobody")
 

@@ -5,21 +5,28 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from estbench.errors import UserError, unknown_name
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator
+from estbench.estimators.recipes import Recipe
 from estbench.meter import notices
 from estbench.proof.checking import CheckResult, Make, check_one
 from estbench.proof.judging import MARGIN
 from estbench.proof.problems import PROBLEMS, exists
+from estbench.proof.recipes import check_recipe
 
-__all__ = ["check"]
+__all__ = ["check", "maker"]
 
 
 def check(
-    estimator: str | Estimator | Callable[[], Estimator],
+    estimator: str | Estimator | Callable[[], Estimator] | None = None,
     *,
+    advantages: Callable[..., Any] | None = None,
+    loss: Callable[..., Any] | None = None,
+    group: int | tuple[int, int] = 8,
+    staleness: int = 0,
     margin: float = MARGIN,
     problems: Sequence[str] | None = None,
 ) -> CheckResult:
@@ -28,26 +35,51 @@ def check(
     Half a minute or so on one core. ``print`` the result for a verdict and what does not hold;
     ``result.holds`` is the verdict as a bool, ``result.frame()`` all findings as a table.
 
+    A trainer's loss, or the function that turns its rewards into advantages, can be checked as it
+    is written; see ``estbench.Recipe``, which says what they are given, and docs/trainer-losses.md.
+
     Args:
       estimator: A name, an instance (a copy of it is used, as it is), or a class or function that
         makes one.
+      advantages: In place of an estimator: maps rewards ``[K]`` to advantages ``[K]``, or
+        ``[P, K]`` to ``[P, K]``.
+      loss: In place of an estimator: maps log_probs, old_log_probs ``[B, T]``, rewards ``[B]`` and
+        mask ``[B, T]`` to the number that the trainer minimises.
+      group: Of a loss or advantages: sequences K in a call, or (prompts P, sequences K of each).
+      staleness: Of a loss or advantages: optimiser steps between the sampler and the policy.
       margin: Bias, as a part of the gradient's norm, below which it passes.
       problems: Names out of ``estbench.proof.problems.PROBLEMS``, or ``drawn-SEED``; all of them,
         and one with a new seed, if None.
 
     Raises:
-      UserError: There is no estimator or problem of that name, or no estimator is made.
+      UserError: There is no estimator or problem of that name, or no estimator is made, or the loss
+        or the advantages cannot be used.
     """
     if not 0 < margin < 1:
-        raise UserError(f"margin = {margin!r}: must be between 0 and 1; .02 means 2 %")
+        raise UserError(f"margin = {margin!r}: must be between 0 and 1; 0.02 means 2 %")
     for name in problems or ():
         if not exists(name):
             raise unknown_name("problem", name, PROBLEMS)
+    functions = advantages is not None or loss is not None
+    if functions == (estimator is not None):
+        raise UserError("give one of: an estimator, advantages=, loss=")
+    if estimator is None:
+        estimator = Recipe(advantages=advantages, loss=loss, group=group, staleness=staleness)
+    elif (group, staleness) != (8, 0):
+        raise UserError("group and staleness are for loss= and advantages= alone")
+    make = maker(estimator)
     with notices.listening(lambda slow: notices.warn(slow.line(slow.per_thousand()))):
-        return check_one(_maker(estimator), margin, problems)
+        if isinstance(estimator, Recipe):
+            return check_recipe(estimator, make, margin, problems)
+        return check_one(make, margin, problems)
 
 
-def _maker(given: str | Estimator | Callable[[], Estimator]) -> Make:
+def maker(given: str | Estimator | Callable[[], Estimator]) -> Make:
+    """Return what makes the estimator that was given, in whatever form.
+
+    Raises:
+      UserError: There is no estimator of that name, or none is made.
+    """
     if isinstance(given, str):
         make_by_name(given)  # raises now for a name that does not exist
         return partial(make_by_name, given)
