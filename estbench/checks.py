@@ -47,7 +47,7 @@ def check(
     Args:
       names: Which; all of the catalogue if empty, those of the plugin if there is one.
       plugin: A file with a user's own estimators.
-      margin: Relative bias below which one passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       workers: Processes; as many as there are physical cores if None.
       out: Folder of check.csv, check.json and the figure.
       as_json: Print check.json instead of tables.
@@ -258,7 +258,7 @@ def _cells(result: CheckResult) -> list[str]:
             size = f"{look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
     colour = "green" if result.holds else "red"
     declared = "unbiased" if result.info.unbiased else "biased"
-    broken = [f.rule for f in result.conduct if f.kept is False]
+    broken = [f.rule for f in result.broken]
     conduct = f"[red]{plain(', '.join(broken))}[/red]" if broken else "kept"
     agreement = "–"
     if result.variance:

@@ -67,6 +67,8 @@ class EstimatorInfo:
       any_group: Whether ``NAME-K`` is the same estimator with a group of K sequences, for any K of
         at least 2. ``make`` sets it, for a factory that takes ``group``.
       needs_relaxed_reward: Whether the reward must accept relaxed tokens.
+      sampler: What its tokens are drawn from: "policy", or another word such as "a stale copy" where
+        its weights correct for that. The check tests the tokens of what draws from the policy.
       straight_through: Whether its pathwise terms are differentiated by another Jacobian than
         their own, on purpose; then finite differences say nothing about them.
       learned: What is tuned or trained on past draws.
@@ -91,6 +93,7 @@ class EstimatorInfo:
     baseline: str = "none"
     group: int = 1
     any_group: bool = False
+    sampler: str = "policy"
     needs_relaxed_reward: bool = False
     straight_through: bool = False
     learned: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ def check(
     Args:
       estimator: A name, an instance (a copy of it is used, as it is), or a class or function that
         makes one.
-      margin: Bias, as a part of the gradient's norm, below which it passes.
+      margin: Bias, as a part of the gradient's norm, from which on one is found or excluded.
       problems: Names out of ``estbench.proof.problems.PROBLEMS``; all of them if None.
 
     Raises:
