@@ -213,8 +213,8 @@ def _show(results: Sequence[CheckResult]) -> None:
     margin = results[0].margin if results else 0.0
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
-        f"what there may be; an unbiased estimator passes below {margin:.2%}. CPU s: seconds of "
-        "processor time.[/dim]"
+        f"what there may be. A bias of {margin:.2%} or more is found or excluded; a smaller one "
+        "may pass. CPU s: seconds of processor time.[/dim]"
     )
     if not failing:
         out.print("[green]everything that was declared holds[/green]")

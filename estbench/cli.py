@@ -306,7 +306,8 @@ def check(
         A Python file that registers estimators of your own; they are what is checked. (With
         --traceback an error in it is shown whole.)
     margin
-        Relative bias from which on one is found or excluded (a smaller one may pass); .02 unless given. Draws grow as 1 / margin^2.
+        Relative bias from which on one is found or excluded (a smaller one may pass); .02 unless
+        given. Draws grow as 1 / margin^2.
     jobs
         Worker processes, one thread each; by default as many as there are physical cores, and
         never more than there is work.

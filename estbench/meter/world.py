@@ -35,9 +35,7 @@ BINS = 16
 FEWEST = 5 * BINS  # tokens, or there is no test
 TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0, 3.0)
 LEVEL = 3e-4  # of each of the three tests
-REMEDY = (
-    ". Make temperature, top-k and top-p a part of the log-probabilities that step returns"
-)
+REMEDY = ". Make temperature, top-k and top-p a part of the log-probabilities that step returns"
 IMPOSSIBLE = -70.0  # log-probability, e^-70 = 4e-31, below which a token cannot have been drawn
 
 Reward = Callable[[Tensor], Tensor]
@@ -235,7 +233,9 @@ def sampler_fault(
     if p_value >= LEVEL:
         return ""
     likeness = _likeness(policy, tokens, drawn, ratios)
-    return f"does not draw from the policy's log-probabilities (p = {p_value:.1g}{likeness}){remedy}"
+    return (
+        f"does not draw from the policy's log-probabilities (p = {p_value:.1g}{likeness}){remedy}"
+    )
 
 
 def _parts(

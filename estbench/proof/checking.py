@@ -109,9 +109,7 @@ class CheckResult:
         wanted = {"unbiased"} if self.info.unbiased else {"found", "not found"}
         if self.info.control:
             wanted = {"found"}
-        return (
-            self.verdict in wanted and not self.broken and all(f.agrees for f in self.variance)
-        )
+        return self.verdict in wanted and not self.broken and all(f.agrees for f in self.variance)
 
     @property
     def broken(self) -> list[ConductFinding]:

@@ -42,6 +42,7 @@ PROBED = 12  # rewards that are changed one by one
 CHANGE = 10.0  # what is added to a reward or taken away: far more than rewards differ by
 MOVED = 1e-7  # of the largest gradient, above which a draw has moved
 SEQUENCES = 8_192  # at most in one call, for what draws in large groups
+SOME = 16  # draws a call that larger numbers are compared with, by their law
 LAW = 2_048  # draws of each number of them, by which their laws are compared
 SAME_LAW = 1e-9  # p-value of a Kolmogorov-Smirnov test, below which two laws differ
 
@@ -127,9 +128,7 @@ def _contains_own(setting: Setting) -> bool:
         return False
     few = _effects(setting, FEW)
     many = _effects(setting, 4 * FEW, 4 * FEW)
-    growth = [
-        b.size / a.size for a in few for b in many if a.size and torch.equal(a.row, b.row)
-    ]
+    growth = [b.size / a.size for a in few for b in many if a.size and torch.equal(a.row, b.row)]
     return bool(growth) and median(growth) > 1 + 0.3 / FEW
 
 
@@ -159,16 +158,14 @@ def alone_or_beside(make: Make) -> None:
         )
 
 
-class _Noise(TorchDispatchMode):
+class _Noise(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps everything that is made by a generator."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: list[Tensor] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         given = (*args, *(kwargs or {}).values())
         if isinstance(found, Tensor) and any(isinstance(a, torch.Generator) for a in given):
@@ -199,20 +196,20 @@ def _noise_draw_by_draw(setting: Setting, few: int, many: int) -> bool:
 
 
 def _same_law(setting: Setting, sizes: Sequence[int]) -> None:
-    """Check that the norms of draws have the same law for these numbers of draws as for a few."""
+    """Check that the norms of draws have the same law for these numbers of draws as for 16."""
     total = min(LAW, 2 * SEQUENCES // setting.method.info.group)
 
     def norms(n: int) -> Tensor:
         calls = range(math.ceil(total / n))
         return torch.cat([setting.gradients(n, 2_000 + k)[0].norm(dim=1) for k in calls])
 
-    few = norms(FEW)
+    few = norms(SOME)
     for n in sizes:
         many = norms(n)
         p_value = float(stats.ks_2samp(few.numpy(), many.numpy()).pvalue)
         ensure(
             p_value > SAME_LAW,
-            f"the norms of draws have another law with {n} draws a call than with {FEW} (mean "
+            f"the norms of draws have another law with {n} draws a call than with {SOME} (mean "
             f"{float(many.mean()):.3g}, not {float(few.mean()):.3g}): a draw must not depend on "
             "how many there are",
         )

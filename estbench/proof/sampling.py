@@ -40,14 +40,14 @@ def draws_from_the_policy(make: Make) -> None:
             continue
         setting = Setting(make, vocabulary=vocabulary)
         if fault := _fault(setting, setting.policy):
-            raise BrokenRuleError(f"of {setting.vocabulary} tokens a position, it {fault}")
+            raise BrokenRuleError(f"with a vocabulary of {setting.vocabulary}, it {fault}")
     setting = Setting(make)
     setting.gradients(2)
     setting.adapt(16)
     before = copy.deepcopy(setting.policy)
     with torch.no_grad():
         for k, p in enumerate(setting.policy.parameters()):
-            p += MOVE * torch.randn(p.shape, generator=rng(100 + k), dtype=p.dtype)
+            p.add_(torch.randn(p.shape, generator=rng(100 + k), dtype=p.dtype), alpha=MOVE)
     if fault := _fault(setting, setting.policy):
         if not _fault(setting, before):
             fault = "draws from the policy as it was before its last update (a stale copy)"

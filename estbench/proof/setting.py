@@ -134,7 +134,7 @@ class Setting:
         disturb(self.method, self.policy, self.state, rng(3))
 
     def surrogate(self, draws: int, seed: int | torch.Generator = 4) -> Draws:
-        """Return draws, from a seed or from a generator as it is; ``seen`` holds this call alone."""
+        """Return draws, from a seed or a generator; ``seen`` then holds this call alone."""
         self.seen.clear()
         noise = _noise(seed)
         return self.method.surrogate(self.policy, self.reward, draws, noise, self.state)
