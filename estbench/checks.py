@@ -49,7 +49,7 @@ def check(
     Args:
       names: Which; all of the catalogue if empty, those of the plugin if there is one.
       plugin: A file with a user's own estimators.
-      margin: Relative bias below which one passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       seed: Of the problem that is drawn at random; a new one if None.
       workers: Processes; as many as there are physical cores if None.
       out: Folder of check.csv, check.json and the figure.
@@ -222,9 +222,9 @@ def _show(results: Sequence[CheckResult]) -> None:
     margin = results[0].margin
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
-        f"what there may be; an unbiased estimator passes below {margin:.2%}, and on "
-        f"{', '.join(CONDITIONS)} and the problem drawn at random below {LOOSER * margin:.2%}. "
-        "CPU s: seconds of processor time.[/dim]"
+        f"what there may be. A bias of {margin:.2%} or more ({LOOSER * margin:.2%} on "
+        f"{', '.join(CONDITIONS)} and the problem drawn at random) is found or excluded; a smaller "
+        "one may pass. CPU s: seconds of processor time.[/dim]"
     )
     if (seed := results[0].seed) is not None:
         out.print(f"[dim]drawn at random: drawn-{seed}; --seed {seed} repeats it[/dim]")
@@ -270,7 +270,7 @@ def _cells(result: CheckResult) -> list[str]:
             size = f"{look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
     colour = "green" if result.holds else "red"
     declared = "unbiased" if result.info.unbiased else "biased"
-    broken = [f.rule for f in result.conduct if f.kept is False]
+    broken = [f.rule for f in result.broken]
     conduct = f"[red]{plain(', '.join(broken))}[/red]" if broken else "kept"
     agreement = "–"
     if result.variance:

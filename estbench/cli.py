@@ -307,7 +307,8 @@ def check(
         A Python file that registers estimators of your own; they are what is checked. (With
         --traceback an error in it is shown whole.)
     margin
-        Relative bias below which an estimator passes; .02 unless given. Draws grow as 1 / margin^2.
+        Relative bias from which on one is found or excluded (a smaller one may pass); .02 unless
+        given. Draws grow as 1 / margin^2.
     seed
         Of the problem that is drawn at random, to repeat a verdict; by default a new one.
     jobs

@@ -66,6 +66,8 @@ class EstimatorInfo:
       group: Sequences that make one draw.
       any_group: Whether ``NAME-K`` is the same estimator with a group of K sequences, for any K of
         at least 2. ``make`` sets it, for a factory that takes ``group``.
+      sampler: What its tokens are drawn from: "policy", or other words such as "a stale copy" if
+        its weights correct for that. The check tests tokens only if they should be the policy's.
       needs_relaxed_reward: Whether the reward must accept relaxed tokens.
       straight_through: Whether its pathwise terms are differentiated by another Jacobian than
         their own, on purpose; then finite differences say nothing about them.
@@ -91,6 +93,7 @@ class EstimatorInfo:
     baseline: str = "none"
     group: int = 1
     any_group: bool = False
+    sampler: str = "policy"
     needs_relaxed_reward: bool = False
     straight_through: bool = False
     learned: tuple[str, ...] = ()

@@ -29,7 +29,8 @@ __all__ = ["BiasResult", "Centred", "Plan", "bias_test", "verdict_at"]
 
 ENOUGH = 11.0  # draws a unit of noise / margin^2: a miss costs the whole third look
 LAST = 3  # times the draws of the second look decide what it left open
-HOPELESS = 2.5  # margins that the noise of the last look's mean may have
+HOPELESS = 2.5  # margins that the noise of the last look's mean may have, where bias is declared
+DROWNED = 1.0  # gradients that it may have elsewhere: above, no likely bias is seen at all
 BRIEF = 16  # draws a block where the noise of the first look's mean is larger than the gradient
 
 Verdict = Literal["unbiased", "biased", "undecided"]
@@ -44,11 +45,11 @@ class Plan:
       growth: Every look has this many times the sequences of the one before.
       looks: Looks, 1 to 3. More would be more false alarms or less power.
       pilot: Sequences of a pilot, 0 for none. Its draws serve nothing else: the noise in them says
-        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws; the last has
-        three times as many (a few draws may miss most of the noise: no fewer than the second would
-        have without a pilot). As it is independent of the looks, their error rates stay what they
-        are.
-      margin: Relative bias below which an estimator passes.
+        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws; the last
+        has three times as many, and no fewer than the second would have without a pilot (a few
+        draws may miss most of the noise). As it is independent of the looks, their error rates stay
+        what they are.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
       chunk: Sequences at a time.
 
@@ -102,7 +103,7 @@ class BiasResult:
         "undecided" (neither, after the last look, or where there is no hope of either).
       found_by: The test that rejected, or "".
       looks: What each look saw; the last one decided.
-      margin: Relative bias below which an estimator passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       alpha: Probability of rejecting an unbiased estimator.
       meter_fault: Why the meter went draw by draw, or "".
     """
@@ -119,6 +120,27 @@ class BiasResult:
         """The look that decided."""
         return self.looks[-1]
 
+    def remedy(self, most: int, group: int) -> str:
+        """Return what the noise asks for, in words: draws, less noise, or a wider margin.
+
+        Args:
+          most: Draws of the test's last look.
+          group: Sequences of a draw.
+        """
+        noise = self.last.noise
+        if noise <= 0:
+            return ""
+        needed = ENOUGH * noise / self.margin**2
+        wider = math.sqrt(ENOUGH * noise / most)
+        said = (
+            f"the variance of a draw is {noise:,.3g} times the squared gradient: a verdict at "
+            f"{self.margin:.2%} takes some {_round(needed * group):,} sequences. Centre the reward "
+            "or subtract a baseline, so that there is less noise"
+        )
+        if self.margin < wider < 1:
+            said += f", or give a wider margin, such as --margin {_up(wider):g}"
+        return said
+
     def __str__(self) -> str:
         look = self.last
         size = f"{look.relative_bias:.2%} [{look.low:.2%}, {look.high:.2%}]"
@@ -129,12 +151,23 @@ class BiasResult:
         )
 
 
+def _round(number: float) -> int:
+    """Return a number with two digits and zeros."""
+    return int(float(f"{number:.1e}"))
+
+
+def _up(number: float) -> float:
+    """Return a number rounded up to two digits."""
+    step = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return float(f"{math.ceil(number / step) * step:.2g}")
+
+
 def verdict_at(look: Look, margin: float, alpha: float) -> tuple[Verdict, str]:
     """Return what one look says, and the test that rejected, or "".
 
     Args:
       look: What the draws said.
-      margin: Relative bias below which an estimator passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       alpha: Probability of rejecting an unbiased estimator at this look.
     """
     best = min(look.p_values, key=lambda name: look.p_values[name])
@@ -220,8 +253,9 @@ def _bias_test(
             break
         # What declares itself biased need not pass: it is not drawn from any longer where noise,
         # spread over however many directions, would hide the margin at the last look as well.
+        # Elsewhere a bias may still be found until the noise is larger than the gradient itself.
         at_last = math.sqrt(looks[-1].noise / last)
-        if not method.info.unbiased and at_last > HOPELESS * plan.margin:
+        if at_last > (DROWNED if method.info.unbiased else HOPELESS * plan.margin):
             break
     return BiasResult(
         verdict,

@@ -94,7 +94,7 @@ class Blocks:
         """Return what the blocks say.
 
         Args:
-          margin: Relative bias below which an estimator passes.
+          margin: Relative bias from which on one is found or excluded; a smaller one may pass.
           spent: Probability with which the upper limit may fail at this look.
         """
         errors = (self.sums * (BLOCKS / self.draws) - self.exact) / self.norm

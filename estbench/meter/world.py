@@ -35,6 +35,7 @@ BINS = 16
 FEWEST = 5 * BINS  # tokens, or there is no test
 TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0, 3.0)
 LEVEL = 3e-4  # of each of the three tests
+REMEDY = ". Make temperature, top-k and top-p a part of the log-probabilities that step returns"
 IMPOSSIBLE = -70.0  # log-probability, e^-70 = 4e-31, below which a token cannot have been drawn
 
 Reward = Callable[[Tensor], Tensor]
@@ -174,7 +175,11 @@ def _samples(policy: Policy, rng: torch.Generator) -> dict[str, tuple[Tensor, Te
 
 @torch.no_grad()
 def sampler_fault(
-    policy: Policy, tokens: Tensor, rng: torch.Generator, drawn: Tensor | None = None
+    policy: Policy,
+    tokens: Tensor,
+    rng: torch.Generator,
+    drawn: Tensor | None = None,
+    remedy: str = REMEDY,
 ) -> str:
     """Return how tokens differ from draws of the policy's log-probabilities, or "".
 
@@ -191,6 +196,7 @@ def sampler_fault(
       tokens: Sequences int64 ``[n, T]``; rows of a context together.
       rng: Noise of the random parts.
       drawn: Which tokens were drawn, bool ``[n, T]``; all if None. Those after the end never are.
+      remedy: What is said to whoever draws from something else.
 
     Returns:
       A sentence without its subject: "returned token 3 ...", "does not draw from ...".
@@ -228,8 +234,7 @@ def sampler_fault(
         return ""
     likeness = _likeness(policy, tokens, drawn, ratios)
     return (
-        f"does not draw from the policy's log-probabilities (p = {p_value:.1g}{likeness}). Make "
-        "temperature, top-k and top-p a part of the log-probabilities that step returns"
+        f"does not draw from the policy's log-probabilities (p = {p_value:.1g}{likeness}){remedy}"
     )
 
 

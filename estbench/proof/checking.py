@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator, EstimatorInfo
+from estbench.meter.bias import BiasResult
 from estbench.proof.conduct import ConductFinding, conduct
+from estbench.proof.independence import OWN_REWARD
 from estbench.proof.judging import (
     MARGIN,
     BiasFinding,
@@ -23,7 +25,7 @@ from estbench.proof.judging import (
     verdict_on,
 )
 from estbench.proof.problems import PROBLEMS, new_seed
-from estbench.proof.rules import RULES
+from estbench.proof.rules import EXCUSED, FROM_POLICY, RULES
 from estbench.proof.variance import VARIANCE_PROBLEMS, VarianceFinding, judge_variance
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class CheckResult:
 
     Attributes:
       info: What it declares.
-      margin: Relative bias below which it passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       bias: Findings of the test of bias.
       conduct: Findings on its conduct.
       variance: The meter's variance beside the exact one, where there is one.
@@ -110,11 +112,22 @@ class CheckResult:
         wanted = {"unbiased"} if self.info.unbiased else {"found", "not found"}
         if self.info.control:
             wanted = {"found"}
-        return (
-            self.verdict in wanted
-            and all(f.kept is not False for f in self.conduct)
-            and all(f.agrees for f in self.variance)
-        )
+        return self.verdict in wanted and not self.broken and all(f.agrees for f in self.variance)
+
+    @property
+    def broken(self) -> list[ConductFinding]:
+        """Findings on rules that were broken, but for those that its verdict excuses."""
+        return [f for f in self.conduct if f.kept is False and not self.excuses(f)]
+
+    def excuses(self, finding: ConductFinding) -> bool:
+        """Return whether the mean is right although a rule was broken that only serves the mean.
+
+        Where a bias is declared, the mean says nothing about what the tokens come from.
+        """
+        if finding.rule not in EXCUSED:
+            return False
+        proven = self.verdict == "unbiased"
+        return proven or (not self.info.unbiased and finding.rule == FROM_POLICY)
 
     @property
     def worst(self) -> BiasFinding | None:
@@ -139,6 +152,8 @@ class CheckResult:
             if worst.result.verdict == "biased":
                 size = f"{look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
             head += f" (relative bias {size} on {worst.problem}, {worst.state})"
+        if any(OWN_REWARD in f.detail for f in self.broken):
+            head += f"; {OWN_REWARD}"
         if self.holds:
             head += "; everything that it declares holds"
             return "\n".join([head, *(f"  {line}" for line in self.remarks())])
@@ -151,11 +166,16 @@ class CheckResult:
         return as_frame([self])
 
     def remarks(self) -> list[str]:
-        """Return what was not tried, a line each reason."""
+        """Return what was not tried, a line each reason, and what should be declared."""
         reasons: dict[str, list[str]] = {}
         for problem, reason in self.left_out.items():
             reasons.setdefault(reason, []).append(problem)
-        return [f"not tried on {', '.join(names)}: {why}" for why, names in reasons.items()]
+        said = [f"not tried on {', '.join(names)}: {why}" for why, names in reasons.items()]
+        return said + [
+            f"{f.detail}; declare what it draws from: EstimatorInfo(sampler=...)"
+            for f in self.conduct
+            if f.rule == FROM_POLICY and f.kept is False and self.excuses(f)
+        ]
 
     def complaints(self) -> list[str]:
         """Return what does not hold, a line each."""
@@ -166,13 +186,13 @@ class CheckResult:
                 if f.error:
                     found.append(f"{where}: {f.error}")
                 elif f.result and self.info.unbiased and f.result.verdict != "unbiased":
-                    suspect = f"; {f.suspect}" if f.suspect else ""
-                    found.append(f"{where}: {f.result}{suspect}")
+                    told = [str(f.result), f.suspect, self._remedy(f.result)]
+                    found.append(f"{where}: {'; '.join(filter(None, told))}")
             if self.info.control and self.verdict != "found":
                 found.append(
                     "a negative control, and no bias was found: the test has lost its power"
                 )
-        found += [f"{f.rule}: {f.detail}" for f in self.conduct if f.kept is False]
+        found += [f"{f.rule}: {f.detail}" for f in self.broken]
         for v in self.variance:
             if v.error:
                 found.append(f"variance on {v.problem}: {v.error}")
@@ -182,6 +202,13 @@ class CheckResult:
                     f"{v.high:.4g}], enumeration {v.exact:.4g}"
                 )
         return found
+
+    def _remedy(self, result: BiasResult) -> str:
+        """Return what to do about noise that left a test undecided; "" elsewhere."""
+        if result.verdict != "undecided":
+            return ""
+        group = self.info.group
+        return result.remedy(plan_for(result.margin, 1).draws(group)[-1], group)
 
 
 def units(

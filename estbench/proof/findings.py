@@ -45,7 +45,7 @@ def read_finding(document: Mapping[str, Any], label: str, margin: float) -> Find
     Args:
       document: The document.
       label: What was tried, as ``estbench.proof.checking.units`` calls it.
-      margin: Relative bias below which an estimator passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
 
     Raises:
       ValueError, KeyError, TypeError, AttributeError: It is none, is of something else that was
@@ -75,7 +75,7 @@ def read_bias(content: Mapping[str, Any], margin: float, alpha: float | None = N
 
     Args:
       content: The fields of the finding.
-      margin: Relative bias below which an estimator passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       alpha: Probability of rejecting an unbiased estimator; None takes the finding's own.
 
     Raises:

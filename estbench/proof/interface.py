@@ -47,7 +47,7 @@ def check(
         mask ``[B, T]`` to the number that the trainer minimises.
       group: Of a loss or advantages: sequences K in a call, or (prompts P, sequences K of each).
       staleness: Of a loss or advantages: optimiser steps between the sampler and the policy.
-      margin: Bias, as a part of the gradient's norm, below which it passes.
+      margin: Bias, as a part of the gradient's norm, from which on one is found or excluded.
       problems: Names out of ``estbench.proof.problems.PROBLEMS``, or ``drawn-SEED``; all of them,
         and one with a new seed, if None.
 

@@ -44,7 +44,8 @@ def as_frame(results: Sequence[CheckResult]) -> pd.DataFrame:
 
     Columns:
       kind: "bias", "conduct" or "variance"; ``what`` is then a problem, a rule or a problem.
-      passed: Whether the finding agrees with what is declared; empty where a rule says nothing.
+      passed: Whether the finding agrees with what is declared; empty where a rule does not
+        apply, or where the verdict excuses that it was broken.
       relative_bias: |E g - grad J| / |grad J|, with a 95 % interval low to high; upper_limit is
         the one-sided 95 % limit that the verdict uses.
       projection: E g on the exact gradient, 1 is right.
@@ -82,8 +83,9 @@ def as_frame(results: Sequence[CheckResult]) -> pd.DataFrame:
                 row["passed"] = False
             rows.append(common | row)
         for c in result.conduct:
+            passed = None if result.excuses(c) else c.kept
             rows.append(
-                common | {"kind": "conduct", "what": c.rule, "passed": c.kept, "detail": c.detail}
+                common | {"kind": "conduct", "what": c.rule, "passed": passed, "detail": c.detail}
             )
         for v in result.variance:
             rows.append(

@@ -20,18 +20,23 @@ from estbench import noise
 from estbench.estimators.base import Direct, Draws, Estimator, Surrogate
 from estbench.estimators.formula import evaluate
 from estbench.meter.centred import Centred
+from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.reward import FunctionReward
 from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
+from estbench.proof.independence import (
+    SIGNIFICANT,
+    alone_or_beside,
+    independent,
+    one_reward,
+    other_seeds,
+)
 from estbench.proof.objective import learned_gradients
 from estbench.proof.rewards import function_reward, rng
+from estbench.proof.sampling import draws_from_the_policy
 from estbench.proof.setting import Setting, T, bits
 
-__all__ = ["RULES", "BrokenRuleError", "NotApplicableError"]
-
-SIGNIFICANT = 6.0  # standard errors: one false alarm in a hundred million
-ROUNDING = 1e-24  # of squares, in double precision
-
+__all__ = ["EXCUSED", "FROM_POLICY", "RULES", "BrokenRuleError", "NotApplicableError"]
 
 Make = Callable[[], Estimator]
 
@@ -97,44 +102,10 @@ def no_global_noise(make: Make) -> None:
         ensure(then == now, f"it draws from the global random state of {name}; use rng")
 
 
-def alone_or_beside(make: Make) -> None:
-    """A draw is the same, to rounding, when others are added after it."""
-    setting = Setting(make)
-    few, one = setting.gradients(3)
-    many, all_ = setting.gradients(7)
-    ensure(
-        torch.equal(one.tokens, all_.tokens[:3]),
-        "with 7 draws the first 3 are other sequences than with 3: draw noise draw by draw",
-    )
-    ensure(
-        torch.allclose(few, many[:3], atol=1e-10, rtol=1e-8),
-        "with 7 draws the first 3 have other gradients than with 3: draws influence each other",
-    )
-
-
-def independent(make: Make) -> None:
-    """Draws of one call are independent: no noise is shared among them."""
-    setting = Setting(make)
-    n, calls = 8, 300
-    draws = torch.stack([setting.gradients(n, seed=1000 + k)[0] for k in range(calls)])
-    centred = draws - draws.mean(dim=(0, 1))
-    if float(centred.square().sum()) <= ROUNDING * float(draws.square().sum()):
-        raise NotApplicableError("its draws do not vary")
-    sums = centred.sum(dim=1).square().sum(dim=1) - centred.square().sum(dim=(1, 2))
-    # Centring at the grand mean takes a little of each pair away.
-    sums = sums + centred.square().sum() / (n * calls) * (n - 1) / calls
-    score = float(sums.mean() / (sums.std() / calls**0.5)) if float(sums.std()) else 0.0
-    share = float(sums.mean() / centred.square().sum(dim=(1, 2)).mean())
-    ensure(
-        abs(score) < SIGNIFICANT,
-        f"draws of one call are correlated (summed over pairs {share:+.2f} of their variance): "
-        "do they share noise?",
-    )
-
-
 def fixed_while_drawn(make: Make) -> None:
     """What is learned changes in ``adapt`` alone, and the policy never."""
     setting = Setting(make)
+    modes = [part.training for part in setting.policy.modules()]
     setting.gradients(4)  # what is built on first use is there now
     weights = bits(dict(setting.policy.named_parameters()))
     before = bits(setting.state)
@@ -143,6 +114,10 @@ def fixed_while_drawn(make: Make) -> None:
     setting.adapt(16)
     ensure(
         bits(dict(setting.policy.named_parameters())) == weights, "it changes the policy's weights"
+    )
+    ensure(
+        modes == [part.training for part in setting.policy.modules()],
+        "it leaves the policy in another mode (training or evaluation) than it found it in",
     )
     trainable = all(p.requires_grad and p.grad is None for p in setting.policy.parameters())
     ensure(trainable, "it leaves gradients at the policy's parameters, or freezes them")
@@ -250,6 +225,12 @@ def declared_cost(make: Make) -> None:
     info = setting.method.info
     setting.surrogate(10)
     counted = {"hard": setting.reward.hard_evals, "relaxed": setting.reward.relaxed_evals}
+    for kind, evaluated in {"hard": setting.seen.hard, "relaxed": setting.seen.relaxed}.items():
+        ensure(
+            evaluated == counted[kind],
+            f"its {kind} reward evaluations pass by the counter: {evaluated} were made in a call, "
+            f"and {counted[kind]} counted; ask the reward that surrogate is given, as it is",
+        )
     declared = {"hard": info.hard_evals, "relaxed": info.relaxed_evals}
     for kind, formula in declared.items():
         try:
@@ -272,7 +253,11 @@ def declared_cost(make: Make) -> None:
 
 
 def pathwise(make: Make) -> None:
-    """Pathwise terms move with the parameters as their gradients say (finite differences)."""
+    """Pathwise terms move with the parameters as their gradients say (finite differences).
+
+    Where the gradient is a sum of gradients of log-probabilities, the terms are weights written as
+    a loss, such as exp(log p - log p.detach()) A. Their value need not move; the mean judges them.
+    """
     setting = Setting(make)
     if _path(setting.surrogate(2)) is None:
         raise NotApplicableError("no pathwise terms: everything is a weight on log-probabilities")
@@ -288,13 +273,16 @@ def pathwise(make: Make) -> None:
         (base * probe).sum(), parameters, create_graph=True, materialize_grads=True
     )
     along = sum(((g * d).sum() for g, d in zip(grads, direction, strict=True)), torch.zeros(()))
-    (slope,) = torch.autograd.grad(along, probe)
+    (slope,) = torch.autograd.grad(along, probe, retain_graph=True)
+    some = torch.stack([_gradient(value, parameters) for value in base[:16]])
     moved = []
     with torch.no_grad():
         for sign in (1, -2):
             for p, d in zip(parameters, direction, strict=True):
                 p.add_(d, alpha=sign * step)
             moved.append(setting.surrogate(n))
+        for p, d in zip(parameters, direction, strict=True):
+            p.add_(d, alpha=step)
     up, down = (_path(m) for m in moved)
     assert up is not None
     assert down is not None
@@ -302,11 +290,42 @@ def pathwise(make: Make) -> None:
     # Where a token jumped in between, there is no derivative to compare with.
     same = (moved[0].tokens == moved[1].tokens).flatten(1).all(dim=1)
     gap = float((difference - slope)[same].norm() / (difference[same].norm() + 1e-12))
-    ensure(
-        gap < 1e-3,
-        f"its pathwise terms change by something else than their gradient ({gap:.0%} off): a part "
-        "of them is detached",
+    if gap < 1e-3:
+        return
+    if _by_scores(some, setting, parameters):
+        raise NotApplicableError(
+            "its pathwise terms are weights on log-probabilities, written as a loss"
+        )
+    size = f"{gap:.0%} off" if gap < 100 else "their values hardly move"
+    raise BrokenRuleError(
+        f"its pathwise terms change by something else than their gradient ({size}): a part of "
+        "them is detached"
     )
+
+
+def _by_scores(gradients: Tensor, setting: Setting, parameters: Sequence[Tensor]) -> bool:
+    """Return whether gradients ``[n, P]`` are sums of gradients of log-probabilities.
+
+    Of any token after any prefix. The gradient of a relaxed sequence is no such sum, for the policy
+    is asked there about prefixes that are no tokens.
+    """
+    sequences = enumerate_sequences(setting.vocabulary, T)
+    log_probs = setting.policy.log_probs(sequences)
+    scores = torch.stack(
+        [
+            _gradient(value, parameters)
+            for t in range(T)
+            for value in log_probs[(sequences[:, t:] == 0).all(dim=1), t].flatten()
+        ]
+    )
+    weights = torch.linalg.lstsq(scores.t(), gradients.t(), driver="gelsd").solution
+    rest = gradients - weights.t() @ scores
+    return float(rest.norm()) < 1e-6 * float(gradients.norm())
+
+
+def _gradient(value: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in found])
 
 
 def _path(found: Draws) -> Tensor | None:
@@ -367,8 +386,11 @@ RULES: dict[str, Callable[[Make], None]] = {
     "contract": contract,
     "same seed, same bits": same_bits,
     "no global noise": no_global_noise,
+    "other seeds, other draws": other_seeds,
     "alone or beside others": alone_or_beside,
+    "one reward, one draw": one_reward,
     "independent draws": independent,
+    "draws from the policy": draws_from_the_policy,
     "fixed while drawn": fixed_while_drawn,
     "learns": learns,
     "learned gradients": learned_gradients,
@@ -378,3 +400,8 @@ RULES: dict[str, Callable[[Make], None]] = {
     "declared cost": declared_cost,
     "pathwise terms": pathwise,
 }
+
+FROM_POLICY = "draws from the policy"
+EXCUSED = {FROM_POLICY, "pathwise terms"}
+"""Rules that may be broken on purpose: importance weights correct for another sampler, and a loss
+may hold detached parts. Where the mean is proven, breaking them is no fault."""

@@ -47,7 +47,7 @@ def check_many(
 
     Args:
       makes: What makes each, by name.
-      margin: Relative bias below which one passes.
+      margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       seed: Of the problem that is drawn at random; a new one if None.
       workers: Processes, one thread each; nothing is tried in this one.
       plugins: Files that a worker has to load before it can make them.

@@ -1,7 +1,10 @@
 """Does the meter measure an estimator's variance as it is? Against enumeration, where it applies.
 
 A score-function estimator's draw is a function of the sequence that was drawn, so its variance is a
-sum over all sequences. Leave-one-out has a closed form. Others have no exact variance to compare.
+sum over all sequences. Leave-one-out has a closed form. Both are tried first: the draw must depend
+on its tokens alone, and the sum over the policy's probabilities must be the exact gradient. Where
+it is not (importance weights, a second sequence as a baseline, any bias), there is no exact
+variance to compare with.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Estimator
+from estbench.estimators.base import Estimator, Surrogate
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure
@@ -31,6 +34,7 @@ __all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "agree", "exact_variance", "j
 
 VARIANCE_PROBLEMS = ("autoregressive", "expressions-3-float32")
 SEQUENCES = 65_536
+GROUPS = 16  # that leave-one-out is tried on
 SIGNIFICANT = 5.0  # standard errors
 ROUNDING = 1e-12
 
@@ -93,31 +97,70 @@ def agree(measured: float, low: float, high: float, exact: float) -> bool:
 
 
 def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]) -> float | None:
-    """Return tr Cov of one draw by enumeration; None where a draw is more than its sequence."""
+    """Return tr Cov of one draw by enumeration; None where a draw is more than its sequences."""
     info = method.info
+    if info.sampler != "policy":
+        return None  # its law is not known
     plain = info.hard_evals == str(info.group) and not info.learned
     if info.baseline == "leave-one-out" and plain:
-        return problem.exact.leave_one_out_variance(method.info.group)
+        known = _is_leave_one_out(method, problem, state)
+        return problem.exact.leave_one_out_variance(info.group) if known else None
     # What is relaxed for each draw is relaxed with noise; what serves all draws of a call is not.
-    relaxed = method.info.needs_relaxed_reward and "/n" not in method.info.relaxed_evals
-    if method.info.group != 1 or relaxed:
+    relaxed = info.needs_relaxed_reward and "/n" not in info.relaxed_evals
+    if info.group != 1 or relaxed:
         return None
     policy = problem.policy
     sequences = enumerate_sequences(policy.vocabulary, policy.length)
-    rows = []
-    for seed in (0, 1):
-        with _drawing(policy, sequences), Tape(policy) as tape:
-            found = method.surrogate(policy, problem.reward, len(sequences), rng(seed), state)
-        if not torch.equal(found.tokens[:, 0], sequences):
-            return None  # it draws its sequences in some way of its own
-        rows.append(torch.cat(list(tape.differentiate(found).chunks())).double())
-    if not torch.equal(*rows):
-        return None  # other noise than the sequence's moves its draws
+    rows = _of_tokens(method, problem, state, sequences)
+    if rows is None:
+        return None
     with torch.no_grad():
         log_p = policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))
     p = log_p.double().softmax(dim=0)
-    mean = p @ rows[0]
-    return float(p @ rows[0].square().sum(dim=1) - mean.square().sum())
+    mean = p @ rows
+    if not _near(mean, torch.cat([g.double().flatten() for g in problem.gradient]), policy.dtype):
+        return None
+    return float(p @ rows.square().sum(dim=1) - mean.square().sum())
+
+
+def _of_tokens(
+    method: Estimator, problem: Problem, state: dict[str, object], sequences: Tensor
+) -> Tensor | None:
+    """Return the draws ``[n, P]`` of given sequences; None where they are not functions of them."""
+    group, policy = method.info.group, problem.policy
+    given = sequences.view(-1, group, policy.length)
+    rows = []
+    for seed in (0, 1):
+        with _drawing(policy, sequences), Tape(policy) as tape:
+            found = method.surrogate(policy, problem.reward, len(given), rng(seed), state)
+        if not torch.equal(found.tokens, given):
+            return None  # it draws its sequences in some way of its own
+        rows.append(torch.cat(list(tape.differentiate(found).chunks())).double())
+    # Other noise than the sequences' may move the draws.
+    return rows[0] if torch.equal(*rows) else None
+
+
+def _is_leave_one_out(method: Estimator, problem: Problem, state: dict[str, object]) -> bool:
+    """Return whether draws are the mean of (f - mean f of the others) grad log p over a group."""
+    K, policy = method.info.group, problem.policy
+    tokens = policy.sample(GROUPS * K, rng(5))
+    rows = _of_tokens(method, problem, state, tokens)
+    if rows is None:
+        return False
+    with Tape(policy) as tape:
+        rewards = problem.reward(tokens).view(GROUPS, K)
+        log_probs = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).view(GROUPS, -1)
+        weights = (rewards - rewards.mean(dim=1, keepdim=True)) / (K - 1)
+        weights = weights.repeat_interleave(policy.length, dim=1)
+        known = Surrogate(log_probs, weights, tokens.view(GROUPS, K, -1), rewards)
+    expected = torch.cat(list(tape.differentiate(known).chunks())).double()
+    return _near(rows, expected, policy.dtype)
+
+
+def _near(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether tensors are the same but for rounding."""
+    tolerance = 1e4 * torch.finfo(dtype).eps
+    return float((found - expected).norm()) <= tolerance * float(expected.norm())
 
 
 def _drawing(policy: Policy, sequences: Tensor) -> AbstractContextManager[None]:

@@ -15,7 +15,8 @@ from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.meter.measuring import adapt_once
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.proof.problems import Problem, function_reward, problem, rng, tiny
+from estbench.proof.problems import Problem, problem, tiny
+from estbench.proof.rewards import function_reward, rng
 from estbench.seeding import stream
 
 PLAN = Plan(first=49_152, growth=3, looks=3, margin=0.02, alpha=0.001)

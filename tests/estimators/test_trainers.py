@@ -18,7 +18,8 @@ from estbench.models.factorised import FactorisedPolicy
 from estbench.models.generator import Generator
 from estbench.models.policy import sequence_lengths
 from estbench.models.reward import FunctionReward
-from estbench.proof.problems import function_reward, named, rng, tiny
+from estbench.proof.problems import named, tiny
+from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import learned
 from estbench.seeding import stream
 

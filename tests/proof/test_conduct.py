@@ -31,6 +31,8 @@ from estbench.proof.setting import Setting
 from estbench.proof.variance import judge_variance
 from tests.estimators.rollouts import takes_rollouts
 
+from .test_independence import FixedSeed, HalfOfAPath, Hot, MicroBatches
+
 State = dict[str, Any]
 
 
@@ -336,7 +338,7 @@ class HidesRelaxed(Plain):
 
 
 class HalfDetached(Plain):
-    """A pathwise term of which a factor is cut off."""
+    """A factor of its pathwise term is cut off: the same as a weight of the factor's value."""
 
     def surrogate(self, *given: Any) -> Surrogate:
         found = super().surrogate(*given)
@@ -351,7 +353,10 @@ BROKEN: dict[str, tuple[Callable[[], Estimator], str]] = {
     "TorchsOwnNoise again": (TorchsOwnNoise, "same seed, same bits"),
     "PythonsNoise": (PythonsNoise, "no global noise"),
     "NumpysNoise": (NumpysNoise, "no global noise"),
+    "FixedSeed": (FixedSeed, "other seeds, other draws"),
     "BatchMean": (BatchMean, "alone or beside others"),
+    "MicroBatches": (MicroBatches, "one reward, one draw"),
+    "Hot": (Hot, "draws from the policy"),
     "SharedNoise": (SharedNoise, "independent draws"),
     "LearnsWhileDrawing": (LearnsWhileDrawing, "fixed while drawn"),
     "MovesThePolicy": (MovesThePolicy, "fixed while drawn"),
@@ -370,7 +375,7 @@ BROKEN: dict[str, tuple[Callable[[], Estimator], str]] = {
     "LikesAToken": (LikesAToken, "constant reward"),
     "AsksTwice": (AsksTwice, "declared cost"),
     "HidesRelaxed": (HidesRelaxed, "declared cost"),
-    "HalfDetached": (HalfDetached, "pathwise terms"),
+    "HalfOfAPath": (HalfOfAPath, "pathwise terms"),
 }
 
 
@@ -431,6 +436,14 @@ def test_a_baseline_takes_a_constant_reward_away(name: str) -> None:
             setting.adapt(64 * setting.method.info.group, seed=10 + k)
         variances.append(float(setting.gradients(1500)[0].var(dim=0).sum()))
     assert variances[0] < 0.2 * variances[1]
+
+
+def test_a_path_through_log_probabilities_alone_is_a_matter_of_the_mean() -> None:
+    (found,) = conduct(HalfDetached, ["pathwise terms"])
+    assert found.kept is None
+    result = judge(HalfDetached, "bernoulli-.2-.45", "fresh", plan_for(0.02, 20)).result
+    assert result is not None
+    assert result.verdict == "biased"
 
 
 def test_a_pathwise_term_that_is_whole_passes() -> None:
