@@ -30,7 +30,8 @@ __all__ = ["BiasResult", "Centred", "Plan", "bias_test", "verdict_at"]
 ENOUGH = 11.0  # draws a unit of noise / margin^2: a miss costs the whole third look
 LAST = 3  # times the draws of the second look decide what it left open
 HOPELESS = 2.5  # margins that the noise of the last look's mean may have, where bias is declared
-DROWNED = 1.0  # gradients that it may have elsewhere: above, no likely bias is seen at all
+DROWNED = 0.25  # gradients that it may have elsewhere: a bias of 100 % is then 4 standard errors
+WIDEST = 0.5  # margin that is worth a verdict
 BRIEF = 16  # draws a block where the noise of the first look's mean is larger than the gradient
 
 Verdict = Literal["unbiased", "biased", "undecided"]
@@ -133,12 +134,12 @@ class BiasResult:
         needed = ENOUGH * noise / self.margin**2
         wider = math.sqrt(ENOUGH * noise / most)
         said = (
-            f"the variance of a draw is {noise:,.3g} times the squared gradient: a verdict at "
-            f"{self.margin:.2%} takes some {_round(needed * group):,} sequences. Centre the reward "
-            "or subtract a baseline, so that there is less noise"
+            f"the variance of a draw is {_figure(noise)} times the squared gradient, and a "
+            f"verdict at {self.margin:.2%} takes some {_figure(needed * group)} sequences: centre "
+            "the reward or subtract a baseline"
         )
-        if self.margin < wider < 1:
-            said += f", or give a wider margin, such as --margin {_up(wider):g}"
+        if self.margin < wider < WIDEST:
+            said += f", or give a wider margin (--margin {_up(wider):g})"
         return said
 
     def __str__(self) -> str:
@@ -151,9 +152,9 @@ class BiasResult:
         )
 
 
-def _round(number: float) -> int:
-    """Return a number with two digits and zeros."""
-    return int(float(f"{number:.1e}"))
+def _figure(number: float) -> str:
+    """Return a number with two digits, and zeros where it is large."""
+    return f"{int(float(f'{number:.1e}')):,}" if number >= 10 else f"{number:.2g}"
 
 
 def _up(number: float) -> float:
@@ -253,7 +254,7 @@ def _bias_test(
             break
         # What declares itself biased need not pass: it is not drawn from any longer where noise,
         # spread over however many directions, would hide the margin at the last look as well.
-        # Elsewhere a bias may still be found until the noise is larger than the gradient itself.
+        # Elsewhere it is drawn from while the last look may find a bias of the gradient's size.
         at_last = math.sqrt(looks[-1].noise / last)
         if at_last > (DROWNED if method.info.unbiased else HOPELESS * plan.margin):
             break

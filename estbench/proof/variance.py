@@ -126,18 +126,23 @@ def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]
 def _of_tokens(
     method: Estimator, problem: Problem, state: dict[str, object], sequences: Tensor
 ) -> Tensor | None:
-    """Return the draws ``[n, P]`` of given sequences; None where they are not functions of them."""
+    """Return the draws ``[n, P]`` of given sequences; None where they are not functions of them.
+
+    They must stay what they are with other noise, and in other company.
+    """
     group, policy = method.info.group, problem.policy
-    given = sequences.view(-1, group, policy.length)
+    n = len(sequences) // group
     rows = []
-    for seed in (0, 1):
-        with _drawing(policy, sequences), Tape(policy) as tape:
-            found = method.surrogate(policy, problem.reward, len(given), rng(seed), state)
-        if not torch.equal(found.tokens, given):
+    for seed, given in enumerate(
+        (sequences, torch.cat([sequences, sequences[:group].repeat(n, 1)]))
+    ):
+        with _drawing(policy, given), Tape(policy) as tape:
+            found = method.surrogate(policy, problem.reward, len(given) // group, rng(seed), state)
+        if not torch.equal(found.tokens, given.view(-1, group, policy.length)):
             return None  # it draws its sequences in some way of its own
         rows.append(torch.cat(list(tape.differentiate(found).chunks())).double())
-    # Other noise than the sequences' may move the draws.
-    return rows[0] if torch.equal(*rows) else None
+    alone, beside = rows
+    return alone if _near(beside[:n], alone, policy.dtype) else None
 
 
 def _is_leave_one_out(method: Estimator, problem: Problem, state: dict[str, object]) -> bool:

@@ -369,7 +369,10 @@ def test_a_broken_path_is_a_fault_only_where_the_mean_is_not_proven() -> None:
     assert not judged(HalfOfAPath, "autoregressive", "pathwise terms").holds
 
 
-@pytest.mark.parametrize("make", [OffPolicy, OffPolicyDeclared, SecondSequence, Uncorrected])
+@pytest.mark.parametrize(
+    "make",
+    [OffPolicy, OffPolicyDeclared, CopyInTheCall, SecondSequence, Uncorrected, BatchMean],
+)
 def test_only_draws_of_the_policys_sequences_have_an_enumerated_variance(
     make: Callable[[], Estimator],
 ) -> None:
@@ -475,9 +478,9 @@ def test_what_noise_leaves_undecided_is_told_the_remedy() -> None:
     found, line = _complaint(Offset)
     assert found.result is not None
     assert found.result.verdict == "undecided"
-    assert "times the squared gradient: a verdict at 2.00% takes some " in line
-    assert "Centre the reward or subtract a baseline" in line
-    wider = float(line.rpartition("--margin ")[2])
+    assert "times the squared gradient, and a verdict at 2.00% takes some " in line
+    assert "centre the reward or subtract a baseline" in line
+    wider = float(line.rpartition("--margin ")[2].rstrip(")"))
     again = judge(Offset, "autoregressive", "fresh", plan_for(wider, 1))
     assert again.result is not None
     assert again.result.verdict == "unbiased"
@@ -487,7 +490,7 @@ def test_no_draws_are_spent_where_the_last_look_would_not_decide() -> None:
     found, line = _complaint(Drowned)
     assert found.result is not None
     assert [look.draws for look in found.result.looks] == [24_576]
-    assert "Centre the reward" in line
+    assert "centre the reward" in line
     assert "--margin" not in line
 
 
