@@ -44,10 +44,10 @@ class Plan:
       growth: Every look has this many times the sequences of the one before.
       looks: Looks, 1 to 3. More would be more false alarms or less power.
       pilot: Sequences of a pilot, 0 for none. Its draws serve nothing else: the noise in them says
-        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws; the last has
-        three times as many (a few draws may miss most of the noise: no fewer than the second would
-        have without a pilot). As it is independent of the looks, their error rates stay what they
-        are.
+        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws. The last
+        has three times as many, and no fewer than the second would have without a pilot, for a few
+        draws may miss most of the noise. As the pilot is independent of the looks, their error
+        rates stay what they are.
       margin: Relative bias below which an estimator passes.
       alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
       chunk: Sequences at a time.
