@@ -19,7 +19,6 @@ from estbench.proof.conditions import CONDITIONS
 from estbench.proof.problems import (
     AUTOREGRESSIVE,
     SIZES,
-    SMALL,
     Problem,
     named,
     problems_for,
@@ -47,7 +46,6 @@ __all__ = [
 ]
 
 STATES_ON: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(SMALL, ("fresh", "trained")),
     **dict.fromkeys(AUTOREGRESSIVE, ("fresh", "arbitrary")),
     **{name: ("arbitrary",) for name in CONDITIONS if name != "long"},
 }
