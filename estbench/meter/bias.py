@@ -46,10 +46,12 @@ class Plan:
       growth: Every look has this many times the sequences of the one before.
       looks: Looks, 1 to 3. More would be more false alarms or less power.
       pilot: Sequences of a pilot, 0 for none. Its draws serve nothing else: the noise in them says
-        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws; the last
-        has three times as many, and no fewer than the second would have without a pilot (a few
-        draws may miss most of the noise). As it is independent of the looks, their error rates stay
-        what they are.
+        how many the second of three looks needs, ``ENOUGH`` times noise / margin^2 draws. The last
+        has three times as many, and no fewer than the second would have without a pilot, for a few
+        draws may miss most of the noise. As the pilot is independent of the looks, their error
+        rates stay what they are.
+      most: Sequences that the last look may have where a pilot says how many it needs, if that is
+        more than growth makes of ``first``.
       margin: Relative bias from which on one is found or excluded; a smaller one may pass.
       alpha: Probability of rejecting an unbiased estimator, over all looks and directions.
       chunk: Sequences at a time.
@@ -62,6 +64,7 @@ class Plan:
     growth: int = 4
     looks: int = 3
     pilot: int = 0
+    most: int = 0
     margin: float = 0.02
     alpha: float = 0.001
     chunk: int = 4_096
@@ -88,10 +91,11 @@ class Plan:
         if noise is not None and math.isfinite(noise) and self.looks == 3:
             needed = BLOCKS * math.ceil(ENOUGH * noise / self.margin**2 / BLOCKS)
             # Too near to its neighbours a look would be for nothing.
-            low, high = math.ceil(1.5 * planned[0]), planned[2] // 2
+            most = max(planned[2], BLOCKS * math.ceil(self.most / group / BLOCKS))
+            low, high = math.ceil(1.5 * planned[0]), most // 2
             usual = planned[1]
             planned[1] = BLOCKS * (min(max(needed, low), high) // BLOCKS)
-            planned[2] = min(planned[2], max(LAST * planned[1], usual))
+            planned[2] = min(most, max(LAST * planned[1], usual))
         return tuple(planned)
 
 

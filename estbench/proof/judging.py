@@ -19,7 +19,6 @@ from estbench.proof.conditions import CONDITIONS
 from estbench.proof.problems import (
     AUTOREGRESSIVE,
     SIZES,
-    SMALL,
     Problem,
     named,
     problems_for,
@@ -47,7 +46,6 @@ __all__ = [
 ]
 
 STATES_ON: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(SMALL, ("fresh", "trained")),
     **dict.fromkeys(AUTOREGRESSIVE, ("fresh", "arbitrary")),
     **{name: ("arbitrary",) for name in CONDITIONS if name != "long"},
 }
@@ -143,10 +141,18 @@ def margin_on(problem: str, margin: float) -> float:
 
 
 def plan_for(margin: float, tests: int) -> Plan:
-    """Return the plan of one test out of so many; draws grow as the margin's inverse square."""
-    first = max(FEWEST, int(FIRST * (MARGIN / margin) ** 2))
+    """Return the plan of one test out of so many; draws grow as the margin's inverse square.
+
+    A wider margin does not make the last look smaller: it may ask for what the noise needs.
+    """
     return Plan(
-        first=first, growth=GROWTH, looks=LOOKS, pilot=PILOT, margin=margin, alpha=ALPHA / tests
+        first=max(FEWEST, int(FIRST * (MARGIN / margin) ** 2)),
+        growth=GROWTH,
+        looks=LOOKS,
+        pilot=PILOT,
+        most=FIRST * GROWTH ** (LOOKS - 1),
+        margin=margin,
+        alpha=ALPHA / tests,
     )
 
 

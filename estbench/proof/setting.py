@@ -131,6 +131,11 @@ class Setting:
         self.seen = Seen(reward or function_reward(self.vocabulary, T, 2))
         self.reward = Centred(self.seen.reward, 0.1)
         self.state = self.method.initial_state(self.policy, rng(2))
+        if self.method.info.learned:
+            for k in range(2):  # what has seen nothing may do nothing
+                self.adapt(64, seed=50 + k)
+            self.seen.clear()
+            self.reward = Centred(self.seen.reward, 0.1)  # its counters begin at 0
         disturb(self.method, self.policy, self.state, rng(3))
 
     def surrogate(self, draws: int, seed: int | torch.Generator = 4) -> Draws:

@@ -13,8 +13,8 @@ from estbench.report.building import load_comparisons
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures import grid, improvement, quality, variance_cost
 from estbench.report.figures.base import drawing
-from estbench.report.findings import task_findings
-from estbench.report.labels import EstimatorFacts
+from estbench.report.findings import _bias, task_findings
+from estbench.report.labels import EstimatorFacts, report_on
 from estbench.report.summaries import summary_frame
 from estbench.report.tails import kurtosis_limit, tails
 from estbench.report.verdicts import caveats, verdicts
@@ -194,3 +194,20 @@ def test_wall_clock_is_that_of_the_timing_pass_where_there_is_one(
     assert untimed is not None
     assert untimed.data["seconds"].max() == pytest.approx(0.2)
     assert "no timing pass was made" in untimed.caption
+
+
+def test_a_proof_is_shown_with_what_it_was_proven_for_and_the_size_of_the_task(
+    comparisons: Comparisons,
+) -> None:
+    proof = {"configuration": {"estimator": "rloo"}, "verdict": "unbiased", "detail": "< 1 %"}
+    reach = "V up to 5, T up to 3, without end token or prompts"
+    try:
+        report_on({}, [proof | {"reach": reach}])
+        assert any(
+            f"known ({reach}; this task: V = 5, T = 3): rloo." in line
+            for line in _bias(comparisons, TASK)
+        )
+        report_on({}, [proof])  # as an earlier version wrote it
+        assert any("gradient is known: rloo." in line for line in _bias(comparisons, TASK))
+    finally:
+        report_on({})
