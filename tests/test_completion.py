@@ -13,11 +13,11 @@ from estbench.cli import main
 SHELLS = ("bash", "zsh", "fish")
 WORDS = [
     (("run", "--preset", "seq"), {"seqgan", "seqgan-small"}),
-    (("run", "--estimators", "rlo"), {"rloo"}),
-    (("run", "--estimators", "relax,rlo"), {"relax,rloo"}),
+    (("run", "--estimators", "rod"), {"rodeo"}),
+    (("run", "--estimators", "relax,rod"), {"relax,rodeo"}),
     (("run", "--tasks", "oracle-small,expressions-1"), {"oracle-small,expressions-15"}),
-    (("check", "--estimators", "a,b,rlo"), {"a,b,rloo"}),
-    (("check", "relax", "rlo"), {"rloo"}),
+    (("check", "--estimators", "a,b,rod"), {"a,b,rodeo"}),
+    (("check", "relax", "rod"), {"rodeo"}),
     (("che",), {"check"}),
 ]
 
