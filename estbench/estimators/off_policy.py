@@ -113,6 +113,7 @@ class OffPolicy(LeaveOneOut):
             why_biased="" if unbiased else "its weights do not correct for a sampler that is older",
             baseline="leave-one-out",
             group=group,
+            sampler="an older policy" if staleness else "policy",
             hard_evals=f"{group}",
         )
 

@@ -97,6 +97,7 @@ class Recipe(Estimator):
             baseline="its own",
             group=K,
             hard_evals=f"{K}",
+            sampler="an older policy" if staleness else "policy",
         )
         self._at_once = True
         self._try()

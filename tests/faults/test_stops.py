@@ -66,7 +66,7 @@ seeds = 1
 """
 
 
-def two_each(name: str, make: Make, margin: float) -> list[Unit]:
+def two_each(name: str, make: Make, margin: float, *, seed: int) -> list[Unit]:
     """Two quick units an estimator, but for relax, whose second never ends."""
     from estbench.proof.conduct import ConductFinding
     from estbench.proof.rules import RULES

@@ -62,7 +62,7 @@ ONE_RULE = CHECK.replace("test_stops import two_each", "test_strangers import on
 )
 
 
-def one_rule(name: str, make: Make, margin: float) -> list[Unit]:
+def one_rule(name: str, make: Make, margin: float, *, seed: int) -> list[Unit]:
     """Of what is tried on an estimator, what takes no time."""
     return [unit for unit in checking.units(name, make, margin) if unit.label == "contract"]
 

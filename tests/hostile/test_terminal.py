@@ -311,7 +311,7 @@ def test_what_a_check_finds_is_text(
         "variance": VarianceFinding("autoregressive", error=EVIL),
     }
 
-    def units(name: str, make: Make, margin: float) -> list[Unit]:
+    def units(name: str, make: Make, margin: float, *, seed: int) -> list[Unit]:
         return [Unit(name, what, partial(lambda f: f, f)) for what, f in findings.items()]
 
     monkeypatch.setattr(running, "units", units)
