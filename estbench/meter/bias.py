@@ -77,6 +77,11 @@ class Plan:
         if not (self.margin > 0 and 0 < self.alpha < 1):
             raise ValueError("margin must be positive, and alpha between 0 and 1")
 
+    def largest(self, group: int) -> int:
+        """Return the draws that the last look may have, for groups of that size."""
+        sequences: int = max(self.first * self.growth ** (self.looks - 1), self.most)
+        return BLOCKS * max(2, math.ceil(sequences / group / BLOCKS))
+
     def draws(self, group: int, noise: float | None = None) -> tuple[int, ...]:
         """Return the draws at each look for groups of that size, multiples of the blocks.
 
@@ -91,7 +96,7 @@ class Plan:
         if noise is not None and math.isfinite(noise) and self.looks == 3:
             needed = BLOCKS * math.ceil(ENOUGH * noise / self.margin**2 / BLOCKS)
             # Too near to its neighbours a look would be for nothing.
-            most = max(planned[2], BLOCKS * math.ceil(self.most / group / BLOCKS))
+            most = self.largest(group)
             low, high = math.ceil(1.5 * planned[0]), most // 2
             usual = planned[1]
             planned[1] = BLOCKS * (min(max(needed, low), high) // BLOCKS)

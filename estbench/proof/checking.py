@@ -208,7 +208,7 @@ class CheckResult:
         if result.verdict != "undecided":
             return ""
         group = self.info.group
-        return result.remedy(plan_for(result.margin, 1).draws(group)[-1], group)
+        return result.remedy(plan_for(result.margin, 1).largest(group), group)
 
 
 def units(

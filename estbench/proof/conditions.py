@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.models.contexts import Contexts
-from estbench.models.policy import Policy, keep_ending
+from estbench.models.policy import Policy, keep_ending, sequence_lengths
 from estbench.proof.rewards import SmoothReward, rng
 
 __all__ = ["CONDITIONS", "RecurrentPolicy", "drawn", "drawn_size", "possible_sequences"]
@@ -120,10 +120,9 @@ Made = tuple[RecurrentPolicy, Function]
 
 def lengths(sequences: Tensor, end: int) -> Tensor:
     """Return how long sequences are, the end token included, ``[n]``; differentiable in weights."""
-    if sequences.is_floating_point():
-        stays = 1 - sequences[..., end]
-    else:
-        stays = (sequences != end).double()
+    if not sequences.is_floating_point():
+        return sequence_lengths(sequences, end).double()
+    stays = 1 - sequences[..., end]
     return 1 + stays[:, :-1].cumprod(dim=1).sum(dim=1)
 
 

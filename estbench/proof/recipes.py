@@ -33,7 +33,7 @@ class RecipeResult(CheckResult):
             said = found.error or (found.result and _said(found.result.verdict, found.result.last))
             state = "" if found.state == "fresh" else f", {found.state}"
             lines.append(f"  {described(found.problem)}{state}: {said}")
-        broken = [f"  {f.rule}: {f.detail}" for f in self.conduct if f.kept is False]
+        broken = [f"  {f.rule}: {f.detail}" for f in self.broken]
         return "\n".join([*lines, *broken])
 
 
