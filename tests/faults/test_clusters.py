@@ -33,7 +33,7 @@ class Dask:
         self.processes: list[subprocess.Popen[bytes]] = []
         file = ["--scheduler-file", str(self.file)]
         self.scheduler = self._start("scheduler", "--port", "0", "--no-dashboard", *file)
-        wait_for(self.file.exists)
+        wait_for(lambda: self.file.exists() and self.file.read_text().endswith("}"))
         self.address: str = json.loads(self.file.read_text())["address"]
 
     def worker(self, *before: str) -> None:

@@ -27,7 +27,8 @@ def test_a_run_that_hangs_loops_or_asks_for_too_much_is_a_row(
     fakes.plan_mischief("nan", WRONG, times=9)
     words = ["--backend", backend, "--deadline", "8", "--memory", "6000"]
     said = machine.run(*words, code=1, **{fakes.WARM: "yes"})
-    rows = dict(line.strip().split(": ", 1) for line in said.splitlines() if line[:2] == "  ")
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  expressions-3 ")]
+    rows = dict(line.split(": ", 1) for line in lines)
     assert rows.keys() == {HANGING, LOOPING, GREEDY, WRONG}
     assert rows[HANGING].startswith("DeadlineExceeded: took longer than deadline_s = 8")
     assert rows[LOOPING].startswith("DeadlineExceeded: took longer than deadline_s = 8")
@@ -54,7 +55,7 @@ def test_an_estimator_that_hangs_or_dies_while_it_is_timed_costs_its_own_rows(
     fakes.plan_mischief("kill", "timing expressions-3 reinforce-ema", times=9)
     words, warm = ["--deadline", "8"], {fakes.WARM: "yes"}
     said = machine.run(*words, code=1, **warm)
-    lines = [line.strip() for line in said.splitlines() if line[:2] == "  "]
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  expressions-3 ")]
     relax, ema = sorted(lines, reverse=True)
     assert relax.startswith("expressions-3 relax in timing round 0: DeadlineExceeded: took longer")
     assert ema.startswith("expressions-3 reinforce-ema in timing round 0: WorkerKilled: ")

@@ -116,7 +116,8 @@ def test_a_run_that_ends_its_process_is_a_row(machine: Machine) -> None:
     for kind, label in zip(("exit", "interrupt", "close", "own"), labels, strict=True):
         fakes.plan_mischief(kind, label, times=9)
     said = machine.run(code=1)
-    rows = dict(line.strip().split(": ", 1) for line in said.splitlines() if line[:2] == "  ")
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  expressions-3 ")]
+    rows = dict(line.split(": ", 1) for line in lines)
     assert [rows[label].partition(":")[0] for label in labels] == [
         *("SystemExit", "KeyboardInterrupt", "GeneratorExit", "OwnError")
     ]

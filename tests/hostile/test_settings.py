@@ -182,16 +182,17 @@ def test_a_remembered_verdict_is_believed_or_forgotten(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     look = Look(24_576, 0.004, 0.0, 0.011, 0.012, 1.003, 0.4, {"norm": 0.3, "gradient": 0.5})
-    result = BiasResult("unbiased", "", (look,), gate.PLAN.margin, gate.PLAN.alpha)
-    findings = {
-        name: BiasFinding(name, "fresh", result, 1.0)
-        for name in ("autoregressive", "expressions-3")
-    }
-    gate.remember(gate.Proof(CONFIGURATION, "unbiased", "", gate.key_of(CONFIGURATION), findings))
+    findings = {}
+    for name in gate._cases(CONFIGURATION):
+        plan = gate.plan_of(CONFIGURATION, name)
+        result = BiasResult("unbiased", "", (look,), plan.margin, plan.alpha)
+        findings[name] = BiasFinding(name, "fresh", result, 1.0)
+    proof = gate.Proof(CONFIGURATION, "unbiased", "", gate.key_of(CONFIGURATION), findings=findings)
+    gate.remember(proof)
     (path,) = tmp_path.rglob("*.json")
-    proof = gate.remembered(CONFIGURATION)
-    assert proof is not None
-    assert proof.verdict == "unbiased"
+    known = gate.remembered(CONFIGURATION)
+    assert known is not None
+    assert known.verdict == "unbiased"
 
     @inputs(150)
     @given(content=documents(json.loads(path.read_bytes())))
