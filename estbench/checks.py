@@ -208,8 +208,7 @@ def _show(results: Sequence[CheckResult]) -> None:
     if out.measure(table, options=out.options.update(width=1000)).maximum > out.width:
         table = _table(results, wide=False)
     out.print(table)
-    from estbench.proof.conditions import CONDITIONS
-    from estbench.proof.judging import LOOSER
+    from estbench.proof.judging import LOOSE, LOOSER
 
     failing = [result for result in results if not result.holds]
     for result in failing:
@@ -223,7 +222,7 @@ def _show(results: Sequence[CheckResult]) -> None:
     out.print(
         f"\n[dim]size: of the bias found, with its 95 % interval, or else the upper 95 % limit of "
         f"what there may be. A bias of {margin:.2%} or more ({LOOSER * margin:.2%} on "
-        f"{', '.join(CONDITIONS)} and the problem drawn at random) is found or excluded; a smaller "
+        f"{', '.join(LOOSE)} and the problem drawn at random) is found or excluded; a smaller "
         "one may pass. CPU s: seconds of processor time.[/dim]"
     )
     if (seed := results[0].seed) is not None:

@@ -35,7 +35,7 @@ SECTIONS = (
     (
         "Trainers of language models",
         "trainers.md",
-        ("trainers", "off_policy"),
+        ("trainers", "kl_losses", "off_policy"),
     ),
     (
         "Control variates that see a relaxed token",

@@ -29,6 +29,7 @@ FAMILIES = (  # in the order of the catalogue
     "step_baselines",
     "grouped",
     "trainers",
+    "kl_losses",
     "off_policy",
     "all_actions",
     "sets",

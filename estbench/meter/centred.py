@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from estbench.estimators.base import Reward
@@ -22,6 +24,11 @@ class Centred:
         self.mean = mean
         self.hard_evals = 0
         self.relaxed_evals = 0
+
+    @property
+    def penalty(self) -> Any:
+        """The reward's penalty for leaving a reference policy; None where it has none."""
+        return getattr(self.reward, "penalty", None)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """See ``Reward``."""

@@ -243,6 +243,10 @@ _PLACES: tuple[str, ...] = (
     "cispo",
     "v-trace",
     "last-token",
+    "kl-k1",
+    "kl-k2",
+    "kl-k2-token",
+    "kl-k3",
 )
 
 # Why these: DejaVu comes with matplotlib, so every machine draws the same letters; text as paths in

@@ -64,7 +64,7 @@ def family(name: str) -> str:
         return "baselines and critics"
     if first in ("all", "sum", "last"):
         return "sums over actions"
-    if first in ("opo", "token", "single", "importance") or name == "rloo-shrunk":
+    if first in ("opo", "token", "single", "importance", "kl") or name == "rloo-shrunk":
         return "trainers"
     if first in ("unordered", "without"):
         return "sets"

@@ -190,4 +190,37 @@ TRAINERS = [
         "each = tokens.flip(0).repeat_interleave(V, dim=0)",
         LAST,
     ),
+    # The KL as a loss.
+    Mutant(
+        "the KL is made larger",
+        SIGN,
+        "kl_losses",
+        "weights=made.weights - weights)",
+        "weights=made.weights + weights)",
+        ("kl-k2",),
+    ),
+    Mutant(
+        "the log-ratio of the prefix up to the token alone",
+        PREFIX,
+        "kl_losses",
+        "ratios.sum(dim=1, keepdim=True).expand_as(ratios)",
+        "ratios.cumsum(dim=1)",
+        ("kl-k2",),
+    ),
+    Mutant(
+        "the penalty stays in the reward, beside the loss",
+        OTHER,
+        "kl_losses",
+        "return self.reward(tokens) + self.penalty.beta * ratios",
+        "return self.reward(tokens) + 0 * ratios",
+        ("kl-k2",),
+    ),
+    Mutant(
+        "log-ratios of other sequences of the group",
+        OTHER,
+        "kl_losses",
+        "slopes.reshape(made.weights.shape)",
+        "slopes.flip(0).reshape(made.weights.shape)",
+        ("kl-k2",),
+    ),
 ]
