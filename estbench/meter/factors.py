@@ -195,6 +195,10 @@ class Factors:
             out.append(float(size.norm()))
         return out
 
+    def terms(self) -> list[int]:
+        """Return for each parameter how many terms its sum over all draws has."""
+        return [self.draws if f.d is None else self.draws * f.d.shape[1] for f in self.factors]
+
     def block_sums(self, blocks: int) -> Tensor:
         """Return sums over ``blocks`` equal groups of consecutive draws, ``[blocks, P]``."""
         if self.draws % blocks:

@@ -179,29 +179,35 @@ class CheckResult:
 
     def complaints(self) -> list[str]:
         """Return what does not hold, a line each."""
-        found = []
-        if self.info.unbiased or self.info.control:
-            for f in self.bias:
-                where = f"{f.problem}, {f.state}"
-                if f.error:
-                    found.append(f"{where}: {f.error}")
-                elif f.result and self.info.unbiased and f.result.verdict != "unbiased":
-                    told = [str(f.result), f.suspect, self._remedy(f.result)]
-                    found.append(f"{where}: {'; '.join(filter(None, told))}")
-            if self.info.control and self.verdict != "found":
-                found.append(
-                    "a negative control, and no bias was found: the test has lost its power"
+        lines = [self.complaint(finding) for finding in self.bias]
+        if self.info.control and self.verdict != "found":
+            lines.append("a negative control, and no bias was found: the test has lost its power")
+        lines += [self.complaint(finding) for finding in self.broken]
+        lines += [self.complaint(finding) for finding in self.variance]
+        return [line for line in lines if line]
+
+    def complaint(self, finding: Finding) -> str:
+        """Return what a finding says against what is declared; "" where it says nothing."""
+        if isinstance(finding, BiasFinding):
+            where, result = f"{finding.problem}, {finding.state}", finding.result
+            if finding.error and (self.info.unbiased or self.info.control):
+                return f"{where}: {finding.error}"
+            if result and self.info.unbiased and result.verdict != "unbiased":
+                told = [str(result), finding.suspect, self._remedy(result)]
+                return f"{where}: {'; '.join(filter(None, told))}"
+        elif isinstance(finding, ConductFinding):
+            if finding.kept is False:
+                return f"{finding.rule}: {finding.detail}"
+        elif finding is not None:
+            where = f"variance on {finding.problem}"
+            if finding.error:
+                return f"{where}: {finding.error}"
+            if not finding.agrees:
+                return (
+                    f"{where}: the meter says {finding.measured:.4g} [{finding.low:.4g}, "
+                    f"{finding.high:.4g}], enumeration {finding.exact:.4g}"
                 )
-        found += [f"{f.rule}: {f.detail}" for f in self.broken]
-        for v in self.variance:
-            if v.error:
-                found.append(f"variance on {v.problem}: {v.error}")
-            elif not v.agrees:
-                found.append(
-                    f"variance on {v.problem}: the meter says {v.measured:.4g} [{v.low:.4g}, "
-                    f"{v.high:.4g}], enumeration {v.exact:.4g}"
-                )
-        return found
+        return ""
 
     def _remedy(self, result: BiasResult) -> str:
         """Return what to do about noise that left a test undecided; "" elsewhere."""
@@ -218,7 +224,7 @@ def units(
     problems: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> list[Unit]:
-    """Return everything that is tried on an estimator, the most expensive first.
+    """Return everything that is tried on an estimator, the cheapest tests of bias first.
 
     Args:
       name: The estimator's name.
@@ -236,7 +242,7 @@ def units(
             partial(judge, make, problem, how, plan_for(margin_on(problem, margin), len(tried))),
             partial(_no_bias, problem, how),
         )
-        for problem, how in reversed(tried)
+        for problem, how in tried
     ]
     found += [
         Unit(name, rule, partial(_one_rule, make, rule), partial(ConductFinding, rule, False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,9 +23,11 @@ from estbench.proof.conduct import ConductFinding
 from estbench.proof.judging import MARGIN
 from estbench.proof.memory import Memory
 from estbench.proof.problems import new_seed
-from estbench.proof.rules import RULES
+from estbench.proof.rules import EXCUSED, RULES
 
 __all__ = ["check_many"]
+
+SUMMARY_S = 10.0  # after which a line says how things stand: a whole check takes minutes
 
 Tell = Callable[[int, int, str], None]
 
@@ -53,7 +56,8 @@ def check_many(
       plugins: Files that a worker has to load before it can make them.
       tell: Told (done, of how many, what ended) as things end.
       slow: Told (estimator, why) before draws are differentiated one by one.
-      note: Told in a line when a worker process dies. What it was trying is tried again; what kills
+      note: Told in a line of each test that fails as soon as it has failed, once how things stand
+        after 10 s, and when a worker process dies. What it was trying is tried again; what kills
         its worker twice is a failed finding.
     """
     seed = new_seed() if seed is None else seed
@@ -75,17 +79,30 @@ def check_many(
     for name, result in results.items():
         if not left[name]:
             yield name, in_order(result)
-    done = len(every) - len(work)
+    done, failed, summarised, begun = len(every) - len(work), 0, False, time.monotonic()
     with relayed(slow) as address:
         for unit, finding, cpu_s in _done(work, workers, plugins, address, note):
             done += 1
             memories[unit.estimator].add(unit.label, finding, cpu_s)
             collect(results[unit.estimator], finding, cpu_s)
+            if complaint := _at_once(results[unit.estimator], finding):
+                failed += 1
+                note(f"{unit.estimator}: {complaint}")
+            if not summarised and time.monotonic() - begun > SUMMARY_S:
+                summarised = True
+                said = f"{failed} failed, as said above" if failed else "none failed"
+                note(f"after {SUMMARY_S:.0f} s, {done} of {len(every)} tests are done: {said}")
             if tell is not None:
                 tell(done, len(every), f"{unit.estimator}: {unit.label}")
             left[unit.estimator] -= 1
             if not left[unit.estimator]:
                 yield unit.estimator, in_order(results[unit.estimator])
+
+
+def _at_once(result: CheckResult, finding: Finding) -> str:
+    """Return what a finding says against an estimator, if nothing that comes later can excuse it."""
+    excusable = isinstance(finding, ConductFinding) and finding.rule in EXCUSED
+    return "" if excusable else result.complaint(finding)
 
 
 def _begun(name: str, make: Make, margin: float, seed: int) -> tuple[CheckResult, list[Unit]]:

@@ -449,3 +449,16 @@ def test_second_moments_do_not_depend_on_how_many_draws_are_held_at_once(
     monkeypatch.setattr("estbench.meter.factors.CACHED_NUMBERS", 1)
     for a, b in zip(together, found.second_moments(DRAWS)[1], strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_rounding_of_a_long_sum_is_no_fault() -> None:
+    # Draws of RODEO score hundreds of sequences each: millions of rows reach few embeddings.
+    table = nn.Embedding(1, 2)
+    nn.init.ones_(table.weight)
+    tokens = torch.zeros(16, 200_000, dtype=torch.int64)
+    with Tape(table) as tape:
+        log_probs = torch.cat([table(part).sum(dim=2) for part in tokens.split(8_000, dim=1)], dim=1)
+    weights = torch.randn(log_probs.shape, generator=rng(2))
+    surrogate = Surrogate(log_probs, weights, tokens.unsqueeze(1), weights[:, :1])
+    tape.differentiate(surrogate)
+    assert tape.fault == ""
