@@ -196,8 +196,8 @@ class Factors:
         return out
 
     def terms(self) -> list[int]:
-        """Return for each parameter how many terms its sum over all draws has."""
-        return [self.draws if f.d is None else self.draws * f.d.shape[1] for f in self.factors]
+        """Return for each parameter how many terms a draw's gradient is the sum of."""
+        return [1 if f.d is None else f.d.shape[1] for f in self.factors]
 
     def block_sums(self, blocks: int) -> Tensor:
         """Return sums over ``blocks`` equal groups of consecutive draws, ``[blocks, P]``."""

@@ -349,9 +349,7 @@ class Tape:
             if b.dtype != at_least_float32(b.dtype):
                 continue  # three draws are compared: a long sum of half precision says nothing
             gap = float((a - b).norm())
-            # Rows of an embedding are added up one by one, and the rounding grows with them: a
-            # draw may score hundreds of sequences.
-            growth = max(1.0, found.draws / 256, m / 4096) ** 0.5
+            growth = max(_growth(m * found.draws), (found.draws / 256) ** 0.5)
             if not gap <= self._tolerance() * growth * (float(b.norm()) + size):
                 raise self._missed(name)
 
@@ -397,12 +395,12 @@ class Tape:
             c = [term.coefficients.get(name, 0.0) for name in self.names]
             truth = tuple(a + k * b for a, b, k in zip(truth, more, c, strict=True))
             sizes = [s + abs(k) * float(b.norm()) for s, b, k in zip(sizes, more, c, strict=True)]
-        whole = found.factors.whole(picked.to(device))
-        for name, rows, b, added in zip(self.names, whole, truth, sizes, strict=True):
+        whole, terms = found.factors.whole(picked.to(device)), found.factors.terms()
+        for name, rows, b, added, m in zip(self.names, whole, truth, sizes, terms, strict=True):
             # Draws and log-probabilities may be of different types, as may the policy's layers.
             a = torch.tensordot(multiples.to(rows), rows, dims=1)
             size = float(rows.reshape(len(rows), -1).norm(dim=1).sum())
-            if not float((a - b).norm()) <= self._tolerance() * (added + size):
+            if not float((a - b).norm()) <= self._tolerance() * _growth(m) * (added + size):
                 raise Fault(
                     name,
                     "single draws differ from autograd's "
@@ -414,6 +412,14 @@ class Tape:
         whole = loop.gradients(surrogate, self.parameters, self.names)
         factors = Factors.direct(whole)
         return DrawGradients(factors, factors.sums(), self.names)
+
+
+def _growth(terms: int) -> float:
+    """Return by how much the rounding of a long sum is larger than that of a short one.
+
+    Rows of an embedding are added up one by one, and a draw may score hundreds of sequences.
+    """
+    return max(1.0, terms / 4096) ** 0.5
 
 
 def _failed(module: nn.Module, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Rewards with a penalty for leaving a reference: the mean is E R - beta KL(policy || reference)."""
+"""Rewards with a penalty for leaving a reference: their mean is E R - beta KL(policy || ref)."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def check_many(
 
 
 def _at_once(result: CheckResult, finding: Finding) -> str:
-    """Return what a finding says against an estimator, if nothing that comes later can excuse it."""
+    """Return what a finding says against an estimator, if nothing later can excuse it."""
     excusable = isinstance(finding, ConductFinding) and finding.rule in EXCUSED
     return "" if excusable else result.complaint(finding)
 

@@ -457,7 +457,9 @@ def test_rounding_of_a_long_sum_is_no_fault() -> None:
     nn.init.ones_(table.weight)
     tokens = torch.zeros(16, 200_000, dtype=torch.int64)
     with Tape(table) as tape:
-        log_probs = torch.cat([table(part).sum(dim=2) for part in tokens.split(8_000, dim=1)], dim=1)
+        log_probs = torch.cat(
+            [table(part).sum(dim=2) for part in tokens.split(8_000, dim=1)], dim=1
+        )
     weights = torch.randn(log_probs.shape, generator=rng(2))
     surrogate = Surrogate(log_probs, weights, tokens.unsqueeze(1), weights[:, :1])
     tape.differentiate(surrogate)
