@@ -349,7 +349,7 @@ class Tape:
             if b.dtype != at_least_float32(b.dtype):
                 continue  # three draws are compared: a long sum of half precision says nothing
             gap = float((a - b).norm())
-            growth = max(_growth(m * found.draws), (found.draws / 256) ** 0.5)
+            growth = max(_growth(m * found.draws), math.sqrt(found.draws / 256))
             if not gap <= self._tolerance() * growth * (float(b.norm()) + size):
                 raise self._missed(name)
 
@@ -419,7 +419,7 @@ def _growth(terms: int) -> float:
 
     Rows of an embedding are added up one by one, and a draw may score hundreds of sequences.
     """
-    return max(1.0, terms / 4096) ** 0.5
+    return math.sqrt(max(1.0, terms / 4096))
 
 
 def _failed(module: nn.Module, error: Exception) -> str:
