@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from estbench.proof.suite import parametrize_with_checks as parametrize_with_checks
     from estbench.report.between import compare as compare
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 limit_spinning()  # here, because whatever loads torch imports this first
 

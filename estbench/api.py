@@ -97,7 +97,7 @@ def measure(
       - ``variance_per_sequence`` and its interval: that times the sequences a draw takes;
       - ``ratio`` and its interval: of the variance per sequence to the baseline's;
       - ``kurtosis`` of the draws' distance from the mean: above 100 or so, distrust the intervals;
-      - ``relative_bias``, ``bias_low``, ``bias_high``: |E g - grad| / |grad|, against
+      - ``relative_bias``, ``bias_low``, ``bias_high``: ``|E g - grad| / |grad|``, against
         ``bias_against``: the exact gradient, or a reference whose own noise is subtracted;
       - ``snr``, ``cosine``, ``mse``;
       - ``hard_evals_per_draw``, ``relaxed_evals_per_draw``, ``adapt_evals``,

@@ -83,7 +83,10 @@ MARK = re.compile(r"<!-- (count|cell): ([^>]*?) -->")
 RESULTS = ROOT / "results/reference"
 Row = Mapping[str, str]
 # On these pages every interval and every bound is held to its table.
-RATIO_PAGES = [ROOT / "README.md", ROOT / "docs/which-estimator.md", ROOT / "docs/defaults.md"]
+RATIO_PAGES = [
+    ROOT / "README.md",
+    *(ROOT / f"docs/{name}.md" for name in ("paper", "tutorial", "which-estimator", "defaults")),
+]
 LOOSE = re.compile(
     r"(?:\d \[-?\d[\d.]*, \d[\d.]*\]|at (?:least|most) \d+\.\d+)(?![^|<\[\n]{0,60}<!-- cell)"
 )
