@@ -12,12 +12,12 @@ from estbench.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from estbench.api import measure as measure
+    from estbench.core.registry import register as register
     from estbench.errors import UserError as UserError
     from estbench.estimators.base import Direct as Direct
     from estbench.estimators.base import Estimator as Estimator
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
     from estbench.estimators.base import Surrogate as Surrogate
-    from estbench.estimators.base import register as register
     from estbench.estimators.recipes import Recipe as Recipe
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
@@ -35,7 +35,7 @@ _WHERE = {
     "compare": "estbench.report.between",
     "measure": "estbench.api",
     "parametrize_with_checks": "estbench.proof.suite",
-    "register": "estbench.estimators.base",
+    "register": "estbench.core.registry",
     "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",

@@ -1,7 +1,7 @@
-"""What estbench's own estimators declare, written down: for readers, and for ``estbench list``.
+"""Write down what estbench's own things declare: for readers, and for ``estbench list``.
 
-``python -m estbench.index`` (or ``make index``) writes docs/estimators/README.md and the catalogue
-that ``estbench list`` reads instead of importing torch.
+``make index`` (``python -m estbench.index``) writes docs/estimators/README.md, and the catalogue
+that the command line reads where it can do without importing torch.
 """
 
 from __future__ import annotations
@@ -12,48 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from estbench import estimators
-from estbench.estimators.base import Estimator
+from estbench.core.registry import CATALOGUE, ESTIMATORS, REGISTRIES, catalogue
+from estbench.estimators.base import Estimator, Section
 from estbench.listing import described, evaluations
+from estbench.report.style import FIXED
 from estbench.terminal import say
 
-__all__ = ["FILES", "catalogue", "index"]
-
-SECTIONS = (
-    (
-        "Score functions",
-        "score-function.md",
-        (
-            "score_function",
-            "step_baselines",
-            "grouped",
-            "all_actions",
-            "sets",
-            "muprop",
-            "published",  # REINFORCE, which is unbiased
-        ),
-    ),
-    (
-        "Trainers of language models",
-        "trainers.md",
-        ("trainers", "off_policy"),
-    ),
-    (
-        "Control variates that see a relaxed token",
-        "control-variates.md",
-        ("rebar", "rebar_per_tensor", "relax", "relax_several"),
-    ),
-    (
-        "Coupled tokens, Stein operators, double control variates",
-        "coupled-and-stein.md",
-        ("coupled", "arsm", "stein", "double_control"),
-    ),
-    ("Relaxed, biased by design", "relaxed.md", ("relaxed",)),
-    ("Without a derivative, and without noise", "controls.md", ("perturbation", "exact")),
-)
-"""Headings, the page that describes what is below, and the modules that it is written in."""
-
-CONTROLS = "Wrong on purpose: the check has to find them", "../check.md"
-"""Heading and page of what declares itself a control, whatever its module."""
+__all__ = ["FILES", "contents", "index"]
 
 HEAD = """\
 # All estimators
@@ -63,44 +28,53 @@ HEAD = """\
 T positions, V tokens and n draws at a time; those that say *relaxed* need a reward that takes
 weights in the place of tokens. K is the number of sequences that make one draw. Where "any K" is
 written, `NAME-K` is the same estimator with another K of at least 2, such as `rloo-4`. This page is
-made by `python -m estbench.index`.
+made by `make index`.
 """
 
 
-def _own() -> list[Estimator]:
-    """Return estbench's own estimators, in the order of the catalogue."""
-    made = [estimators.make(name) for name in estimators.names()]
-    return [method for method in made if type(method).__module__.startswith("estbench.estimators.")]
+def contents() -> str:
+    """Return what estbench's own things declare, by kind, as JSON."""
+    rows: dict[str, object] = {}
+    for registry in REGISTRIES:
+        registry.load()
+        own = (registry.entries[name] for name in registry.own_names())
+        rows[registry.group.partition(".")[2]] = [
+            dataclasses.asdict(registry.info(entry)) for entry in own
+        ]
+    return json.dumps(rows | {"looks": looks()}, indent=1, ensure_ascii=False) + "\n"
 
 
-def catalogue() -> str:
-    """Return what they declare, as JSON."""
-    rows = [dataclasses.asdict(method.info) for method in _own()]
-    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+def looks() -> dict[str, dict[str, str | int]]:
+    """Return the hue of each estimator, and the place that fixes its shade, marker and dash.
+
+    A name keeps the place that it has, so that it looks the same in every version; a new name gets
+    the next one.
+    """
+    known = catalogue()["looks"]
+    following = max(look.get("place", -1) for look in known.values()) + 1
+    found: dict[str, dict[str, str | int]] = {}
+    for name in ESTIMATORS.own_names():
+        found[name] = {"hue": estimators.make(name).hue}
+        if name not in FIXED:
+            found[name]["place"] = known.get(name, {}).get("place", following)
+            following += found[name]["place"] == following
+    return dict(sorted(found.items(), key=lambda item: item[1].get("place", -1)))
 
 
 def index() -> str:
-    """Return the page on all of them."""
+    """Return the page on all estimators."""
     return "\n".join(_lines())
 
 
 def _lines() -> Iterator[str]:
-    by_module: dict[str, list[Estimator]] = {}
-    controls: list[Estimator] = []
-    for method in _own():
-        if method.info.control:
-            controls.append(method)
-        else:
-            module = type(method).__module__.rpartition(".")[2]
-            by_module.setdefault(module, []).append(method)
+    by_section: dict[Section, list[Estimator]] = {section: [] for section in Section}
+    for name in ESTIMATORS.own_names():
+        method = estimators.make(name)
+        by_section[Section.WRONG if method.info.control else method.section].append(method)
     yield HEAD
-    for heading, page, modules in SECTIONS:
-        yield from _section(
-            heading, page, [method for m in modules for method in by_module.pop(m, ())]
-        )
-    yield from _section(*CONTROLS, controls)
-    missing = ", ".join(by_module)
-    assert not by_module, f"estbench.index.SECTIONS lacks {missing}"
+    for section, methods in by_section.items():
+        if methods:
+            yield from _section(*section.value, methods)
 
 
 def _section(heading: str, page: str, methods: list[Estimator]) -> Iterator[str]:
@@ -126,10 +100,9 @@ def _row(method: Estimator) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-PACKAGE = Path(__file__).parent
 FILES = {
-    PACKAGE.parent / "docs" / "estimators" / "README.md": index,
-    PACKAGE / "estimators" / "catalogue.json": catalogue,
+    Path(__file__).parents[1] / "docs" / "estimators" / "README.md": index,
+    Path(str(CATALOGUE)): contents,
 }
 """The files of a checkout that are generated, and what each must hold."""
 

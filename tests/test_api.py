@@ -228,10 +228,10 @@ def test_estimators_by_name_as_classes_and_as_objects() -> None:
 
 def test_a_plugin_brings_its_estimators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from estbench import plugins
-    from estbench.estimators import base
+    from estbench.core.registry import ESTIMATORS
 
     monkeypatch.setattr(plugins, "_LOADED", {})
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(ESTIMATORS, "entries", dict(ESTIMATORS.entries))
     file = tmp_path / "own.py"
     file.write_text(
         "import estbench\nfrom functools import partial\n"

@@ -19,6 +19,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -41,6 +42,9 @@ class AllActions(Estimator):
     (V - 1) / 2 policy steps beside those of the sequence. Each action has one rollout: the setting
     ``rollouts`` is refused.
     """
+
+    section = Section.SCORE_FUNCTIONS
+    hue = "rloo"
 
     def __init__(self) -> None:
         self.info = EstimatorInfo(
@@ -92,6 +96,9 @@ class LastToken(Estimator):
     which needs no rollout: V hard evaluations a draw. A moving average is subtracted from f. The
     setting ``rollouts`` is refused.
     """
+
+    section = Section.SCORE_FUNCTIONS
+    hue = "rloo"
 
     def __init__(self) -> None:
         self.average = MovingAverage()
@@ -172,6 +179,9 @@ class SumAndSample(Estimator):
       kept: Tokens k that are summed over.
       summary: One line for the catalogue.
     """
+
+    section = Section.SCORE_FUNCTIONS
+    hue = "arm"
 
     def __init__(
         self,

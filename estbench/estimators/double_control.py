@@ -15,6 +15,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -50,6 +51,9 @@ class DoubleControl(Estimator):
       group: Sequences K a draw, at least 2.
       name: Name in the catalogue.
     """
+
+    section = Section.COUPLED
+    hue = "evolution"
 
     def __init__(self, group: int = 8, name: str = "double-cv") -> None:
         self.group = group

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, register
+from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, Section, register
 from estbench.models.enumeration import LARGEST, enumerate_sequences
 from estbench.models.policy import Policy
 
@@ -30,6 +30,9 @@ class ExactGradient(Estimator):
     The sequences that it reports are drawn from the policy, for people to look at; their rewards
     are among those evaluated.
     """
+
+    section = Section.WITHOUT_DERIVATIVE
+    hue = "rloo"
 
     info = EstimatorInfo(
         name="exact",

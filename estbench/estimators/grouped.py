@@ -44,6 +44,8 @@ class GroupRelative(Grouped):
       UserError: K is no multiple of ``within``.
     """
 
+    hue = "biased"
+
     def __init__(
         self,
         name: str,

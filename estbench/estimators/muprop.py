@@ -14,6 +14,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -46,6 +47,9 @@ class MuProp(Estimator):
     Args:
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
+
+    section = Section.SCORE_FUNCTIONS
+    hue = "rloo"
 
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts

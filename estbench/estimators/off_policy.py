@@ -22,6 +22,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -91,6 +92,9 @@ class OffPolicy(LeaveOneOut):
       group: Sequences K a draw, at least 2.
       staleness: Optimiser steps between sampler and policy; 0: it is the policy.
     """
+
+    section = Section.TRAINERS
+    hue = "biased"
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from estbench import noise
 from estbench.errors import UserError
-from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.estimators.base import Estimator, Reward, Section, Surrogate
 from estbench.estimators.branches import branch
 from estbench.models.policy import Policy
 
@@ -69,6 +69,9 @@ class PerStep(Estimator):
     Args:
       rollouts: Completions N of each token; 0 for one.
     """
+
+    section = Section.COUPLED
+    hue = "arm"
 
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts or 1

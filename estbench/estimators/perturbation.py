@@ -18,7 +18,7 @@ from torch import Tensor
 
 from estbench import noise
 from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, register
+from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, Section, register
 from estbench.estimators.perturbed import sample_each
 from estbench.models.policy import Policy
 
@@ -42,6 +42,9 @@ class Perturbation(Estimator):
       summary: One line for the catalogue.
       source: Paper and equation.
     """
+
+    section = Section.WITHOUT_DERIVATIVE
+    hue = "evolution"
 
     without_contexts = "it perturbs the parameters of one policy, not of one a context"
 

@@ -19,6 +19,7 @@ from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -52,6 +53,8 @@ class PublishedReinforce(Estimator):
 
     The published runs had one reward a sequence: it takes no rollouts.
     """
+
+    section = Section.SCORE_FUNCTIONS
 
     def __init__(self) -> None:
         self.info = EstimatorInfo(
@@ -142,6 +145,8 @@ class PublishedRebar(Estimator):
     Args:
       switches: The faults; all of them if None.
     """
+
+    section = Section.CONTROL_VARIATES
 
     name = "rebar-published"
     title = "REBAR"

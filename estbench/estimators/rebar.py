@@ -19,6 +19,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -140,6 +141,8 @@ class Rebar(Estimator):
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue.
     """
+
+    section = Section.CONTROL_VARIATES
 
     def __init__(
         self,

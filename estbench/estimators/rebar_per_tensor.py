@@ -47,7 +47,11 @@ class RebarPerTensor(Rebar):
             summary="REBAR, form B, with a constant and an eta for each of the policy's tensors",
         )
         self.info = replace(
-            self.info, baseline="constant by tensor", learned=("eta", "constant"), version=1
+            self.info,
+            baseline="constant by tensor",
+            partner="reinforce-constant",  # a constant for each tensor has no plain form
+            learned=("eta", "constant"),
+            version=1,
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from estbench import noise
+from estbench.core.registry import SAFE_NAME
 from estbench.errors import UserError
-from estbench.estimators.base import SAFE_NAME, Estimator, EstimatorInfo, Reward, Surrogate
+from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.models.policy import Policy, has_ended
 from estbench.processes import described
 

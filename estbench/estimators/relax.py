@@ -18,6 +18,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -64,6 +65,8 @@ class Relax(Estimator):
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue.
     """
+
+    section = Section.CONTROL_VARIATES
 
     def __init__(
         self,

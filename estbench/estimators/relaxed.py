@@ -23,7 +23,7 @@ from torch import Tensor
 
 from estbench import noise
 from estbench.estimators import jacobians
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
+from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Section, Surrogate, register
 from estbench.estimators.jacobians import Rule, Step, relaxed_token
 from estbench.models.policy import Policy, keep_ending
 
@@ -44,6 +44,9 @@ class Relaxed(Estimator):
       source: Paper and equation.
       why: The reason of the bias.
     """
+
+    section = Section.RELAXED
+    hue = "gumbel"
 
     def __init__(
         self,

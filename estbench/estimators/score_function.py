@@ -8,6 +8,7 @@ REINFORCE (Williams 1992), with no baseline as in the paper, with a moving avera
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -45,6 +47,8 @@ class Reinforce(Estimator):
       mix: GAE's lambda, the share of what is still to come in an advantage; the rest is the
         critic's word. Anything but 1 is biased.
     """
+
+    section = Section.SCORE_FUNCTIONS
 
     def __init__(
         self,
@@ -169,6 +173,8 @@ class Grouped(Estimator):
     A subclass sets ``info``, with K as its group, and ``rollouts``, and says what the weights are.
     """
 
+    section = Section.SCORE_FUNCTIONS
+
     rollouts: int
 
     def weights(self, grouped: Tensor) -> Tensor:
@@ -223,6 +229,7 @@ class LeaveOneOut(Grouped):
             summary=f"RLOO: leave-one-out baseline in groups of {group}",
             source="Kool et al. 2019, equation 8",
             baseline="leave-one-out",
+            plain=name == "rloo",
             group=group,
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )
@@ -241,31 +248,44 @@ def _reinforce(
     usual: int = 0,
     lag: float | None = None,
     mix: float = 1.0,
+    plain: bool = False,
 ) -> None:
-    """Register a REINFORCE; ``usual`` is its number of rollouts where the setting is 0."""
+    """Register a REINFORCE; ``usual`` is its number of rollouts if the setting is 0."""
 
     def factory(rollouts: int = 0) -> Estimator:
         N = rollouts or usual
-        return Reinforce(name, baseline, N, summary.format(N=N), source, lag, mix)
+        made = Reinforce(name, baseline, N, summary.format(N=N), source, lag, mix)
+        made.info = replace(made.info, plain=plain)
+        return made
 
     register(factory)
 
 
 _WILLIAMS = "Williams 1992, section 5"
 _SEQGAN = "Yu et al. 2017, equations 4 and 7"
-_reinforce("reinforce", "none", "REINFORCE without a baseline, as in the paper", _WILLIAMS)
-_reinforce("reinforce-ema", "ema", "REINFORCE minus the moving average of past rewards", _WILLIAMS)
+_reinforce(
+    "reinforce", "none", "REINFORCE without a baseline, as in the paper", _WILLIAMS, plain=True
+)
+_reinforce(
+    "reinforce-ema",
+    "ema",
+    "REINFORCE minus the moving average of past rewards",
+    _WILLIAMS,
+    plain=True,
+)
 _reinforce(
     "reinforce-constant",
     "constant",
     "REINFORCE minus the constant of least variance on past draws",
     "Greensmith et al. 2004, theorem 13",
+    plain=True,
 )
 _reinforce(
     "reinforce-critic",
     "critic",
     "REINFORCE minus a learned value of the state",
     "Mnih & Gregor 2014",
+    plain=True,
 )
 _reinforce(
     "gae",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from estbench import noise
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
+from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Section, Surrogate, register
 from estbench.estimators.beams import Beams, beam_noise, beam_search
 from estbench.estimators.returns import rollout_noise, token_returns
 from estbench.estimators.set_weights import order_probabilities
@@ -36,6 +36,9 @@ class _Distinct(Estimator):
       source: Paper and section.
     """
 
+    section = Section.SCORE_FUNCTIONS
+    hue = "arm"
+
     def __init__(
         self,
         group: int,
@@ -54,6 +57,7 @@ class _Distinct(Estimator):
             summary=summary,
             source=source,
             baseline="the set's own" if own_baseline else "none",
+            partner="rloo" if own_baseline else "",  # both use the other sequences
             group=group,
             hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
         )

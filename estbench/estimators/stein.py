@@ -26,6 +26,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -104,6 +105,9 @@ class Rodeo(Estimator):
       scores: Adam's, for its scores of tokens.
       name: Name in the catalogue.
     """
+
+    section = Section.COUPLED
+    hue = "evolution"
 
     def __init__(
         self,

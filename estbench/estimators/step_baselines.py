@@ -17,6 +17,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -32,6 +33,8 @@ class Sampled(Estimator):
     Args:
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
+
+    section = Section.SCORE_FUNCTIONS
 
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts
@@ -179,6 +182,9 @@ class Vine(Estimator):
     Args:
       rollouts: Rollouts N a position; 0 for 4.
     """
+
+    section = Section.SCORE_FUNCTIONS
+    hue = "seqgan"
 
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts or 4

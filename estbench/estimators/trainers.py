@@ -17,6 +17,7 @@ from estbench.estimators.base import (
     EstimatorInfo,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -58,6 +59,9 @@ class LengthBaseline(Grouped):
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
 
+    section = Section.TRAINERS
+    hue = "rloo"
+
     def __init__(self, own: bool = False, group: int = 8, rollouts: int = 0) -> None:
         self.own = own
         self.rollouts = rollouts
@@ -89,6 +93,9 @@ class TokenBaseline(Grouped):
       own: Whether a sequence counts in its own baseline, as published (biased).
       group: Sequences K a draw, at least 2.
     """
+
+    section = Section.TRAINERS
+    hue = "rloo"
 
     rollouts = 0
 
@@ -146,6 +153,8 @@ class ShrunkLeaveOneOut(LeaveOneOut):
       group: Sequences K a draw, at least 2.
       decay: Weight that a moment keeps from one batch to the next.
     """
+
+    section = Section.TRAINERS
 
     def __init__(self, group: int = 4, decay: float = 0.8) -> None:
         super().__init__(group, name="rloo-shrunk")
@@ -210,6 +219,9 @@ class Tracker(Sampled):
       rollouts: Rollouts N a position; 0 for the terminal reward.
       decay: Weight that counts keep whenever a prompt comes again.
     """
+
+    section = Section.TRAINERS
+    hue = "rloo"
 
     def __init__(self, rollouts: int = 0, decay: float = 0.9) -> None:
         super().__init__(rollouts)

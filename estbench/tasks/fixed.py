@@ -15,25 +15,6 @@ from estbench.tasks.stage import Stage
 __all__ = ["FixedRewardStage", "FixedRewardTask"]
 
 
-class FixedRewardTask(Task):
-    """A task without data, whose metrics are exact: there is no need of samples.
-
-    Training sequences are copies of the best one.
-    """
-
-    def start(self, settings: TrainingSettings) -> Policy:
-        """Return the policy as it is before the first batch; the same for all estimators."""
-        raise NotImplementedError
-
-    def reward(self, sequences: Tensor) -> Tensor:
-        """Return rewards ``[n]`` of tokens int64 ``[n, T]`` or weights ``[n, T, V]``."""
-        raise NotImplementedError
-
-    def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
-        """Return the exact metrics; the sample is not needed."""
-        return self.full_quality(policy, rng)
-
-
 class FixedRewardStage(Stage):
     """A task's policy as it starts, and its reward, hard and relaxed.
 
@@ -51,3 +32,25 @@ class FixedRewardStage(Stage):
         self.policy = made.start(experiment.training_for(task)).to(experiment.device)
         self.reward = FunctionReward(made.reward, made.reward)
         self.parts = {"policy": self.policy}
+
+
+class FixedRewardTask(Task):
+    """A task without data, whose metrics are exact: there is no need of samples.
+
+    Training sequences are copies of the best one.
+    """
+
+    kind = "fixed reward"
+    stage = FixedRewardStage
+
+    def start(self, settings: TrainingSettings) -> Policy:
+        """Return the policy as it is before the first batch; the same for all estimators."""
+        raise NotImplementedError
+
+    def reward(self, sequences: Tensor) -> Tensor:
+        """Return rewards ``[n]`` of tokens int64 ``[n, T]`` or weights ``[n, T, V]``."""
+        raise NotImplementedError
+
+    def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
+        """Return the exact metrics; the sample is not needed."""
+        return self.full_quality(policy, rng)

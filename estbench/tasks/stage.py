@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +36,9 @@ class Stage:
     reward: AnyReward
     parts: Mapping[str, nn.Module]
     conditional: bool = False
+
+    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
+        raise NotImplementedError
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
         """Return copies of the parameters of all parts."""
@@ -101,13 +103,6 @@ class AdversarialStage(Stage):
         self.parts = {"policy": self.policy, "discriminator": self.discriminator}
 
 
-_STAGES = {
-    "adversarial": "estbench.tasks.stage:AdversarialStage",
-    "fixed reward": "estbench.tasks.fixed:FixedRewardStage",
-    "autoencoder": "estbench.tasks.digits:DigitsStage",
-}
-
-
 def make_stage(experiment: Experiment, task: str, seed: int) -> Stage:
     """Return a task's policy and reward, not yet trained.
 
@@ -116,6 +111,5 @@ def make_stage(experiment: Experiment, task: str, seed: int) -> Stage:
       task: Name of the task.
       seed: The replicate, whose data the policy may be conditioned on.
     """
-    module, _, attribute = _STAGES[tasks.info(task).kind].partition(":")
-    made: Stage = getattr(importlib.import_module(module), attribute)(experiment, task, seed)
+    made: Stage = tasks.task_class(task).stage(experiment, task, seed)
     return made
