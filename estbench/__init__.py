@@ -12,6 +12,7 @@ from estbench.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from estbench.api import measure as measure
+    from estbench.core.registry import Declared as Declared
     from estbench.core.registry import register as register
     from estbench.errors import UserError as UserError
     from estbench.estimators.base import Direct as Direct
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
     from estbench.models.policy import Policy as Policy
+    from estbench.models.reward import Discriminator as Discriminator
     from estbench.proof.interface import check as check
     from estbench.proof.suite import parametrize_with_checks as parametrize_with_checks
     from estbench.report.between import compare as compare
+    from estbench.tasks.base import Task as Task
+    from estbench.tasks.declaring import MetricInfo as MetricInfo
+    from estbench.tasks.declaring import TaskInfo as TaskInfo
+    from estbench.tasks.fixed import FixedRewardTask as FixedRewardTask
 
 __version__ = "0.1.0"
 
@@ -36,6 +42,12 @@ _WHERE = {
     "measure": "estbench.api",
     "parametrize_with_checks": "estbench.proof.suite",
     "register": "estbench.core.registry",
+    "Declared": "estbench.core.registry",
+    "Discriminator": "estbench.models.reward",
+    "FixedRewardTask": "estbench.tasks.fixed",
+    "MetricInfo": "estbench.tasks.declaring",
+    "Task": "estbench.tasks.base",
+    "TaskInfo": "estbench.tasks.declaring",
     "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
@@ -49,13 +61,19 @@ _WHERE = {
 
 __all__ = [
     "Contexts",
+    "Declared",
     "Direct",
+    "Discriminator",
     "EstbenchWarning",
     "Estimator",
     "EstimatorInfo",
+    "FixedRewardTask",
+    "MetricInfo",
     "Policy",
     "Recipe",
     "Surrogate",
+    "Task",
+    "TaskInfo",
     "UserError",
     "__version__",
     "check",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
+from estbench.core.registry import POLICIES, REWARDS
 from estbench.errors import UserError, unknown_name
 from estbench.validation import (
     MAX_JOBS,
@@ -95,8 +96,12 @@ class TrainingSettings(Settings):
     """Times a pool is gone through before the next one is drawn."""
     discriminator_pretrain_rounds: Count = 1
     """Pools of generated sequences before the first adversarial batch."""
-    discriminator: Literal["lstm", "cnn"] = "lstm"
-    """The paper's LSTM of 32 units, or SeqGAN's convolutions with a highway layer."""
+    generator: str = "lstm"
+    """The policy of an adversarial task: lstm (the paper's, 32 units), gru, transformer, or the
+    name of one that a plugin registers."""
+    discriminator: str = "lstm"
+    """lstm (the paper's, 32 units), cnn (SeqGAN's convolutions with a highway layer), or the name
+    of one that a plugin registers."""
     reward: Literal["p", "log_p", "logit", "exp_p"] = "p"
     """What of the discriminator's belief "real" is the reward; exp_p as in the published runs."""
     rollouts: Natural = 0
@@ -330,7 +335,14 @@ class Experiment:
                         f"it is one of {', '.join(takers)}"
                     )
         for name in self.tasks:
-            tasks.check_options(name, self.training_for(name))
+            settings = self.training_for(name)
+            for registry, part in (
+                (POLICIES, settings.generator),
+                (REWARDS, settings.discriminator),
+            ):
+                if part not in registry.names():
+                    raise registry.unknown(part)
+            tasks.check_options(name, settings)
         for name in self.measured:
             estimators.check_name(name)
 

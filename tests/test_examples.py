@@ -42,3 +42,34 @@ def test_a_policy_of_ones_own_is_measured(tmp_path: Path) -> None:
         assert 0.3 < ratio <= 1
         assert bias_low < 0.1
         assert row.rstrip().endswith("exact gradient")  # and no fault of the meter
+
+
+OWN_TASK = """
+preset = "smoke"
+name = "own"
+tasks = ["brackets"]
+estimators = ["rloo"]
+also_measured = []
+seeds = 1
+[training]
+generator = "gru"
+discriminator = "cnn"
+batches = 2
+[timing]
+rounds = 0
+"""
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_run_and_its_metrics_are_in_tables_and_page(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN_TASK)
+    plugin = str(EXAMPLES / "own_task.py")
+    words = ["run", "own.toml", "--plugin", plugin, "--no-gate", "--no-live", "--jobs", "1"]
+    command = [sys.executable, "-m", "estbench", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "results" / "own"
+    rows = (made / "tables" / "runs.csv").read_text().splitlines()
+    assert {"balanced", "depth"} < set(rows[0].split(","))
+    assert "balanced sequences" in (made / "report.html").read_text()
+    assert "balanced" in (made / "figures" / "quality.csv").read_text()

@@ -222,7 +222,7 @@ def register(thing: Thing) -> Thing:
 
     Args:
       thing: A class that inherits from ``estbench.Estimator``, ``Task``, ``Policy`` or
-        ``Discriminator``. For an estimator also a function that returns it when it is called
+        ``LSTMDiscriminator``. For an estimator also a function that returns it when it is called
         without arguments. An estimator's may take ``rollouts`` by keyword, and ``group``, the
         number of sequences that make one draw: then ``NAME-K`` is the estimator with ``group=K``.
         One whose ``info`` declares switches takes ``switches`` by keyword as well: those that are

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from estbench import noise
+from estbench.core.registry import Declared, register
 from estbench.models.lstm import LSTMRecurrence
+from estbench.models.network import TokenEmbedding
 from estbench.models.policy import Choose, Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE, Sampler
 from estbench.models.trees import State
@@ -16,24 +18,7 @@ from estbench.models.trees import State
 __all__ = ["Generator", "TokenEmbedding"]
 
 
-class TokenEmbedding(nn.Module):
-    """Embedding of V tokens and a begin-of-sequence symbol; takes hard and relaxed tokens.
-
-    The begin symbol is the last row, V.
-    """
-
-    def __init__(self, vocabulary: int, width: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocabulary + 1, width, dtype=dtype))
-        nn.init.normal_(self.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return embeddings ``[..., width]`` of int64 tokens ``[...]`` or weights ``[..., V]``."""
-        if tokens.is_floating_point():
-            return tokens @ self.weight[:-1]
-        return nn.functional.embedding(tokens, self.weight)
-
-
+@register
 class Generator(Policy):
     """Embedding, one LSTM layer, softmax output; starts from a begin symbol of its own.
 
@@ -48,6 +33,10 @@ class Generator(Policy):
       truncation: Steps of backpropagation through time; 0 for all.
       end: The token that ends a sequence and fills it up; None where all have length T.
     """
+
+    info = Declared(
+        "lstm", "an embedding and one LSTM layer, 32 units (the paper's)", "Yu et al. 2017"
+    )
 
     def __init__(
         self,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from estbench import noise
+from estbench.core.registry import POLICIES, Declared, Registry
 from estbench.models.contexts import Contexts
 from estbench.models.trees import State, flatten_rows
 
@@ -32,6 +34,10 @@ Choose = Callable[[int, Tensor], Tensor]
 class Policy(nn.Module):
     """Base class of autoregressive categorical policies.
 
+    One that is registered can be chosen by name as the generator of a task (``generator = "gru"``).
+    It has an ``info``, is made as ``cls(vocabulary, length, truncation=..., end=...)``, and has
+    ``initialise``.
+
     Attributes:
       vocabulary: Number of tokens V. The begin-of-sequence symbol is not one of them: at the first
         position ``step`` is given None and the policy knows how to start.
@@ -43,11 +49,21 @@ class Policy(nn.Module):
       contexts: What the sequences are conditioned on, row by row; None where that is nothing.
     """
 
+    registry: ClassVar[Registry] = POLICIES
+    info: ClassVar[Declared]
+
     vocabulary: int
     length: int
     truncation: int = 0
     end: int | None = None
     contexts: Contexts | None = None
+
+    def initialise(self, *args: Any, **kwargs: Any) -> Policy:
+        """Draw all parameters anew; return self.
+
+        A generator is given ``(law, scale, rng)``: uniform(-scale, scale) or normal(0, scale).
+        """
+        raise NotImplementedError
 
     def initial_state(self, n: int) -> State:
         """Return the state before the first token, for n rows."""

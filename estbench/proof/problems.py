@@ -22,7 +22,7 @@ from estbench.estimators.base import Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.exact import Exact, exact
 from estbench.models.adam import Adam
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward, Reward
@@ -105,11 +105,11 @@ def expressions(dtype: torch.dtype = torch.float64, transform: str = "logit") ->
 
 
 @cache
-def _partly_trained() -> tuple[Generator, Discriminator]:
+def _partly_trained() -> tuple[Generator, LSTMDiscriminator]:
     task = tasks.make("expressions-3", 0, 10_000)
     policy = Generator(5, 3).initialise(*task.initialisation, stream("test generator"))
     pretrain(policy, task.train, 1, 128, 1e-3, rng(1))
-    discriminator = Discriminator(5).initialise(stream("test discriminator"))
+    discriminator = LSTMDiscriminator(5).initialise(stream("test discriminator"))
     optimiser = Adam(discriminator.parameters(), lr=1e-3)
     fake = policy.sample(80 * 128, rng(2))
     train_discriminator(discriminator, optimiser, task.train, fake, 80, 128, rng(3))

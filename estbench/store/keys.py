@@ -115,7 +115,7 @@ def _measuring(snapshots: SnapshotSettings) -> dict[str, Any]:
 
 def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     """Return the settings that determine a run of a task, and a hash of the files it reads."""
-    from estbench import tasks
+    from estbench import plugins, tasks
 
     settings = experiment.training_for(task)
     found = _without_defaults(settings)
@@ -126,7 +126,10 @@ def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     if content:  # what a file holds counts, not where it lies
         found = {k: v for k, v in found.items() if k not in ("data", "oracle_weights")}
         found["files"] = content
-    return found
+    parts = {"task": task, "generator": settings.generator, "discriminator": settings.discriminator}
+    sources = {kind: plugins.source_of(kind, name) for kind, name in parts.items()}
+    # What a plugin brings is another one when its file changes.
+    return found | {f"{kind}_source": source for kind, source in sources.items() if source}
 
 
 def _without_defaults(settings: TrainingSettings) -> dict[str, Any]:

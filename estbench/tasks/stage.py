@@ -13,11 +13,8 @@ from estbench import tasks
 from estbench.estimators.base import Reward as AnyReward
 from estbench.experiment import Experiment
 from estbench.models.build import build
-from estbench.models.discriminator import Discriminator
-from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.models.reward import Reward
-from estbench.models.text_cnn import TextCNN
+from estbench.models.reward import Discriminator, Reward
 
 __all__ = ["AdversarialStage", "Stage", "make_stage"]
 
@@ -84,9 +81,9 @@ class AdversarialStage(Stage):
       seed: Is not used: parameters come from a snapshot, or from pre-training.
     """
 
-    policy: Generator
+    policy: Policy
     reward: Reward
-    discriminator: Discriminator | TextCNN
+    discriminator: Discriminator
 
     def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
         settings = experiment.training_for(task)
@@ -98,6 +95,7 @@ class AdversarialStage(Stage):
             experiment.device,
             size.end,
             settings.discriminator,
+            settings.generator,
         )
         self.reward = Reward(self.discriminator, settings.reward)
         self.parts = {"policy": self.policy, "discriminator": self.discriminator}

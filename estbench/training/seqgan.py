@@ -11,7 +11,7 @@ from estbench import tasks
 from estbench.estimators.base import Draws
 from estbench.experiment import Experiment, TrainingSettings
 from estbench.models.adam import Adam
-from estbench.models.generator import Generator
+from estbench.models.policy import Policy
 from estbench.models.reward import Reward
 from estbench.models.tempered import Tempered
 from estbench.seeding import stream
@@ -59,7 +59,7 @@ class AdversarialSession(Session):
         )
 
     @property
-    def policy(self) -> Generator:
+    def policy(self) -> Policy:
         """The generator."""
         return self.stage.policy
 
