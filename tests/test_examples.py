@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,10 @@ def test_a_task_of_ones_own_is_run_and_its_metrics_are_in_tables_and_page(tmp_pa
     plugin = str(EXAMPLES / "own_task.py")
     words = ["run", "own.toml", "--plugin", plugin, "--no-gate", "--no-live", "--jobs", "1"]
     command = [sys.executable, "-m", "estbench", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     made = tmp_path / "results" / "own"
     rows = (made / "tables" / "runs.csv").read_text().splitlines()
