@@ -22,6 +22,7 @@ __all__ = [
     "Draws",
     "Estimator",
     "EstimatorInfo",
+    "Learned",
     "PerDrawGradients",
     "Reward",
     "Section",
@@ -213,6 +214,9 @@ class Direct:
     cache: dict[str, Any] = field(default_factory=dict)
 
 
+Learned = dict[str, Any]
+"""What an estimator tunes and trains, by name: tensors, modules, optimisers, numbers."""
+
 Draws = Surrogate | Direct
 """What an estimator's ``surrogate`` may return."""
 
@@ -255,17 +259,12 @@ class Estimator:
 
     info: EstimatorInfo
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         """Return what is learned, before anything was; ``rng`` initialises it."""
         return {}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Draws:
         """Return ``draws`` independent draws: a ``Surrogate``, or a ``Direct``."""
         raise NotImplementedError
@@ -282,18 +281,14 @@ class Estimator:
         return ""
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Any,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Any, gradients: PerDrawGradients, state: Learned
     ) -> None:
         """Train what is learned on draws that have been used; changes ``state``.
 
         ``surrogate`` is what this estimator's ``surrogate`` returned.
         """
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         """Return the same draws with the control variates left out and the constant tuned alone.
 
         What an estimator's control variates are worth is the ratio of the two variances. None

@@ -38,21 +38,17 @@ class InverseCdfPair(PerStep):
         )
 
     def options(self, vocabulary: int) -> int:
-        """See ``PerStep.options``."""
         return 2
 
     def noise(self, policy: Policy) -> tuple[int, ...]:
-        """See ``PerStep.noise``."""
         return (1,)
 
     def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.choose``."""
         return inverse_cdf_pair(log_probs, uniforms)
 
     def weights(
         self, log_probs: Tensor, options: Tensor, values: Tensor, remembered: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.weights``."""
         return pairwise(log_probs, options, values, remembered)
 
 

@@ -11,14 +11,21 @@ number of parameters, for one number is learned about all of them: what a deriva
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from estbench import noise
 from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, Section, register
+from estbench.estimators.base import (
+    Direct,
+    Estimator,
+    EstimatorInfo,
+    Learned,
+    Reward,
+    Section,
+    register,
+)
 from estbench.estimators.perturbed import sample_each
 from estbench.models.policy import Policy
 
@@ -62,14 +69,9 @@ class Perturbation(Estimator):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Direct:
-        """See ``Estimator.surrogate``; a draw is two sequences, of the policies on either side."""
+        """A draw is two sequences, of the policies on either side."""
         if policy.contexts is not None:
             raise UserError(f"{self.info.name}: {self.without_contexts}")
         T = policy.length

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import PerDrawGradients, Surrogate, register
+from estbench.estimators.base import Learned, PerDrawGradients, Surrogate, register
 from estbench.estimators.control import learn
 from estbench.estimators.published import Drawn, PublishedRebar, Seen
 from estbench.models.control_variate import StateNetwork
@@ -61,8 +60,7 @@ class PublishedRelax(PublishedRebar):
         version = 2 if self.trained else 1  # 1 learned less from small rewards
         self.info = replace(self.info, source=source, learned=learned, version=version)
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         if not self.trained:
             return {}
         with torch.no_grad():
@@ -75,21 +73,15 @@ class PublishedRelax(PublishedRebar):
         return {"network": network, "optimiser": optimiser}
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         if not self.trained:
             return
         weights = self._weights(surrogate.cache["drawn"], state).reshape_as(surrogate.weights)
         loss = gradients.mean_squared_norm(surrogate, weights / self.group, None)
         learn(state["network"], state["optimiser"], loss)
 
-    def factor(self, drawn: Drawn, seen: Seen, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """See ``PublishedRebar.factor``."""
+    def factor(self, drawn: Drawn, seen: Seen, state: Learned) -> tuple[Tensor, Tensor]:
         if not self.trained:
             assert seen.mask is not None
             # One mask serves a whole sequence; even numbers of the same deviation stand for it.

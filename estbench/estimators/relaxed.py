@@ -23,7 +23,15 @@ from torch import Tensor
 
 from estbench import noise
 from estbench.estimators import jacobians
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Section, Surrogate, register
+from estbench.estimators.base import (
+    Estimator,
+    EstimatorInfo,
+    Learned,
+    Reward,
+    Section,
+    Surrogate,
+    register,
+)
 from estbench.estimators.jacobians import Rule, Step, relaxed_token
 from estbench.models.policy import Policy, keep_ending
 
@@ -81,14 +89,9 @@ class Relaxed(Estimator):
         return f"{self.info.name} needs K V T = {numbers:,} numbers a draw, more than {LARGEST:,}"
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         T, V = policy.length, policy.vocabulary
         shapes: dict[str, Sequence[int]] = {"gumbel": (T, V), "conditional": (T, self.inner, V)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)

@@ -217,7 +217,6 @@ class Tape:
     def mean_squared_norm(
         self, surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None
     ) -> Tensor:
-        """See ``estbench.estimators.base.PerDrawGradients.mean_squared_norm``."""
         if self._covers(surrogate):
             found = self._backward(
                 surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False

@@ -84,7 +84,6 @@ class Generator(Policy):
         return state
 
     def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """See ``Policy.step``."""
         hidden, cell = state[:2]
         if previous is None:
             previous = torch.full(
@@ -124,7 +123,6 @@ class Generator(Policy):
         return log_probs, torch.cat([hs.detach(), cs.detach()], dim=-1)
 
     def embed(self, weights: Tensor) -> Tensor:
-        """See ``Policy.embed``."""
         return weights @ self.embedding.weight[:-1].detach()
 
     @torch.no_grad()
@@ -152,7 +150,6 @@ class Generator(Policy):
 
     @torch.no_grad()
     def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
-        """See ``Policy.continue_from``."""
         if self.vocabulary < LARGE:
             return super().continue_from(tokens, uniforms)
         return Sampler(self).continue_from(tokens, uniforms)

@@ -20,6 +20,7 @@ from estbench.models.trees import State, flatten_rows
 
 __all__ = [
     "Policy",
+    "at_tokens",
     "choose_by_gumbel",
     "choose_by_uniform",
     "has_ended",
@@ -198,6 +199,11 @@ class Policy(nn.Module):
 
 IMPOSSIBLE = -1e4
 """The log-probability of what cannot come: its exponential is 0, and no product with it is NaN."""
+
+
+def at_tokens(values: Tensor, tokens: Tensor) -> Tensor:
+    """Return the entries ``[n, T]`` of values ``[n, T, V]`` at tokens int64 ``[n, T]``."""
+    return values.gather(2, tokens.unsqueeze(2)).squeeze(2)
 
 
 def has_ended(tokens: Tensor, end: int) -> Tensor:

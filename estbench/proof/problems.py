@@ -130,7 +130,6 @@ class BernoulliPolicy(Policy):
         return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Policy.step``."""
         logit = self.logit(state)
         return torch.cat([torch.zeros_like(logit), logit], dim=1).log_softmax(dim=1), state
 
@@ -150,7 +149,6 @@ class CategoricalPolicy(Policy):
         return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Policy.step``."""
         return self.logits(state).log_softmax(dim=1), state
 
 

@@ -43,7 +43,6 @@ class Part(Estimator):
         rng: torch.Generator,
         state: dict[str, Any],
     ) -> Draws:
-        """See ``Estimator.surrogate``."""
         found = self.method.surrogate(policy, reward, draws, rng, state)
         return found if isinstance(found, Direct) else self.keep(found)
 

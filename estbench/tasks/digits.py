@@ -148,7 +148,6 @@ class DigitsTask(Task):
         return {}
 
     def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
-        """See ``quality``."""
         return {}
 
 

@@ -14,7 +14,7 @@ from estbench.core.registry import register
 from estbench.experiment import TrainingSettings
 from estbench.models.enumeration import enumerate_sequences
 from estbench.models.generator import Generator
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 from estbench.seeding import stream
 from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import cross_entropy, log_probs_in_chunks
@@ -68,7 +68,6 @@ class RoughTask(FixedRewardTask):
         self.train = self.heldout = self.best.unsqueeze(0)
 
     def start(self, settings: TrainingSettings) -> Policy:
-        """See ``FixedRewardTask.start``."""
         made = Generator(self.vocabulary, self.length, truncation=settings.truncation)
         return made.initialise(*self.initialisation, stream("generator", self.name, self.seed))
 
@@ -90,7 +89,7 @@ class RoughTask(FixedRewardTask):
     def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
         """Return the expected reward, the best sequence's probability and the entropy."""
         log_q = log_probs_in_chunks(policy, self.sequences)
-        q = log_q.gather(2, self.sequences.unsqueeze(2)).sum(dim=(1, 2)).exp()
+        q = at_tokens(log_q, self.sequences).sum(dim=1).exp()
         return {
             "expected_reward": float(q @ self.table.flatten().double()),
             "p_best": float(q[self.table.argmax()]),

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from estbench.core.registry import register
 from estbench.errors import UserError
-from estbench.models.policy import Policy, has_ended
+from estbench.models.policy import Policy, at_tokens, has_ended
 from estbench.tasks import corpus
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, Size, TaskInfo
@@ -318,7 +318,7 @@ def _nll(policy: Policy, tokens: Tensor, end: int) -> float:
     """Return -log q of sequences int64 ``[n, T]``, in nats per real token."""
     nats = count = 0.0
     for chunk, alive, log_q in _chunks(policy, tokens, end):
-        taken = log_q.gather(2, chunk.unsqueeze(2)).squeeze(2)[alive]
+        taken = at_tokens(log_q, chunk)[alive]
         nats -= taken.double().sum().item()
         count += alive.sum().item()
     return nats / count
