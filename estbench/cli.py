@@ -10,13 +10,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
 from estbench.errors import MACHINE, UserError, unknown_name
+from estbench.experiment import TABLES
 from estbench.processes import Terminated, described, terminable
 from estbench.terminal import encode_anything, say, show
 from estbench.validation import MAX_JOBS
@@ -38,6 +40,26 @@ app = App(
 )
 
 JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+
+
+FLAGS = {
+    table: {settings.flag(name): name for name in settings.flags()}
+    for table, settings in TABLES.items()
+}
+"""For each table of an experiment the flags of ``run`` that set something in it."""
+
+if TYPE_CHECKING:
+    RunSettings = Any
+else:
+    RunSettings = make_dataclass(
+        "RunSettings",
+        [
+            (flag, Annotated[settings.kind(name), Parameter(help=settings.meaning(name))], None)
+            for table, settings in TABLES.items()
+            for flag, name in FLAGS[table].items()
+        ],
+        namespace={"__module__": __name__},
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,20 +180,9 @@ def run(
     tasks: str | None = None,
     estimators: str | None = None,
     seeds: str | None = None,
-    jobs: int | None = None,
-    out: Path | None = None,
     device: str | None = None,
-    backend: Literal["local", "dask", "slurm"] | None = None,
-    scheduler: str | None = None,
-    slurm: str | None = None,
-    threads: int | None = None,
-    memory: int | None = None,
-    deadline: float | None = None,
-    data: str | None = None,
-    level: Literal["words", "characters"] | None = None,
-    oracle_weights: str | None = None,
-    vocabulary: int | None = None,
-    length: int | None = None,
+    out: Path | None = None,
+    settings: Annotated[RunSettings | None, Parameter(name="*")] = None,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     renew: Annotated[bool, Parameter(negative="")] = False,
     plugin: Path | None = None,
@@ -193,43 +204,17 @@ def run(
         Estimators to train and measure, separated by commas.
     seeds
         A count (10: seeds 0 to 9), or seeds and ranges (0-4,7).
-    jobs
-        Runs at the same time; by default one a physical core, one a worker of a running dask
-        cluster, or 16 on Slurm. There are never more workers than runs.
-    out
-        Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
-        NAME being the preset's or the file's.
     device
         cpu, cuda or cuda:N; or several cards, cuda:0,cuda:1, among which the runs are shared out.
-    backend
-        What hands out the runs: local (processes of this machine), dask, or slurm.
-    scheduler
-        A running dask scheduler, tcp://HOST:PORT; without it dask starts its workers here.
-    slurm
-        What sbatch is asked for, such as partition=cpu,account=lab,time=240 (time in minutes).
-    threads
-        Threads of a run; 1 unless given, which is fastest for small models.
-    memory
-        Memory that a run may take, in MiB; a run that needs more fails, the others go on.
-    deadline
-        Seconds that a run may take; a run that takes longer fails, the others go on.
-    data
-        Text for the task text: a UTF-8 file, one sequence a line; or a ready corpus: pydoc, kjv or
-        words.
-    level
-        What its tokens are: words or characters.
-    oracle_weights
-        Parameters of the oracle, for the task oracle: the published pickle, or an .npz.
-    vocabulary
-        Tokens V of an oracle, or at most of a text.
-    length
-        Sequence length T of an oracle or a text.
+    out
+        Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
+        with the name of the preset or the file.
     retry_failed
         Run again what failed before.
     renew
         Set aside, in OUT/stale, what another version of estbench made, and make it again.
     plugin
-        A Python file that registers estimators of your own, for --estimators or the TOML file.
+        A Python file that registers estimators, tasks, generators or discriminators of your own.
     gate
         Prove, before anything is run, every estimator that declares itself unbiased; verdicts are
         kept. With --no-gate it is run all the same, and marked as not proven.
@@ -241,7 +226,8 @@ def run(
     """
     from estbench import commands
 
-    _check_jobs(jobs)
+    typed: dict[str, Any] = {} if settings is None else asdict(settings)
+    _check_jobs(typed.get("jobs"))
     if tensorboard:
         from estbench.runner.events import check_installed
 
@@ -254,22 +240,7 @@ def run(
         estimators=estimators,
         seeds=seeds,
         device=device,
-        options={
-            "data": data,
-            "level": level,
-            "oracle_weights": oracle_weights,
-            "vocabulary": vocabulary,
-            "length": length,
-        },
-        execution={
-            "jobs": jobs,
-            "backend": backend,
-            "scheduler": scheduler,
-            "slurm": slurm,
-            "threads": threads,
-            "memory_mb": memory,
-            "deadline_s": deadline,
-        },
+        tables={table: {k: typed.get(f) for f, k in kept.items()} for table, kept in FLAGS.items()},
     )
     return commands.run(
         experiment,
