@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from estbench import presets
 from estbench.errors import UserError
 from estbench.experiment import Experiment
-from estbench.fit import check_fit, refusals
+from estbench.fit import check_fit, check_names, refusals
 from estbench.processes import Terminated, stop_workers
 from estbench.terminal import console, say, show, show_json
 from estbench.validation import parse_seeds
@@ -79,7 +79,7 @@ def experiment(
         wanted = presets.read(file, changes)
     else:
         wanted = presets.preset(preset or presets.DEFAULT, changes)
-    wanted.check_names()
+    check_names(wanted)
     _check_taken(wanted, changes.get("training", {}))
     check_fit(wanted)
     if "reinforce" in wanted.estimators and COMPANION not in wanted.measured:

@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from estbench.core.registry import POLICIES, REWARDS
-from estbench.errors import UserError, unknown_name
+from estbench.errors import UserError
 from estbench.validation import (
     MAX_JOBS,
     AtLeast,
@@ -171,8 +170,8 @@ class TrainingSettings(Settings):
     oracle_weights: str = ""
     """File with the oracle's parameters (the published .pkl, or .npz); without it one is drawn."""
     data: str = ""
-    """Text for the task text: a UTF-8 file with one sequence on each line, or a ready corpus: pydoc,
-    kjv or words."""
+    """Text for the task text: a UTF-8 file with one sequence on each line, or a ready corpus
+    (pydoc, kjv or words)."""
     level: Literal["words", "characters"] = "words"
     """What the tokens of a text are."""
     minimum_count: Count = 1
@@ -361,38 +360,6 @@ class Experiment:
         own = self.per_task.get(task, {})
         kept = [entry.name for entry in fields(settings) if entry.name in own]
         return {key: checked(settings, key, own[key], f"per_task.{task}") for key in kept}
-
-    def check_names(self) -> None:
-        """Check tasks and estimators against those that exist.
-
-        Raises:
-          UserError: One does not exist.
-        """
-        from estbench import estimators, tasks
-
-        existing = tasks.names()
-        for name in (*self.tasks, *self.per_task):
-            if name not in existing:
-                raise unknown_name("task", name, existing, "(see: estbench list tasks)")
-        for name, own in self.per_task.items():
-            for option in tasks.OPTIONS:
-                if option in own and option not in tasks.info(name).options:
-                    takers = [t for t in existing if option in tasks.info(t).options]
-                    raise UserError(
-                        f"[per_task.{name}] {option}: {name} has no such choice; "
-                        f"it is one of {', '.join(takers)}"
-                    )
-        for name in self.tasks:
-            settings = self.training_for(name)
-            for registry, part in (
-                (POLICIES, settings.generator),
-                (REWARDS, settings.discriminator),
-            ):
-                if part not in registry.names():
-                    raise registry.unknown(part)
-            tasks.check_options(name, settings)
-        for name in self.measured:
-            estimators.check_name(name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON would hold it."""

@@ -20,6 +20,7 @@ from estbench.core.registry import (
     catalogue,
 )
 from estbench.errors import UserError
+from estbench.fit import check_names
 from estbench.meter.gradients import Tape
 from estbench.models.enumeration import enumerate_sequences
 from estbench.models.policy import Policy
@@ -161,7 +162,7 @@ def test_a_generator_is_chosen_by_name_and_trains(name: str, estimator: str) -> 
 def test_a_part_that_does_not_exist_is_named(key: str) -> None:
     experiment = presets.preset("smoke", {"training": {key: "gruu"}})
     with pytest.raises(UserError, match=f"unknown {key} 'gruu'"):
-        experiment.check_names()
+        check_names(experiment)
 
 
 OWN = """

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from estbench import noise
 from estbench.core.registry import POLICIES, Declared, Registry
 from estbench.models.contexts import Contexts
-from estbench.models.trees import State, flatten_rows
+from estbench.models.trees import State, flatten_rows, insert_rows, map_rows, repeat_rows
 
 __all__ = [
     "Policy",
@@ -157,9 +157,25 @@ class Policy(nn.Module):
           Completed sequences int64 ``[n, T - 1, N, T]``: the first t + 1 tokens of entry
           ``[:, t]`` are the prefix.
         """
-        from estbench.models.rollouts import grow
-
-        return grow(self, tokens, uniforms)
+        # At position s the batch holds, for every sequence, one row that follows the sequence and
+        # N rows for each prefix that has ended before s. The rows of a sequence are contiguous.
+        n, T = tokens.shape
+        N = uniforms.shape[1]
+        completed = tokens[:, None, None, :].expand(n, T - 1, N, T).clone()
+        _, state = self.step(None, self.initial_state(n))
+        rolled = tokens.new_empty(n, 0)
+        for s in range(1, T):
+            own = map_rows(state, lambda x: x.reshape(n, -1, *x.shape[1:])[:, 0])
+            state = insert_rows([state, repeat_rows(own, N)], n)
+            following = tokens[:, s - 1 : s]
+            fed = torch.cat([following, rolled, following.expand(n, N)], dim=1)
+            log_probs, state = self.step(fed.reshape(-1), state)
+            probs = log_probs.exp().reshape(n, 1 + s * N, -1)[:, 1:].reshape(n * s * N, -1)
+            u = uniforms[:, :, :s, s].transpose(1, 2).reshape(-1)
+            drawn = inverse_cdf(probs, u).reshape(n, s, N)
+            completed[:, :s, :, s] = drawn
+            rolled = drawn.reshape(n, s * N)
+        return completed
 
     def relaxed_from(self, gumbel: Tensor, temperature: float) -> Tensor:
         """Return sequences relaxed throughout, each position fed the relaxed tokens before it.

@@ -11,6 +11,7 @@ import torch
 from estbench import presets, tasks
 from estbench.errors import UserError
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.fit import check_names
 from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import time_step
 from estbench.store.schema import check_payload, finite
@@ -131,7 +132,7 @@ class TestAutoencoder:
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"digits needs scikit-learn: pip install 'estbench\[dig"):
-        presets.preset("digits").check_names()
+        check_names(presets.preset("digits"))
 
 
 class TestBernoulli:
