@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, Surrogate
+from estbench.estimators.base import Direct, Estimator, Learned, Surrogate
 from estbench.meter.notices import warn
 from estbench.meter.taps import at_least_float32
 from estbench.models.contexts import Contexts
@@ -431,11 +431,7 @@ def _check_faster(
 
 
 def check_surrogate(
-    method: Estimator,
-    policy: Policy,
-    reward: OwnReward,
-    rng: torch.Generator,
-    state: dict[str, Any],
+    method: Estimator, policy: Policy, reward: OwnReward, rng: torch.Generator, state: Learned
 ) -> None:
     """Make a few draws and check that they are laid out as the contract says.
 

@@ -42,10 +42,7 @@ _Run = Callable[[_Weights, Tensor, States, Record], tuple[Tensor, States]]
 
 
 def lstm(
-    layer: nn.LSTM,
-    record: Record,
-    input: Tensor,
-    hx: tuple[Tensor, Tensor] | None = None,
+    layer: nn.LSTM, record: Record, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     output, (hidden, cell) = _stacked(layer, record, input, hx, _lstm, 2)
     return output, (hidden, cell)
@@ -67,10 +64,7 @@ def rnn(
 
 
 def lstm_cell(
-    layer: nn.LSTMCell,
-    record: Record,
-    input: Tensor,
-    hx: tuple[Tensor, Tensor] | None = None,
+    layer: nn.LSTMCell, record: Record, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     hidden, cell = _one_step(layer, record, input, hx, _lstm, 2)
     return hidden, cell

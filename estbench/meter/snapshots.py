@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from estbench.estimators import make
+from estbench.estimators.base import Learned
 from estbench.experiment import Experiment
 from estbench.meter.adam import metric
 from estbench.meter.cost import declared_evaluations
@@ -40,7 +41,7 @@ def halfway(snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure_at_snapshots(
-    experiment: Experiment, task: str, estimator: str, seed: int, state: dict[str, Any]
+    experiment: Experiment, task: str, estimator: str, seed: int, state: Learned
 ) -> dict[str, Any]:
     """Return an estimator's measurements at the snapshots of one (task, seed).
 
