@@ -22,13 +22,15 @@ from estbench import noise
 from estbench.errors import UserError
 from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, Surrogate, register
 from estbench.estimators.control import GumbelSample
+from estbench.estimators.coupled import Coupled
+from estbench.estimators.coupling import inverse_cdf_pair
 from estbench.estimators.grouped import GroupRelative
 from estbench.estimators.gumbel import conditional, one_hot
 from estbench.estimators.returns import evaluations, rollout_noise, token_returns
 from estbench.estimators.score_function import Reinforce
 from estbench.models.policy import Policy, at_tokens, inverse_cdf
 
-__all__ = ["BiasedRebar", "Grpo", "StaleRollouts", "Truncated"]
+__all__ = ["BiasedRebar", "Grpo", "InverseCdfPair", "StaleRollouts", "Truncated"]
 
 TEMPERATURE = 0.5
 
@@ -186,7 +188,7 @@ class FutureNoise(BiasedRebar):
 
 
 class StaleRollouts(Estimator):
-    """SeqGAN's rollouts (Yu et al. 2017, equation 4) by another policy than the current one.
+    """g = sum_t Q~_t S_t, with Q~_t from rollouts of another policy (Yu et al. 2017, equation 4).
 
     That is the current policy with its last ``nn.Linear`` halved, which is all it asks of a policy.
     (A copy that merely lags behind by some updates may be biased by too little to be found.)
@@ -221,7 +223,7 @@ class StaleRollouts(Estimator):
 
 
 class Truncated(Reinforce):
-    """REINFORCE whose backpropagation through time stops at every step.
+    """g = R sum_t S_t, with S_t from backpropagation through time that stops at every step.
 
     It asks for a policy that heeds ``truncation``.
     """
@@ -276,6 +278,38 @@ class Grpo(GroupRelative):
     ) -> Surrogate:
         found = super().surrogate(policy, reward, draws, rng, state)
         return replace(found, weights=self.length * found.weights)
+
+
+class InverseCdfPair(Coupled):
+    """DisARM's importance-weighted form with the tokens that u and 1 - u pick from p's CDF.
+
+    g = sum_t 1/2 sum_{i != j} r_ij [Q_t(z_i) - Q_t(z_j)] grad l_t(z_i)
+
+    with r_ij = p(z_i) p(z_j) / p(z_i, z_j).
+
+    With three tokens or more some pairs never come (the first two of three equally likely ones,
+    say), and their terms are missing. With two tokens there is no gap, and this is DisARM.
+
+    Args:
+      rollouts: Completions N of each token; 0 for one.
+    """
+
+    def __init__(self, rollouts: int = 0) -> None:
+        super().__init__(
+            "biased-inverse-cdf",
+            2,
+            rollouts,
+            summary="negative control: DisARM with the pair of tokens from u and 1 - u",
+            source="Dong, Mnih & Tucker 2021, section 3, with another coupling",
+        )
+        why = "some pairs of tokens never come"
+        self.info = replace(self.info, unbiased=False, why_biased=why, control=True)
+
+    def noise(self, policy: Policy) -> tuple[int, ...]:
+        return (1,)
+
+    def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        return inverse_cdf_pair(log_probs, uniforms)
 
 
 @contextmanager
@@ -338,5 +372,6 @@ for _control in (JointControl, OwnFuture, HardRollout, Redrawn, FutureNoise):
     register(_control)
 register(StaleRollouts)
 register(Truncated)
+register(InverseCdfPair)
 for _group in (2, 4):
     register(partial(Grpo, _group))

@@ -30,8 +30,9 @@ CHUNK = 2048  # sequences at a time
 
 @register
 class ExactGradient(Estimator):
-    """grad E f as a sum over all V^T sequences (Sutton et al. 2000, theorem 1, written out).
+    """g = sum_s f(s) grad p(s), the exact gradient as a sum over all V^T sequences s.
 
+    That is theorem 1 of Sutton et al. 2000, written out.
     Every draw of a call is the same gradient, which is computed once, with V^T hard evaluations.
     The sequences that it reports are drawn from the policy, for people to look at; their rewards
     are among those evaluated.

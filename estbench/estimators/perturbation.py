@@ -37,10 +37,10 @@ SEEDS = 2**53
 
 
 class Perturbation(Estimator):
-    """Antithetic perturbation of all parameters, with common random numbers.
+    """g = [f(b+) - f(b-)] / (2 sigma) e, with b+ drawn at theta + sigma e, b- at theta - sigma e.
 
-    A draw is a pair of sequences. Directions over many parameters are not kept but drawn
-    again from their seeds.
+    Both sequences of the pair are drawn with the same random numbers. Directions e over many
+    parameters are not kept, but drawn again from their seeds.
 
     Args:
       name: Name in the catalogue.

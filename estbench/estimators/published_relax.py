@@ -22,7 +22,9 @@ DROPOUT = 0.04
 
 
 class PublishedRelax(PublishedRebar):
-    """RELAX as published: the published REBAR, its control variate multiplied by a network.
+    """RELAX as published: the published REBAR with c_t = n_t f, where n_t is a network's output.
+
+    g = sum_t [R - c_t(z~_t)] S_t + grad c_t(z_t) - grad c_t(z~_t), if no fault is on.
 
     All faults of ``PublishedRebar``, and
 

@@ -41,7 +41,7 @@ LARGEST = 5_000_000  # numbers of noise a draw; a batch holds a hundred times as
 
 
 class Relaxed(Estimator):
-    """The gradient of a relaxed sequence's reward; see the module.
+    """g = d/dtheta f(x_1, ..., x_T), with relaxed tokens x_t; see the module.
 
     Args:
       name: Name in the catalogue.

@@ -136,7 +136,7 @@ class TokenBaseline(Grouped):
 
 
 class ShrunkLeaveOneOut(LeaveOneOut):
-    """RLOO whose baseline is drawn to the mean of past rewards, of all prompts together.
+    """g = 1/K sum_i (R^i - b^i) S^i, with b^i shrunk towards the mean m of past rewards.
 
     b^i = (1 - l) mean_{j != i} R^j + l m. The mean of K - 1 rewards is noisy, and that of all
     prompts is of another prompt: with v = Var R / (K - 1) within a prompt and s the mean squared

@@ -9,6 +9,7 @@ import pytest
 
 from estbench import estimators
 from estbench.checks import check
+from estbench.core.registry import ESTIMATORS
 from estbench.estimators.base import Section
 from estbench.index import FILES, index
 from estbench.proof.checking import by_name, started
@@ -30,6 +31,12 @@ def test_every_estimator_stands_in_the_table_once() -> None:
         if type(estimators.make(name)).__module__.startswith("estbench.estimators.")
     ]
     assert sorted(rows) == sorted(own)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS.own_names())
+def test_every_estimator_says_its_equation(name: str) -> None:
+    written = [kind.__doc__ or "" for kind in type(estimators.make(name)).__mro__]
+    assert any(re.search(r"\bg(_k)? = ", text) for text in written)
 
 
 @pytest.mark.parametrize("section", [Section.RELAXED, Section.WITHOUT_DERIVATIVE])
