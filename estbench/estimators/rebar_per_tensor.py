@@ -23,7 +23,7 @@ __all__ = ["RebarPerTensor"]
 
 
 class RebarPerTensor(Rebar):
-    """g_k = A_k - b_k S_k + eta_k C_k in tensor k: REBAR, form B, with coefficients for each tensor.
+    """g_k = A_k - b_k S_k + eta_k C_k in tensor k: REBAR, form B, tuned for each tensor.
 
     A is the score term, S the score and C REBAR's control variate (Tucker et al. 2017, equation 5).
     Total variance is a sum over tensors, so that the b_k and eta_k that are best for each tensor
