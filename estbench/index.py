@@ -101,8 +101,8 @@ def _row(method: Estimator) -> str:
 
 
 FILES = {
-    Path(__file__).parents[1] / "docs" / "estimators" / "README.md": index,
     Path(str(CATALOGUE)): contents,
+    Path(str(CATALOGUE)).parents[2] / "docs" / "estimators" / "README.md": index,
 }
 """The files of a checkout that are generated, and what each must hold."""
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import estbench
 from estbench.core.registry import (
     ESTIMATORS,
     MORE,
@@ -263,7 +264,7 @@ def _is_local(path: Path, folder: Path) -> bool:
     return (
         path.is_relative_to(folder)
         and not installed & set(path.relative_to(folder).parts)
-        and not path.is_relative_to(Path(__file__).resolve().parent)
+        and not path.is_relative_to(Path(estbench.__file__).resolve().parent)
         and path.is_file()
     )
 
