@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.core.seeding import stream
 from estbench.models.build import build
 from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
-from estbench.seeding import stream
 from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 

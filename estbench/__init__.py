@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from estbench.openmp import limit_spinning
+from estbench.core.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from estbench.api import measure as measure
+    from estbench.core.errors import UserError as UserError
     from estbench.core.registry import Declared as Declared
     from estbench.core.registry import register as register
-    from estbench.errors import UserError as UserError
     from estbench.estimators.base import Direct as Direct
     from estbench.estimators.base import Estimator as Estimator
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
@@ -56,7 +56,7 @@ _WHERE = {
     "Surrogate": "estbench.estimators.base",
     "EstbenchWarning": "estbench.meter.notices",
     "Policy": "estbench.models.policy",
-    "UserError": "estbench.errors",
+    "UserError": "estbench.core.errors",
 }
 
 __all__ = [

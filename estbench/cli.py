@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import MACHINE, UserError, unknown_name
+from estbench.core.errors import MACHINE, UserError, unknown_name
+from estbench.core.processes import Terminated, described, terminable
+from estbench.core.terminal import encode_anything, say, show
 from estbench.experiment import TABLES
-from estbench.processes import Terminated, described, terminable
-from estbench.terminal import encode_anything, say, show
 from estbench.validation import MAX_JOBS
 
 __all__ = ["app", "main"]
@@ -101,7 +101,7 @@ def _ended_by(error: BaseException, whole: bool) -> int:
         if whole and error.__cause__ is not None:
             _say_traceback(error.__cause__)
         return _fail(str(error), 2)
-    from estbench import plugins
+    from estbench.core import plugins
     from estbench.store import StorageError
 
     if isinstance(error, StorageError):

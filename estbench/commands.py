@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import presets
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.core.processes import Terminated, stop_workers
+from estbench.core.terminal import console, say, show, show_json
 from estbench.experiment import Experiment
 from estbench.fit import check_fit, check_names, refusals
-from estbench.processes import Terminated, stop_workers
-from estbench.terminal import console, say, show, show_json
 from estbench.validation import parse_seeds
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def load_plugin(path: Path | None) -> list[str]:
     """
     if path is None:
         return []
-    from estbench import plugins
+    from estbench.core import plugins
 
     return plugins.load(path)
 

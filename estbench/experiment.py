@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.validation import (
     MAX_JOBS,
     AtLeast,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from estbench import estimators
 from estbench.core.registry import CATALOGUE, ESTIMATORS, REGISTRIES, catalogue
+from estbench.core.terminal import say
 from estbench.estimators.base import Estimator, Section
 from estbench.listing import described, evaluations
 from estbench.report.style import FIXED
-from estbench.terminal import say
 
 __all__ = ["FILES", "contents", "index"]
 

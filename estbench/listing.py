@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from estbench import presets
 from estbench.core.registry import ESTIMATORS, TASKS, broken
-from estbench.terminal import console, plain, say, show_json
+from estbench.core.terminal import console, plain, say, show_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import Direct, Estimator, Learned, Surrogate
 from estbench.meter.notices import warn
 from estbench.meter.taps import at_least_float32

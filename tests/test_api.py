@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import estbench
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.exact import exact
 from estbench.models.generator import Generator
@@ -227,7 +227,7 @@ def test_estimators_by_name_as_classes_and_as_objects() -> None:
 
 
 def test_a_plugin_brings_its_estimators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from estbench import plugins
+    from estbench.core import plugins
     from estbench.core.registry import ESTIMATORS
 
     monkeypatch.setattr(plugins, "_LOADED", {})

@@ -25,7 +25,7 @@ def ran(name: str, cwd: Path) -> str:
 def test_an_estimator_of_ones_own_is_a_plugin(tmp_path: Path) -> None:
     assert ran("own_estimator.py", tmp_path) == ""
     code = (
-        "import sys, pathlib; from estbench import plugins; "
+        "import sys, pathlib; from estbench.core import plugins; "
         "print(plugins.load(pathlib.Path(sys.argv[1])))"
     )
     file = str(EXAMPLES / "own_estimator.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from estbench import presets
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import Experiment, SnapshotSettings, TrainingSettings
 from estbench.fit import check_names
 from estbench.validation import parse_seeds

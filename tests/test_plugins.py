@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import estbench
-from estbench import estimators, plugins
+from estbench import estimators
 from estbench.cli import main
-from estbench.core import registry
+from estbench.core import plugins, registry
+from estbench.core.errors import UserError
 from estbench.core.registry import ESTIMATORS, REGISTRIES
-from estbench.errors import UserError
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
 
 GOOD = """

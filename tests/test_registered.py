@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from estbench import estimators, plugins, presets, tasks
+from estbench import estimators, presets, tasks
+from estbench.core import plugins
+from estbench.core.errors import UserError
 from estbench.core.registry import (
     ESTIMATORS,
     POLICIES,
@@ -19,7 +21,6 @@ from estbench.core.registry import (
     Registry,
     catalogue,
 )
-from estbench.errors import UserError
 from estbench.fit import check_names
 from estbench.meter.gradients import Tape
 from estbench.models.enumeration import enumerate_sequences

@@ -1,1 +1,1 @@
-"""What every other part may use: the registry of what can be chosen by name."""
+"""What every other part may use: names, errors, noise, streams, processes and the terminal."""

@@ -25,8 +25,8 @@ from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
-from estbench.errors import UserError, unknown_name
-from estbench.processes import is_stop, message
+from estbench.core.errors import UserError, unknown_name
+from estbench.core.processes import is_stop, message
 
 __all__ = [
     "CATALOGUE",

@@ -7,7 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import EstimatorInfo, register
 from estbench.estimators.per_step import PerStep
 from estbench.models.policy import Policy

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from estbench.core.errors import UserError, printable
 from estbench.core.registry import ESTIMATORS, Registry, register
-from estbench.errors import UserError, printable
 from estbench.models.policy import Policy
 
 __all__ = [

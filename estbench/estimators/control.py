@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import Component, Learned, Reward, Surrogate
 from estbench.estimators.baselines import Baseline
 from estbench.estimators.coefficients import Coefficients

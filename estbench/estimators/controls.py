@@ -18,8 +18,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, Surrogate, register
 from estbench.estimators.control import GumbelSample
 from estbench.estimators.coupled import Coupled

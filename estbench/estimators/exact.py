@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import (
     Direct,
     Estimator,

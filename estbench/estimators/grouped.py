@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import EstimatorInfo, register
 from estbench.estimators.baselines import alike
 from estbench.estimators.returns import evaluations

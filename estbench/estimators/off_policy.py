@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     EstimatorInfo,
     Learned,

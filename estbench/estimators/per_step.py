@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.estimators.base import Estimator, Learned, Reward, Section, Surrogate
 from estbench.estimators.branches import branch
 from estbench.models.policy import Policy

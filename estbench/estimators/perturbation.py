@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.estimators.base import (
     Direct,
     Estimator,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,

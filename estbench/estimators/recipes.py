@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
+from estbench.core.errors import UserError
+from estbench.core.processes import described
 from estbench.core.registry import SAFE_NAME
-from estbench.errors import UserError
 from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, Surrogate
 from estbench.models.policy import Policy, at_tokens, has_ended
-from estbench.processes import described
 
 __all__ = ["ARGUMENTS", "STEP", "Recipe"]
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators import jacobians
 from estbench.estimators.base import (
     Estimator,

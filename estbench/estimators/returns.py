@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import Reward
 from estbench.models.policy import Policy
 from estbench.models.reward import rollout_rewards

@@ -17,8 +17,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.estimators.base import (
     Component,
     Estimator,

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from estbench.core.seeding import stream
 from estbench.estimators import make
 from estbench.estimators.base import Learned
 from estbench.experiment import Experiment
@@ -25,7 +26,6 @@ from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.moments import Reference
 from estbench.meter.progress import Adam, Ground, Source, progress
 from estbench.meter.sources import variance_by_step
-from estbench.seeding import stream
 from estbench.tasks.stage import Stage, make_stage
 
 __all__ = ["halfway", "measure_at_snapshots"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.meter.cost import sequences_at_once
 from estbench.models.policy import Policy, at_tokens, choose_by_uniform, has_ended
 from estbench.models.wrapper import Wrapper

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
 from estbench.core.registry import Declared, register
 from estbench.models.lstm import LSTMRecurrence
 from estbench.models.network import TokenEmbedding

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
 from estbench.core.registry import POLICIES, Declared, Registry
 from estbench.models.contexts import Contexts
 from estbench.models.trees import State, flatten_rows, insert_rows, map_rows, repeat_rows

@@ -9,8 +9,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from estbench.core.errors import unknown_name
 from estbench.core.registry import REWARDS, Declared, Registry
-from estbench.errors import unknown_name
 
 __all__ = ["TRANSFORMS", "Discriminator", "FunctionReward", "Reward", "rollout_rewards"]
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from estbench.core.errors import UserError
 from estbench.core.registry import Declared, register
-from estbench.errors import UserError
 from estbench.models.network import NetworkPolicy
 
 __all__ = ["TransformerGenerator"]

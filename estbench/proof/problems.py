@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench import tasks
+from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.exact import Exact, exact
@@ -35,7 +36,6 @@ from estbench.proof.conditions import (
     possible_sequences,
 )
 from estbench.proof.rewards import function_reward, rng
-from estbench.seeding import stream
 from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import torch
 
+from estbench.core.seeding import stream
 from estbench.estimators.base import Direct, Draws, Estimator, Learned, Reward, Surrogate
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem
 from estbench.proof.states import MOVED, learned, prepared
-from estbench.seeding import stream
 
 __all__ = ["suspect"]
 

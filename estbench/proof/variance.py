@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from estbench.core.processes import described, is_stop
+from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator, Surrogate
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
@@ -24,11 +26,9 @@ from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference
 from estbench.meter.patching import replaced
 from estbench.models.policy import Policy, at_tokens
-from estbench.processes import described, is_stop
 from estbench.proof.problems import Problem, named
 from estbench.proof.rewards import rng
 from estbench.proof.states import learned
-from estbench.seeding import stream
 
 __all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "agree", "exact_variance", "judge_variance"]
 

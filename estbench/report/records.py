@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.fit import REFUSED
 from estbench.report.formatting import clean
 from estbench.report.style import estimator_order, task_order

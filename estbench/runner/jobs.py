@@ -78,8 +78,8 @@ def warm_up(plugins: Sequence[str] = (), modules: Sequence[str] = ()) -> None:
 
     import torch
 
+    from estbench.core.plugins import ensure
     from estbench.core.registry import offered
-    from estbench.plugins import ensure
 
     # The first backward pass that is given a gradient imports sympy: 0.35 s.
     output = torch.zeros(1, requires_grad=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.runner.environment import environment

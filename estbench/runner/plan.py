@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from estbench import plugins
-from estbench.errors import UserError
+from estbench.core import plugins
+from estbench.core.errors import UserError
+from estbench.core.terminal import say
 from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.runner import jobs
@@ -23,7 +24,6 @@ from estbench.store import (
     Record,
     ResultSet,
 )
-from estbench.terminal import say
 
 __all__ = ["Plan", "make_plan"]
 

@@ -43,7 +43,8 @@ class Keys:
         return _digest(settings)
 
     def _settings(self, kind: str, task: str, estimator: str) -> dict[str, Any]:
-        from estbench import estimators, plugins
+        from estbench import estimators
+        from estbench.core import plugins
 
         experiment, snapshots = self._experiment, self._experiment.snapshots_for(task)
         if task not in self._training:
@@ -115,7 +116,8 @@ def _measuring(snapshots: SnapshotSettings) -> dict[str, Any]:
 
 def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     """Return the settings that determine a run of a task, and a hash of the files it reads."""
-    from estbench import plugins, tasks
+    from estbench import tasks
+    from estbench.core import plugins
 
     settings = experiment.training_for(task)
     found = _without_defaults(settings)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.store.shapes import (
     LARGEST,
     Shape,

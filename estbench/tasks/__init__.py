@@ -10,8 +10,8 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from estbench.core.errors import UserError
 from estbench.core.registry import TASKS, catalogue, offered
-from estbench.errors import UserError
 from estbench.tasks.declaring import MetricInfo, Size, TaskInfo
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from estbench.core.errors import UserError
 from estbench.core.registry import TASKS, Registry
-from estbench.errors import UserError
 from estbench.models.policy import Policy
 from estbench.tasks.declaring import Size, TaskInfo
 from estbench.tasks.stage import AdversarialStage, Stage

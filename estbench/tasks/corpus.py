@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estbench.errors import UserError, nearest
+from estbench.core.errors import UserError, nearest
 from estbench.tasks.filetypes import EMPTY, JSON, TEXT, UNKNOWN, file_type
 from estbench.tasks.structured import check_plain
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from estbench import tasks
 from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.experiment import Experiment
 from estbench.models.autoencoder import Decoder, Encoder, EvidenceBound
 from estbench.models.policy import Policy
-from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import MetricInfo, TaskInfo
 from estbench.tasks.stage import Stage

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.models.policy import Policy
-from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import (

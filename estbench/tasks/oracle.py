@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from estbench.core.errors import UserError
 from estbench.core.registry import register
-from estbench.errors import UserError
+from estbench.core.seeding import stream
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import copied, cross_entropies, distinct, distinct_ngrams

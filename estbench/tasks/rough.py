@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.experiment import TrainingSettings
 from estbench.models.enumeration import enumerate_sequences
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy, at_tokens
-from estbench.seeding import stream
 from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import cross_entropy, log_probs_in_chunks
 from estbench.tasks.fixed import FixedRewardTask

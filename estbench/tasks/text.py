@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from estbench.core.errors import UserError
 from estbench.core.registry import register
-from estbench.errors import UserError
 from estbench.models.policy import Policy, at_tokens, has_ended
 from estbench.tasks import corpus
 from estbench.tasks.base import Task

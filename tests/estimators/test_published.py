@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import Surrogate
 from estbench.estimators.published_statistic import element_gradients, element_variance
 from estbench.estimators.rebar import Rebar

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.formula import evaluate
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from estbench import presets
 from estbench.cli import main
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import Experiment
 from estbench.meter.bias import BiasResult
 from estbench.meter.blocks import Look

@@ -18,12 +18,12 @@ from runner import fakes
 from runner.conftest import without_processes
 
 import estbench
-from estbench import plugins, report
+from estbench import report
 from estbench.cli import main
-from estbench.console import SafeConsole
-from estbench.core import registry
+from estbench.core import plugins, registry
+from estbench.core.console import SafeConsole
+from estbench.core.errors import UserError, printable
 from estbench.core.registry import ESTIMATORS
-from estbench.errors import UserError, printable
 from estbench.experiment import Experiment
 from estbench.proof import running
 from estbench.proof.checking import Make, Unit

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.reward import FunctionReward, Reward, rollout_rewards
 from estbench.models.text_cnn import TextCNN

@@ -136,7 +136,7 @@ MUPROP_DRAW = (
 def drawn(sampling: str, count: str = "draws", follow: str = "policy") -> str:
     """Return the lines of ``returns.draw``, with other lines that sample the tokens."""
     return (
-        "        from estbench import noise\n"
+        "        from estbench.core import noise\n"
         "        from estbench.estimators.returns import rollout_noise, token_returns\n"
         '        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}\n'
         f"        u = noise.uniforms(rng, {count}, shapes, policy.dtype)\n"

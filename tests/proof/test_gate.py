@@ -230,7 +230,7 @@ def test_a_verdict_of_another_source_is_not_believed(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.remember(proof_of(RLOO))
-    monkeypatch.setattr("estbench.plugins.source_hash", lambda name: "another source")
+    monkeypatch.setattr("estbench.core.plugins.source_hash", lambda name: "another source")
     assert gate.remembered(RLOO) is None
 
 

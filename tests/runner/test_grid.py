@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import TimingSettings, TrainingSettings
 from estbench.runner import jobs, run_experiment
 from estbench.store import SCHEMA, SetGoneError, StorageError

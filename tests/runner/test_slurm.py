@@ -14,7 +14,7 @@ import pytest
 from hostile.planted import Evil
 
 from estbench.cli import main
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import ExecutionSettings, TimingSettings
 from estbench.runner.backends import slurm
 from estbench.runner.backends.slurm import SlurmBackend

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.store import (
     CorruptRecordError,

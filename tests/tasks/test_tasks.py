@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from estbench import tasks
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import TrainingSettings
 from estbench.models.generator import Generator
 from estbench.tasks.base import Task

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from estbench import tasks
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.tasks import text

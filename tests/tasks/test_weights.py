@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estbench import tasks
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.models.generator import Generator
 from estbench.tasks.weights import NAMES, load_into, read_arrays, sizes
 

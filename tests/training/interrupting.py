@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from estbench.core.processes import Stopped
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
-from estbench.processes import Stopped
 from estbench.store import encode, finite, numbers
 from estbench.training.interruptions import Checkpoint, continued
 

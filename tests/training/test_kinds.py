@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from estbench import presets, tasks
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.fit import check_names
 from estbench.meter.snapshots import halfway, measure_at_snapshots

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import Experiment
 from estbench.report.comparisons import Comparisons
 from estbench.report.records import Results, load

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.experiment import ExecutionSettings
 from estbench.runner.backends.base import Backend, BackendLostError
 

@@ -24,6 +24,9 @@ from types import ModuleType
 from typing import Any
 
 import estbench
+from estbench.core.errors import UserError
+from estbench.core.processes import is_stop
+from estbench.core.reading import read_bytes
 from estbench.core.registry import (
     ESTIMATORS,
     MORE,
@@ -33,9 +36,6 @@ from estbench.core.registry import (
     origin,
     registering,
 )
-from estbench.errors import UserError
-from estbench.processes import is_stop
-from estbench.store.reading import read_bytes
 
 __all__ = ["MORE", "ensure", "load", "loaded", "place", "source_hash", "source_of"]
 
