@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estbench import estimators, presets, runner
-from estbench.experiment import Experiment
+from estbench import estimators, runner
+from estbench.config import presets
+from estbench.config.experiment import Experiment
 from estbench.fit import refusals
 from estbench.runner.environment import worker_count
 from estbench.runner.manifest import manifest

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
+from estbench.config.experiment import TABLES
+from estbench.config.validation import MAX_JOBS
 from estbench.core.errors import MACHINE, UserError, unknown_name
 from estbench.core.processes import Terminated, described, terminable
 from estbench.core.terminal import encode_anything, say, show
-from estbench.experiment import TABLES
-from estbench.validation import MAX_JOBS
 
 __all__ = ["app", "main"]
 
@@ -410,8 +410,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     shell
         The shell. README.md says where it looks for the script.
     """
-    from estbench import estimators, presets, tasks
+    from estbench import estimators, tasks
     from estbench.completion import script
+    from estbench.config import presets
 
     proven = estimators.names()
     names = {"estimators": proven, "names": proven, "tasks": tasks.names()}

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estbench import presets
+from estbench.config import presets
+from estbench.config.experiment import Experiment
+from estbench.config.validation import parse_seeds
 from estbench.core.errors import UserError
 from estbench.core.processes import Terminated, stop_workers
 from estbench.core.terminal import console, say, show, show_json
-from estbench.experiment import Experiment
 from estbench.fit import check_fit, check_names, refusals
-from estbench.validation import parse_seeds
 
 if TYPE_CHECKING:
     from estbench.runner import Summary

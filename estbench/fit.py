@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
 from estbench.core.processes import described, is_stop
 from estbench.core.registry import POLICIES, REWARDS, TASKS
-from estbench.experiment import Experiment
 from estbench.store.keys import REFERENCE_ESTIMATOR
 
 if TYPE_CHECKING:

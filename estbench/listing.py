@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from estbench import presets
+from estbench.config import presets
 from estbench.core.registry import ESTIMATORS, TASKS, broken
 from estbench.core.terminal import console, plain, say, show_json
 

@@ -16,10 +16,10 @@ import pytest
 
 from estbench import commands, estimators, report, runner
 from estbench.cli import EXIT_CODES, app, main
+from estbench.config.experiment import Experiment
 from estbench.core import terminal
 from estbench.core.errors import UserError
 from estbench.core.processes import Terminated
-from estbench.experiment import Experiment
 from estbench.proof.checking import CheckResult
 from estbench.runner.backends import BackendLostError
 from estbench.runner.grid import Failure

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from estbench import presets
+from estbench.config import presets
+from estbench.config.experiment import Experiment, SnapshotSettings, TrainingSettings
+from estbench.config.validation import parse_seeds
 from estbench.core.errors import UserError
-from estbench.experiment import Experiment, SnapshotSettings, TrainingSettings
 from estbench.fit import check_names
-from estbench.validation import parse_seeds
 
 BASE = {"name": "x", "tasks": ["expressions-3"], "estimators": ["rloo"], "seeds": 2}
 

@@ -420,7 +420,7 @@ def test_a_changed_helper_is_what_runs_after_loading_again(tmp_path: Path) -> No
 
 
 def test_a_changed_helper_asks_for_a_new_proof_and_makes_a_stale_key(tmp_path: Path) -> None:
-    from estbench import presets
+    from estbench.config import presets
     from estbench.proof.gate import Configuration, key_of
     from estbench.store.keys import key
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from estbench import estimators, presets, tasks
+from estbench import estimators, tasks
+from estbench.config import presets
 from estbench.core import plugins
 from estbench.core.errors import UserError
 from estbench.core.registry import (

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
+from estbench.config.experiment import Experiment
 from estbench.core.seeding import stream
 from estbench.estimators import make
 from estbench.estimators.base import Learned
-from estbench.experiment import Experiment
 from estbench.meter.adam import metric
 from estbench.meter.cost import declared_evaluations
 from estbench.meter.gains import Gains, parameters

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 import estbench
+from estbench.config.experiment import Experiment
 from estbench.core import plugins
 from estbench.core.processes import described, is_stop, surviving
 from estbench.estimators import info, make
-from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.meter.bias import Plan
 from estbench.proof.findings import read_bias, went_wrong, written

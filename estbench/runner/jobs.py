@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
 
 __all__ = ["TIMING", "Job", "measure", "placed", "reference", "time_step", "train", "warm_up"]
 

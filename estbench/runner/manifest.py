@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
-from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.runner.environment import environment
 from estbench.store import SCHEMA, Record, ResultSet

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from estbench.config.experiment import Experiment
 from estbench.core import plugins
 from estbench.core.errors import UserError
 from estbench.core.terminal import say
-from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.runner import jobs
 from estbench.runner.jobs import Job

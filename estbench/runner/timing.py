@@ -12,12 +12,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from estbench.config.experiment import Experiment
 from estbench.core import plugins
 from estbench.core.errors import UserError
 from estbench.core.processes import WorkerKilled, stop_workers, surviving
 from estbench.core.reading import read_document
 from estbench.core.terminal import say
-from estbench.experiment import Experiment
 from estbench.fit import refusals
 from estbench.runner import jobs
 from estbench.runner.limits import limited

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from estbench.experiment import FRACTIONS, Experiment, SnapshotSettings, TrainingSettings
+from estbench.config.experiment import FRACTIONS, Experiment, SnapshotSettings, TrainingSettings
 from estbench.store.schema import SCHEMA
 
 __all__ = ["REFERENCE_ESTIMATOR", "Keys", "key", "timing_key"]

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from estbench.config.validation import MAX_SEED, MAX_SEEDS, shown
 from estbench.core.errors import UserError
 from estbench.store.shapes import (
     LARGEST,
@@ -38,7 +39,6 @@ from estbench.store.shapes import (
     text,
     whole,
 )
-from estbench.validation import MAX_SEED, MAX_SEEDS, shown
 
 __all__ = [
     "SCHEMA",

@@ -15,7 +15,7 @@ from estbench.core.registry import TASKS, catalogue, offered
 from estbench.tasks.declaring import MetricInfo, Size, TaskInfo
 
 if TYPE_CHECKING:
-    from estbench.experiment import TrainingSettings
+    from estbench.config.experiment import TrainingSettings
     from estbench.tasks.base import Task
 
 __all__ = [

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from estbench.config.experiment import TrainingSettings
 from estbench.core.registry import register
-from estbench.experiment import TrainingSettings
 from estbench.models.factorised import FactorisedPolicy
 from estbench.models.policy import Policy
 from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo

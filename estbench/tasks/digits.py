@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from estbench import tasks
+from estbench.config.experiment import Experiment
 from estbench.core.registry import register
 from estbench.core.seeding import stream
-from estbench.experiment import Experiment
 from estbench.models.autoencoder import Decoder, Encoder, EvidenceBound
 from estbench.models.policy import Policy
 from estbench.tasks.base import Task

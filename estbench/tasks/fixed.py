@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from estbench import tasks
-from estbench.experiment import Experiment, TrainingSettings
+from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
 from estbench.tasks.base import Task

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from estbench.config.experiment import TrainingSettings
 from estbench.core.registry import register
 from estbench.core.seeding import stream
-from estbench.experiment import TrainingSettings
 from estbench.models.enumeration import enumerate_sequences
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy, at_tokens

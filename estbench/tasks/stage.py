@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from estbench import tasks
+from estbench.config.experiment import Experiment
 from estbench.estimators.base import Reward as AnyReward
-from estbench.experiment import Experiment
 from estbench.models.build import build
 from estbench.models.policy import Policy
 from estbench.models.reward import Discriminator, Reward

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
+from estbench.config.experiment import Experiment
 from estbench.core.seeding import stream
 from estbench.estimators import make
 from estbench.estimators.base import Draws
-from estbench.experiment import Experiment
 from estbench.meter.contexts import within_contexts
 from estbench.meter.gradients import DrawGradients
 from estbench.meter.measuring import adapt_once

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from estbench import tasks
+from estbench.config.experiment import FRACTIONS, Experiment
 from estbench.core.seeding import stream
-from estbench.experiment import FRACTIONS, Experiment
 from estbench.meter.adam import metric, moments_of
 from estbench.meter.gains import parameters
 from estbench.meter.progress import Adam, exact_steps

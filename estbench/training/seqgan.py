@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from estbench import tasks
+from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.core.seeding import stream
 from estbench.estimators.base import Draws
-from estbench.experiment import Experiment, TrainingSettings
 from estbench.models.adam import Adam
 from estbench.models.policy import Policy
 from estbench.models.reward import Reward

@@ -20,11 +20,11 @@ from runner.conftest import without_processes
 import estbench
 from estbench import report
 from estbench.cli import main
+from estbench.config.experiment import Experiment
 from estbench.core import plugins, registry
 from estbench.core.console import SafeConsole
 from estbench.core.errors import UserError, printable
 from estbench.core.registry import ESTIMATORS
-from estbench.experiment import Experiment
 from estbench.proof import running
 from estbench.proof.checking import Make, Unit
 from estbench.proof.conduct import ConductFinding

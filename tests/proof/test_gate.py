@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from estbench import presets
 from estbench.cli import main
+from estbench.config import presets
 from estbench.core.registry import ESTIMATORS
 from estbench.estimators.base import Surrogate
 from estbench.estimators.score_function import Reinforce

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
 from estbench.core.processes import stop_workers
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.runner import Summary, jobs, run_experiment
 from estbench.store import ResultSet, numbers
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from estbench.cli import main
+from estbench.config.experiment import SnapshotSettings, TrainingSettings
 from estbench.core.errors import UserError
-from estbench.experiment import SnapshotSettings, TrainingSettings
 from estbench.fit import REFUSED, check_fit, check_names, refusals
 from estbench.proof.gate import configurations
 from estbench.report.records import load

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.config.experiment import Experiment, SnapshotSettings, TrainingSettings
 from estbench.estimators import make
-from estbench.experiment import Experiment, SnapshotSettings, TrainingSettings
 from estbench.fit import refusals
 from estbench.meter.exact import exact
 from estbench.meter.measuring import adapt_once, measure

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.config.experiment import TrainingSettings
 from estbench.core.errors import UserError
-from estbench.experiment import TrainingSettings
 from estbench.models.generator import Generator
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import TaskInfo

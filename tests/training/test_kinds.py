@@ -8,9 +8,15 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from estbench import presets, tasks
+from estbench import tasks
+from estbench.config import presets
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
 from estbench.core.errors import UserError
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.fit import check_names
 from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import time_step

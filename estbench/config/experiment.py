@@ -1,7 +1,7 @@
 """What an experiment is: frozen dataclasses, checked as they are made.
 
 The fields below are the keys of a preset's or user's TOML file, and the line under each is their
-documentation. ``estbench.presets`` reads the files.
+documentation. ``estbench.config.presets`` reads the files.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from estbench.core.errors import UserError
-from estbench.validation import (
+from estbench.config.validation import (
     MAX_JOBS,
     AtLeast,
     MoreThan,
@@ -29,6 +28,7 @@ from estbench.validation import (
     shown,
     table,
 )
+from estbench.core.errors import UserError
 
 __all__ = [
     "FRACTIONS",
