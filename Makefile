@@ -74,7 +74,7 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/mypy
 
 index: $(INSTALLED) ## the catalogue of estimators, anew: docs/estimators and what estbench list reads
-	$(BIN)/python -m estbench.index
+	$(BIN)/python -m estbench.cli.index
 
 report: $(INSTALLED) ## tables, figures and report.html of DIR, anew
 	$(BIN)/python -m estbench report $(DIR)

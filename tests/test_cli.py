@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from estbench import commands, estimators, report, runner
-from estbench.cli import EXIT_CODES, app, main
+from estbench import estimators, report, runner
+from estbench.cli import EXIT_CODES, app, commands, main
 from estbench.config.experiment import Experiment
 from estbench.core import terminal
 from estbench.core.errors import UserError

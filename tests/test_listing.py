@@ -11,8 +11,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from estbench import estimators, listing
-from estbench.cli import main
+from estbench import estimators
+from estbench.cli import listing, main
 from estbench.core import registry
 from estbench.core.registry import Registry
 from estbench.estimators.base import EstimatorInfo

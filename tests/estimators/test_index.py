@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from estbench import estimators
-from estbench.checks import check
+from estbench.cli.checks import check
+from estbench.cli.index import FILES, index
 from estbench.core.registry import ESTIMATORS
 from estbench.estimators.base import Section
-from estbench.index import FILES, index
 from estbench.proof.checking import by_name, started
 
 FAULTY = ("rebar-published", "relax-published")
@@ -20,7 +20,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "estimators"
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_what_is_generated_is_up_to_date(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == FILES[path](), "type: python -m estbench.index"
+    assert path.read_text(encoding="utf-8") == FILES[path](), "type: python -m estbench.cli.index"
 
 
 def test_every_estimator_stands_in_the_table_once() -> None:

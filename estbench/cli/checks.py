@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estbench.commands import command_line, load_plugin
+from estbench.cli.commands import command_line, load_plugin
 from estbench.core.errors import UserError
 from estbench.core.processes import Terminated, stop_workers, undisturbed
 from estbench.core.terminal import console, plain, say, show_json

@@ -1,6 +1,6 @@
 """Write down what estbench's own things declare: for readers, and for ``estbench list``.
 
-``make index`` (``python -m estbench.index``) writes docs/estimators/README.md, and the catalogue
+``make index`` (``python -m estbench.cli.index``) writes docs/estimators/README.md, and the catalogue
 that the command line reads where it can do without importing torch.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from estbench import estimators
+from estbench.cli.listing import described, evaluations
 from estbench.core.registry import CATALOGUE, ESTIMATORS, REGISTRIES, catalogue
 from estbench.core.terminal import say
 from estbench.estimators.base import Estimator, Section
-from estbench.listing import described, evaluations
 from estbench.report.style import FIXED
 
 __all__ = ["FILES", "contents", "index"]

@@ -224,7 +224,7 @@ def run(
     tensorboard
         Write event files for TensorBoard while runs train: OUT/tensorboard/TASK/ESTIMATOR/seed-000.
     """
-    from estbench import commands
+    from estbench.cli import commands
 
     typed: dict[str, Any] = {} if settings is None else asdict(settings)
     _check_jobs(typed.get("jobs"))
@@ -288,7 +288,7 @@ def check(
     out
         Folder for check.csv, check.json and the figure; by default results/check.
     """
-    from estbench import checks, commands
+    from estbench.cli import checks, commands
 
     _check_jobs(jobs)
     wanted = [*names, *(commands.split_names("--estimators", estimators) if estimators else ())]
@@ -316,7 +316,7 @@ def report(
     tensorboard
         Write event files for TensorBoard, DIR/tensorboard, of every finished run.
     """
-    from estbench import commands
+    from estbench.cli import commands
 
     return commands.report(directory, latex=latex, tensorboard=tensorboard)
 
@@ -348,7 +348,7 @@ def compare(
     out
         Folder for compare.csv, compare.json and compare.md (for a pull request); none by default.
     """
-    from estbench import comparing
+    from estbench.cli import comparing
 
     return comparing.compare(
         a, b, fail_on_worse=fail_on_worse, as_json=as_json, out=out, margin=margin
@@ -372,8 +372,8 @@ def list_(
     plugin
         A Python file that registers estimators of your own.
     """
-    from estbench import commands
-    from estbench.listing import listing
+    from estbench.cli import commands
+    from estbench.cli.listing import listing
 
     commands.load_plugin(plugin)
     return listing(what, as_json=as_json)
@@ -394,7 +394,7 @@ def env(
         left out. Jobs, order, backend and interruptions make no difference to it. With --json also
         of each kind of record, task and estimator, to see where two sets differ.
     """
-    from estbench import commands
+    from estbench.cli import commands
 
     if hash_ is not None:
         return commands.show_digest(hash_, as_json=as_json)
@@ -411,7 +411,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
         The shell. README.md says where it looks for the script.
     """
     from estbench import estimators, tasks
-    from estbench.completion import script
+    from estbench.cli.completion import script
     from estbench.config import presets
 
     proven = estimators.names()
