@@ -24,10 +24,10 @@ from typing import Any
 from estbench import estimators, runner
 from estbench.config import presets
 from estbench.config.experiment import Experiment
-from estbench.fit import refusals
 from estbench.runner.environment import worker_count
 from estbench.runner.manifest import manifest
 from estbench.store import REFERENCE_ESTIMATOR, ResultSet, encode, key, timing_key
+from estbench.tasks.fit import refusals
 
 __all__ = ["SIZES", "Cost", "cost", "donor", "grid", "main", "simulate"]
 

@@ -24,10 +24,17 @@ from estbench.meter.exact import enumerable
 from estbench.meter.measuring import adapt_once
 from estbench.meter.measuring import measure as measure_one
 from estbench.meter.moments import Reference
+from estbench.meter.own import (
+    NOTHING,
+    OwnReward,
+    adapted,
+    check_policy,
+    check_surrogate,
+    evaluating,
+)
 from estbench.meter.truth import true_gradient
 from estbench.meter.world import check_world
 from estbench.models.policy import Policy
-from estbench.own import NOTHING, OwnReward, adapted, check_policy, check_surrogate, evaluating
 from estbench.runner.progress import BarDisplay
 
 if TYPE_CHECKING:

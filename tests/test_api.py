@@ -20,11 +20,11 @@ import estbench
 from estbench.core.errors import UserError
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.exact import exact
+from estbench.meter.own import OwnPolicy, OwnReward
 from estbench.models.generator import Generator
 from estbench.models.policy import has_ended
 from estbench.models.reward import FunctionReward
 from estbench.models.tempered import Tempered
-from estbench.own import OwnPolicy, OwnReward
 from estbench.proof.rewards import SmoothReward, rng
 
 V, T, H = 3, 3, 4

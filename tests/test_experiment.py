@@ -11,7 +11,7 @@ from estbench.config import presets
 from estbench.config.experiment import Experiment, SnapshotSettings, TrainingSettings
 from estbench.config.validation import parse_seeds
 from estbench.core.errors import UserError
-from estbench.fit import check_names
+from estbench.tasks.fit import check_names
 
 BASE = {"name": "x", "tasks": ["expressions-3"], "estimators": ["rloo"], "seeds": 2}
 

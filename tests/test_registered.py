@@ -22,12 +22,12 @@ from estbench.core.registry import (
     Registry,
     catalogue,
 )
-from estbench.fit import check_names
 from estbench.meter.gradients import Tape
 from estbench.models.enumeration import enumerate_sequences
 from estbench.models.policy import Policy
 from estbench.models.reward import Discriminator, Reward
 from estbench.store.keys import key
+from estbench.tasks.fit import check_names
 from estbench.training.adversarial import train
 
 V, T = 4, 3

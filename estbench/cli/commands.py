@@ -17,7 +17,7 @@ from estbench.config.validation import parse_seeds
 from estbench.core.errors import UserError
 from estbench.core.processes import Terminated, stop_workers
 from estbench.core.terminal import console, say, show, show_json
-from estbench.fit import check_fit, check_names, refusals
+from estbench.tasks.fit import check_fit, check_names, refusals
 
 if TYPE_CHECKING:
     from estbench.runner import Summary

@@ -23,7 +23,6 @@ from estbench.config.experiment import Experiment
 from estbench.core import plugins
 from estbench.core.processes import described, is_stop, surviving
 from estbench.estimators import info, make
-from estbench.fit import refusals
 from estbench.meter.bias import Plan
 from estbench.proof.findings import read_bias, went_wrong, written
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
@@ -31,6 +30,7 @@ from estbench.proof.problems import SIZES, SMALL, Problem, binary, expressions, 
 from estbench.store.atomic import StorageError
 from estbench.store.private import cache as cache_folder
 from estbench.store.private import read_own, write_own
+from estbench.tasks.fit import refusals
 
 __all__ = [
     "Configuration",

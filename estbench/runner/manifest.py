@@ -8,9 +8,9 @@ from typing import Any
 
 from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
-from estbench.fit import refusals
 from estbench.runner.environment import environment
 from estbench.store import SCHEMA, Record, ResultSet
+from estbench.tasks.fit import refusals
 
 __all__ = ["held", "manifest", "union"]
 

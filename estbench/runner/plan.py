@@ -12,7 +12,6 @@ from estbench.config.experiment import Experiment
 from estbench.core import plugins
 from estbench.core.errors import UserError
 from estbench.core.terminal import say
-from estbench.fit import refusals
 from estbench.runner import jobs
 from estbench.runner.jobs import Job
 from estbench.runner.timing import rounds_due, state_seeds
@@ -24,6 +23,7 @@ from estbench.store import (
     Record,
     ResultSet,
 )
+from estbench.tasks.fit import refusals
 
 __all__ = ["Plan", "make_plan"]
 

@@ -18,7 +18,6 @@ from estbench.core.errors import UserError
 from estbench.core.processes import WorkerKilled, stop_workers, surviving
 from estbench.core.reading import read_document
 from estbench.core.terminal import say
-from estbench.fit import refusals
 from estbench.runner import jobs
 from estbench.runner.limits import limited
 from estbench.runner.worker import about, recorded, use_threads
@@ -31,6 +30,7 @@ from estbench.store import (
     timing_key,
     write_json,
 )
+from estbench.tasks.fit import refusals
 
 __all__ = ["failed_rows", "rounds_due", "run_timing", "state_seeds"]
 

@@ -9,9 +9,9 @@ import pytest
 from estbench.cli import main
 from estbench.config.experiment import SnapshotSettings, TrainingSettings
 from estbench.core.errors import UserError
-from estbench.fit import REFUSED, check_fit, check_names, refusals
 from estbench.proof.gate import configurations
 from estbench.report.records import load
+from estbench.tasks.fit import REFUSED, check_fit, check_names, refusals
 
 from . import fakes
 from .conftest import SMALL, Grid

@@ -17,11 +17,11 @@ from estbench.config.experiment import (
     TrainingSettings,
 )
 from estbench.core.errors import UserError
-from estbench.fit import check_names
 from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import time_step
 from estbench.store.schema import check_payload, finite
 from estbench.tasks.digits import MEASURED, TRAINING, DigitsStage, DigitsTask
+from estbench.tasks.fit import check_names
 from estbench.tasks.stage import make_stage
 from estbench.training import adversarial
 from estbench.training.adversarial import VARIANCE_EVERY, train
