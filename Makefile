@@ -77,7 +77,7 @@ docs: $(INSTALLED) ## the site, in build/docs; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 index: $(INSTALLED) ## the catalogue of estimators, anew: docs/estimators and what estbench list reads
-	$(BIN)/python -m estbench.index
+	$(BIN)/python -m estbench.cli.index
 
 report: $(INSTALLED) ## tables, figures and report.html of DIR, anew
 	$(BIN)/python -m estbench report $(DIR)

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.core.seeding import stream
 from estbench.models.build import build
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
-from estbench.seeding import stream
 from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 
@@ -93,7 +93,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def learned() -> dict[int, tuple[Generator, Discriminator]]:
+def learned() -> dict[int, tuple[Generator, LSTMDiscriminator]]:
     """Return, for T = 3 and 15, a pre-trained generator and a discriminator that can tell."""
     found = {}
     for length in (3, 15):
@@ -114,7 +114,7 @@ def learned() -> dict[int, tuple[Generator, Discriminator]]:
 
 @pytest.fixture
 def setting(
-    learned: dict[int, tuple[Generator, Discriminator]], request: pytest.FixtureRequest
+    learned: dict[int, tuple[Generator, LSTMDiscriminator]], request: pytest.FixtureRequest
 ) -> tuple[Generator, Reward]:
     """Return the generator and the reward for the requested length, fresh copies."""
     policy, discriminator = learned[request.param]

@@ -16,8 +16,8 @@ import csv
 from pathlib import Path
 
 from estbench import tasks
+from estbench.core.seeding import stream
 from estbench.models.generator import Generator
-from estbench.seeding import stream
 from estbench.tasks.oracle import OracleTask
 from estbench.training.pretraining import pretrain
 

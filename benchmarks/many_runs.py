@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estbench import estimators, presets, runner
-from estbench.experiment import Experiment
-from estbench.fit import refusals
+from estbench import estimators, runner
+from estbench.config import presets
+from estbench.config.experiment import Experiment
 from estbench.runner.environment import worker_count
 from estbench.runner.manifest import manifest
 from estbench.store import REFERENCE_ESTIMATOR, ResultSet, encode, key, timing_key
+from estbench.tasks.fit import refusals
 
 __all__ = ["SIZES", "Cost", "cost", "donor", "grid", "main", "simulate"]
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from estbench.core.seeding import stream
 from estbench.estimators.recipes import Recipe
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.meter.exact import exact
@@ -26,7 +27,6 @@ from estbench.proof.conditions import possible_sequences
 from estbench.proof.judging import plan_for
 from estbench.proof.problems import Problem, named
 from estbench.proof.recipes import shape
-from estbench.seeding import stream
 
 PAGE = Path(__file__).parents[1] / "docs" / "trainer-losses.md"
 GROUP = (4, 8)

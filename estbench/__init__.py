@@ -8,23 +8,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from estbench.openmp import limit_spinning
+from estbench.core.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from estbench.api import measure as measure
-    from estbench.errors import UserError as UserError
+    from estbench.core.errors import UserError as UserError
+    from estbench.core.registry import Declared as Declared
+    from estbench.core.registry import register as register
     from estbench.estimators.base import Direct as Direct
     from estbench.estimators.base import Estimator as Estimator
     from estbench.estimators.base import EstimatorInfo as EstimatorInfo
     from estbench.estimators.base import Surrogate as Surrogate
-    from estbench.estimators.base import register as register
     from estbench.estimators.recipes import Recipe as Recipe
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
     from estbench.models.policy import Policy as Policy
+    from estbench.models.reward import Discriminator as Discriminator
     from estbench.proof.interface import check as check
     from estbench.proof.suite import parametrize_with_checks as parametrize_with_checks
     from estbench.report.between import compare as compare
+    from estbench.tasks.base import Task as Task
+    from estbench.tasks.declaring import MetricInfo as MetricInfo
+    from estbench.tasks.declaring import TaskInfo as TaskInfo
+    from estbench.tasks.fixed import FixedRewardTask as FixedRewardTask
 
 __version__ = "0.2.0"
 
@@ -35,7 +41,13 @@ _WHERE = {
     "compare": "estbench.report.between",
     "measure": "estbench.api",
     "parametrize_with_checks": "estbench.proof.suite",
-    "register": "estbench.estimators.base",
+    "register": "estbench.core.registry",
+    "Declared": "estbench.core.registry",
+    "Discriminator": "estbench.models.reward",
+    "FixedRewardTask": "estbench.tasks.fixed",
+    "MetricInfo": "estbench.tasks.declaring",
+    "Task": "estbench.tasks.base",
+    "TaskInfo": "estbench.tasks.declaring",
     "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
@@ -44,18 +56,24 @@ _WHERE = {
     "Surrogate": "estbench.estimators.base",
     "EstbenchWarning": "estbench.meter.notices",
     "Policy": "estbench.models.policy",
-    "UserError": "estbench.errors",
+    "UserError": "estbench.core.errors",
 }
 
 __all__ = [
     "Contexts",
+    "Declared",
     "Direct",
+    "Discriminator",
     "EstbenchWarning",
     "Estimator",
     "EstimatorInfo",
+    "FixedRewardTask",
+    "MetricInfo",
     "Policy",
     "Recipe",
     "Surrogate",
+    "Task",
+    "TaskInfo",
     "UserError",
     "__version__",
     "check",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from estbench.processes import Terminated, leave, terminable
-from estbench.terminal import say
+from estbench.core.processes import Terminated, leave, terminable
+from estbench.core.terminal import say
 
 __all__ = ["main"]
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from estbench import plugins
-from estbench.errors import UserError, unknown_name
+from estbench.core import plugins
+from estbench.core.errors import UserError, unknown_name
+from estbench.core.seeding import stream
+from estbench.core.terminal import console
 from estbench.estimators import make
 from estbench.estimators.base import Estimator
 from estbench.meter import notices
@@ -22,13 +24,18 @@ from estbench.meter.exact import enumerable
 from estbench.meter.measuring import adapt_once
 from estbench.meter.measuring import measure as measure_one
 from estbench.meter.moments import Reference
+from estbench.meter.own import (
+    NOTHING,
+    OwnReward,
+    adapted,
+    check_policy,
+    check_surrogate,
+    evaluating,
+)
 from estbench.meter.truth import true_gradient
 from estbench.meter.world import check_world
 from estbench.models.policy import Policy
-from estbench.own import NOTHING, OwnReward, adapted, check_policy, check_surrogate, evaluating
 from estbench.runner.progress import BarDisplay
-from estbench.seeding import stream
-from estbench.terminal import console
 
 if TYPE_CHECKING:
     import pandas as pd

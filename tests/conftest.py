@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from estbench.processes import STOPS
+from estbench.core.processes import STOPS
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import estbench
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.exact import exact
+from estbench.meter.own import OwnPolicy, OwnReward
 from estbench.models.generator import Generator
 from estbench.models.policy import has_ended
 from estbench.models.reward import FunctionReward
 from estbench.models.tempered import Tempered
-from estbench.own import OwnPolicy, OwnReward
 from estbench.proof.rewards import SmoothReward, rng
 
 V, T, H = 3, 3, 4
@@ -227,11 +227,11 @@ def test_estimators_by_name_as_classes_and_as_objects() -> None:
 
 
 def test_a_plugin_brings_its_estimators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from estbench import plugins
-    from estbench.estimators import base
+    from estbench.core import plugins
+    from estbench.core.registry import ESTIMATORS
 
     monkeypatch.setattr(plugins, "_LOADED", {})
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(ESTIMATORS, "entries", dict(ESTIMATORS.entries))
     file = tmp_path / "own.py"
     file.write_text(
         "import estbench\nfrom functools import partial\n"

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from estbench import commands, estimators, report, runner, terminal
-from estbench.cli import EXIT_CODES, app, main
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.processes import Terminated
+from estbench import estimators, report, runner
+from estbench.cli import EXIT_CODES, app, commands, main
+from estbench.config.experiment import Experiment
+from estbench.core import terminal
+from estbench.core.errors import UserError
+from estbench.core.processes import Terminated
 from estbench.proof.checking import CheckResult
 from estbench.runner.backends import BackendLostError
 from estbench.runner.grid import Failure

@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from estbench import estimators, presets, tasks
+from estbench import estimators, tasks
 from estbench.cli import main
+from estbench.config import presets
 
 SHELLS = ("bash", "zsh", "fish")
 WORDS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ def ran(name: str, cwd: Path) -> str:
 def test_an_estimator_of_ones_own_is_a_plugin(tmp_path: Path) -> None:
     assert ran("own_estimator.py", tmp_path) == ""
     code = (
-        "import sys, pathlib; from estbench import plugins; "
+        "import sys, pathlib; from estbench.core import plugins; "
         "print(plugins.load(pathlib.Path(sys.argv[1])))"
     )
     file = str(EXAMPLES / "own_estimator.py")
@@ -42,3 +43,37 @@ def test_a_policy_of_ones_own_is_measured(tmp_path: Path) -> None:
         assert 0.3 < ratio <= 1
         assert bias_low < 0.1
         assert row.rstrip().endswith("exact gradient")  # and no fault of the meter
+
+
+OWN_TASK = """
+preset = "smoke"
+name = "own"
+tasks = ["brackets"]
+estimators = ["rloo"]
+also_measured = []
+seeds = 1
+[training]
+generator = "gru"
+discriminator = "cnn"
+batches = 2
+[timing]
+rounds = 0
+"""
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_run_and_its_metrics_are_in_tables_and_page(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN_TASK)
+    plugin = str(EXAMPLES / "own_task.py")
+    words = ["run", "own.toml", "--plugin", plugin, "--no-gate", "--no-live", "--jobs", "1"]
+    command = [sys.executable, "-m", "estbench", *words]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "results" / "own"
+    rows = (made / "tables" / "runs.csv").read_text().splitlines()
+    assert {"balanced", "depth"} < set(rows[0].split(","))
+    assert "balanced sequences" in (made / "report.html").read_text()
+    assert "balanced" in (made / "figures" / "quality.csv").read_text()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from estbench import presets
-from estbench.errors import UserError
-from estbench.experiment import Experiment, SnapshotSettings, TrainingSettings
-from estbench.validation import parse_seeds
+from estbench.config import presets
+from estbench.config.experiment import Experiment, SnapshotSettings, TrainingSettings
+from estbench.config.validation import parse_seeds
+from estbench.core.errors import UserError
+from estbench.tasks.fit import check_names
 
 BASE = {"name": "x", "tasks": ["expressions-3"], "estimators": ["rloo"], "seeds": 2}
 
@@ -19,7 +20,7 @@ BASE = {"name": "x", "tasks": ["expressions-3"], "estimators": ["rloo"], "seeds"
 def test_every_preset_is_valid_and_names_what_exists(name: str) -> None:
     text = {"training": {"data": "pydoc"}} if name == "text" else {}  # it has none of its own
     experiment = presets.preset(name, text)
-    experiment.check_names()
+    check_names(experiment)
     assert experiment.name == name
     assert experiment.description
 
@@ -151,19 +152,19 @@ def test_a_task_may_be_measured_with_settings_of_its_own() -> None:
 
 def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown estimator 'rlo'.*'rloo'.*list estimators"):
-        Experiment.from_dict(BASE | {"estimators": ["rlo"]}).check_names()
+        check_names(Experiment.from_dict(BASE | {"estimators": ["rlo"]}))
     with pytest.raises(UserError, match=r"unknown task 'expression-3'.*'expressions-3'"):
-        Experiment.from_dict(BASE | {"per_task": {"expression-3": {}}}).check_names()
+        check_names(Experiment.from_dict(BASE | {"per_task": {"expression-3": {}}}))
 
 
 def test_estimators_may_have_switches() -> None:
     names = ["rebar-published@sign+shared-noise", "relax-published@none", "rebar-published"]
-    Experiment.from_dict(BASE | {"estimators": names}).check_names()
+    check_names(Experiment.from_dict(BASE | {"estimators": names}))
     for name in ("rebar-published@sgn", "rebar-published@../../x", "rloo@none", "rloo/../x"):
         with pytest.raises(UserError, match="unknown"):
-            Experiment.from_dict(BASE | {"estimators": [name]}).check_names()
+            check_names(Experiment.from_dict(BASE | {"estimators": [name]}))
         with pytest.raises(UserError, match="unknown"):
-            Experiment.from_dict(BASE | {"also_measured": [name]}).check_names()
+            check_names(Experiment.from_dict(BASE | {"also_measured": [name]}))
 
 
 def test_a_file_starts_from_a_preset_and_changes_what_it_names(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from estbench import estimators, listing
-from estbench.cli import main
+from estbench import estimators
+from estbench.cli import listing, main
+from estbench.core import registry
+from estbench.core.registry import Registry
 from estbench.estimators.base import EstimatorInfo
 
 
@@ -101,7 +103,8 @@ def test_without_the_registry_the_list_is_the_same(
 ) -> None:
     assert main(["list", "estimators", "--json"]) == 0
     by_the_registry = capsys.readouterr().out
-    monkeypatch.delitem(sys.modules, "estbench.estimators")
+    monkeypatch.setattr(Registry, "loaded", False)
+    monkeypatch.setattr(Registry, "load", None)
     assert main(["list", "estimators", "--json"]) == 0
     assert capsys.readouterr().out == by_the_registry
 
@@ -111,7 +114,7 @@ def test_estimators_of_an_installed_package_are_listed(
 ) -> None:
     """The generated catalogue knows nothing of them, so that the registry has to be asked."""
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ["one"])
-    monkeypatch.setattr(listing, "CATALOGUE", None)
-    monkeypatch.delitem(sys.modules, "estbench.estimators")
+    monkeypatch.setattr(Registry, "loaded", False)
+    monkeypatch.setattr(registry, "catalogue", None)
     assert main(["list", "estimators", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == estimators.names()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from estbench.openmp import SPINS, idle_threads, limit_spinning
+from estbench.core.openmp import SPINS, idle_threads, limit_spinning
 from estbench.runner.environment import environment
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import estbench
-from estbench import estimators, plugins
+from estbench import estimators
 from estbench.cli import main
-from estbench.errors import UserError
-from estbench.estimators import base
+from estbench.core import plugins, registry
+from estbench.core.errors import UserError
+from estbench.core.registry import ESTIMATORS, REGISTRIES
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
 
 GOOD = """
@@ -41,17 +42,20 @@ BESIDE = ("beside", "deeper", "later", "by_name", "library")
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """Whatever a test loads is forgotten after it."""
-    estimators.names()
-    registry, loaded = dict(base._REGISTRY), dict(plugins._LOADED)
+    for one in REGISTRIES:
+        one.load()
+    before, loaded = [dict(r.entries) for r in REGISTRIES], dict(plugins._LOADED)
     path, modules = list(sys.path), set(sys.modules)
-    broken, looked = list(plugins._BROKEN), list(plugins._LOOKED_FOR_ENTRY_POINTS)
+    broken, looked = list(registry._BROKEN), list(registry._LOOKED_FOR_ENTRY_POINTS)
     plugins._LOADED.clear()
     yield
-    for store, before in ((base._REGISTRY, registry), (plugins._LOADED, loaded)):
+    for store, kept in zip(
+        (*(r.entries for r in REGISTRIES), plugins._LOADED), (*before, loaded), strict=True
+    ):
         store.clear()
-        store.update(before)  # type: ignore[arg-type]
-    plugins._BROKEN[:] = broken
-    plugins._LOOKED_FOR_ENTRY_POINTS[:] = looked
+        store.update(kept)
+    registry._BROKEN[:] = broken
+    registry._LOOKED_FOR_ENTRY_POINTS[:] = looked
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         if name.startswith("estbench_plugin_") or name.partition(".")[0] in BESIDE:
@@ -165,7 +169,7 @@ FAULTS = {
         "class Own(BaseException):\n    __str__ = lambda self: 1 // 0\nraise Own",
         "own.py:3: Own: (its message cannot be shown: ZeroDivisionError) (--traceback",
     ),
-    "nothing registered": ("x = 1", "own.py: registers no estimator: write @estbench.register"),
+    "nothing registered": ("x = 1", "own.py: registers nothing: write @estbench.register"),
     "a factory that raises": (
         "import estbench\n\ndef make():\n    raise ValueError('two\\nlines')\n\n"
         "estbench.register(make)\n",
@@ -252,9 +256,10 @@ def test_what_an_estimator_raises_in_the_command_itself_is_a_line_with_its_place
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fails = GOOD.replace(
-        "        super()", "        if 'mine' in base._REGISTRY: raise SystemExit\n        super()"
+        "        super()",
+        "        if 'mine' in ESTIMATORS.entries: raise SystemExit\n        super()",
     )
-    written(file, "from estbench.estimators import base\n" + fails)
+    written(file, "from estbench.core.registry import ESTIMATORS\n" + fails)
     assert main(["check", "--plugin", str(file), "--out", str(file.parent / "out")]) == 2
     said = capsys.readouterr().err
     assert "own.py:12: SystemExit: (--traceback" in said
@@ -385,7 +390,7 @@ def test_the_same_files_have_the_same_hash_whatever_was_imported_before(tmp_path
     plugins.load(first)
     once = plugins.source_hash("mine")
     plugins._LOADED.clear()
-    base._REGISTRY.pop("mine")
+    ESTIMATORS.entries.pop("mine")
     for name in [n for n in sys.modules if n.partition(".")[0] in BESIDE]:
         del sys.modules[name]
     sys.path.remove(str(first.parent.resolve()))
@@ -415,7 +420,7 @@ def test_a_changed_helper_is_what_runs_after_loading_again(tmp_path: Path) -> No
 
 
 def test_a_changed_helper_asks_for_a_new_proof_and_makes_a_stale_key(tmp_path: Path) -> None:
-    from estbench import presets
+    from estbench.config import presets
     from estbench.proof.gate import Configuration, key_of
     from estbench.store.keys import key
 
@@ -472,16 +477,17 @@ def test_packages_offer_estimators_and_broken_ones_break_nothing(
 
     def entry_points(group: str) -> list[Point]:
         asked.append(group)
-        return points
+        return points if group == "estbench.estimators" else []
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
-    plugins._LOOKED_FOR_ENTRY_POINTS.clear()
+    registry._LOOKED_FOR_ENTRY_POINTS.clear()
     assert estimators.make("offered-7").info.group == 7
     assert estimators.names()[-2:] == ["offered-6", "offered-7"]
-    assert asked == ["estbench.estimators"]  # once
-    gone, empty, taken = plugins.broken()
+    groups = ["estimators", "tasks", "policies", "rewards"]
+    assert asked == [f"estbench.{group}" for group in groups]  # once
+    gone, empty, taken = registry.broken()
     assert gone.startswith("a package offers 'gone' (a.package:gone): ModuleNotFoundError: No mod")
-    assert empty.endswith("registers no estimator")
+    assert empty.endswith("registers nothing")
     assert taken.endswith("the name 'rloo' is taken (estbench's own): choose another")
 
 

@@ -30,7 +30,8 @@ from pathlib import Path
 
 import pytest
 
-from estbench import estimators, presets
+from estbench import estimators
+from estbench.config import presets
 from estbench.proof.problems import PROBLEMS
 
 ROOT = Path(__file__).parents[1]

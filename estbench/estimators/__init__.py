@@ -1,7 +1,6 @@
-"""Gradient estimators: one file a family, a class and a line a member."""
+"""Gradient estimators. A family is one file, whose classes register themselves."""
 
-from importlib import import_module
-
+from estbench.core.registry import ESTIMATORS
 from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
@@ -11,6 +10,7 @@ from estbench.estimators.base import (
     info,
     make,
     names,
+    partner,
 )
 
 __all__ = [
@@ -22,34 +22,7 @@ __all__ = [
     "info",
     "make",
     "names",
+    "partner",
 ]
 
-FAMILIES = (  # in the order of the catalogue
-    "score_function",
-    "step_baselines",
-    "grouped",
-    "trainers",
-    "kl_losses",
-    "off_policy",
-    "all_actions",
-    "sets",
-    "muprop",
-    "rebar",
-    "relax",
-    "relax_several",
-    "rebar_per_tensor",
-    "relaxed",
-    "coupled",
-    "arsm",
-    "stein",
-    "double_control",
-    "perturbation",
-    "exact",
-    "controls",
-    "coupled_controls",
-    "published",
-    "published_relax",
-)
-
-for _family in FAMILIES:
-    import_module(f"estbench.estimators.{_family}")
+ESTIMATORS.load_own()

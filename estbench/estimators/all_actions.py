@@ -8,23 +8,24 @@ token by a rollout after it, so that no sequence is evaluated twice.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
 from estbench.estimators.baselines import MovingAverage, make_baseline
 from estbench.estimators.branches import branch
-from estbench.models.policy import Policy, inverse_cdf
+from estbench.models.policy import Policy, at_tokens, inverse_cdf
 
 __all__ = ["MOST", "AllActions", "LastToken", "SumAndSample"]
 
@@ -42,6 +43,9 @@ class AllActions(Estimator):
     ``rollouts`` is refused.
     """
 
+    section = Section.SCORE_FUNCTIONS
+    hue = "rloo"
+
     def __init__(self) -> None:
         self.info = EstimatorInfo(
             name="all-actions",
@@ -52,21 +56,15 @@ class AllActions(Estimator):
         )
 
     def refusal(self, vocabulary: int, length: int) -> str:
-        """See ``Estimator.refusal``."""
         evals = 1 + length * (vocabulary - 1)
         if evals <= MOST:
             return ""
         return f"all-actions needs 1 + T(V - 1) = {evals:,} evaluations a draw, more than {MOST:,}"
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence with its branches."""
+        """A draw is one sequence with its branches."""
         T, M = policy.length, policy.vocabulary - 1
         shapes = {"tokens": (T,), "branches": (T, M, T)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
@@ -93,6 +91,9 @@ class LastToken(Estimator):
     setting ``rollouts`` is refused.
     """
 
+    section = Section.SCORE_FUNCTIONS
+    hue = "rloo"
+
     def __init__(self) -> None:
         self.average = MovingAverage()
         self.info = EstimatorInfo(
@@ -105,24 +106,17 @@ class LastToken(Estimator):
         )
 
     def refusal(self, vocabulary: int, length: int) -> str:
-        """See ``Estimator.refusal``."""
         if vocabulary <= MOST:
             return ""
         return f"last-token needs V = {vocabulary:,} evaluations a draw, more than {MOST:,}"
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {"baseline": self.average.initial_state(policy, rng)}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence with all its last tokens."""
+        """A draw is one sequence with all its last tokens."""
         T, V = policy.length, policy.vocabulary
         u = noise.uniforms(rng, draws, {"tokens": (T,)}, policy.dtype)
         tokens = policy.sample_from(u["tokens"])
@@ -132,7 +126,7 @@ class LastToken(Estimator):
         log_probs, features = policy.trace(tokens)
         baseline = self.average.values(features, tokens, state["baseline"])
         shares = log_probs[:, -1].detach().exp() * (rewards - baseline)
-        chosen = log_probs[:, :-1].gather(2, tokens[:, :-1].unsqueeze(2)).squeeze(2)
+        chosen = at_tokens(log_probs[:, :-1], tokens[:, :-1])
         return Surrogate(
             torch.cat([chosen, log_probs[:, -1]], dim=1),
             torch.cat([shares.sum(dim=1, keepdim=True).expand_as(chosen), shares], dim=1),
@@ -143,13 +137,8 @@ class LastToken(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         tokens, features = surrogate.tokens.squeeze(1), surrogate.cache["features"]
         self.average.adapt(features, tokens, surrogate.rewards, state["baseline"])
 
@@ -173,12 +162,11 @@ class SumAndSample(Estimator):
       summary: One line for the catalogue.
     """
 
+    section = Section.SCORE_FUNCTIONS
+    hue = "arm"
+
     def __init__(
-        self,
-        name: str = "sum-and-sample",
-        baseline: str = "none",
-        kept: int = 2,
-        summary: str = "",
+        self, name: str = "sum-and-sample", baseline: str = "none", kept: int = 2, summary: str = ""
     ) -> None:
         self.kept = kept
         self.baseline = make_baseline(baseline)
@@ -192,19 +180,13 @@ class SumAndSample(Estimator):
             version=self.baseline.version,
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {"baseline": self.baseline.initial_state(policy, rng)}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence with its branches."""
+        """A draw is one sequence with its branches."""
         T, k = policy.length, min(self.kept, policy.vocabulary - 1)
         shapes = {"tokens": (T,), "other": (T,), "branches": (T, k, T)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
@@ -233,13 +215,8 @@ class SumAndSample(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         cache, tokens = surrogate.cache, surrogate.tokens.squeeze(1)
         self.baseline.adapt(cache["features"], tokens, cache["returns"], state["baseline"])
 

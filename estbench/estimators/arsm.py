@@ -7,7 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import EstimatorInfo, register
 from estbench.estimators.per_step import PerStep
 from estbench.models.policy import Policy
@@ -43,7 +43,6 @@ class Arsm(PerStep):
         )
 
     def refusal(self, vocabulary: int, length: int) -> str:
-        """See ``Estimator.refusal``."""
         if vocabulary <= MOST:
             return ""
         evals = 1 + vocabulary * (vocabulary - 1) // 2 * length * self.rollouts
@@ -53,15 +52,12 @@ class Arsm(PerStep):
         )
 
     def options(self, vocabulary: int) -> int:
-        """See ``PerStep.options``."""
         return 1 + vocabulary * (vocabulary - 1) // 2
 
     def noise(self, policy: Policy) -> tuple[int, ...]:
-        """See ``PerStep.noise``."""
         return (policy.vocabulary,)
 
     def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.choose``."""
         pi = noise.exponential(uniforms)
         pi = pi / pi.sum(dim=1, keepdim=True)
         swaps, _ = swapped(log_probs.shape[1])
@@ -71,7 +67,6 @@ class Arsm(PerStep):
     def weights(
         self, log_probs: Tensor, options: Tensor, values: Tensor, remembered: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.weights``."""
         V = log_probs.shape[2]
         _, place = swapped(V)
         table = values[:, :, place]

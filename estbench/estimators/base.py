@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from enum import Enum
 from inspect import signature
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError, printable, unknown_name
+from estbench.core.errors import UserError, printable
+from estbench.core.registry import ESTIMATORS, Registry, register
 from estbench.models.policy import Policy
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "Draws",
     "Estimator",
     "EstimatorInfo",
+    "Learned",
     "PerDrawGradients",
     "Reward",
+    "Section",
     "Surrogate",
     "TensorTerm",
     "check_name",
@@ -31,8 +33,22 @@ __all__ = [
     "info",
     "make",
     "names",
+    "partner",
     "register",
 ]
+
+
+class Section(Enum):
+    """The parts of the catalogue in their order: heading, and the page that describes it."""
+
+    SCORE_FUNCTIONS = "Score functions", "score-function.md"
+    TRAINERS = "Trainers of language models", "trainers.md"
+    CONTROL_VARIATES = "Control variates that see a relaxed token", "control-variates.md"
+    COUPLED = "Coupled tokens, Stein operators, double control variates", "coupled-and-stein.md"
+    RELAXED = "Relaxed, biased by design", "relaxed.md"
+    WITHOUT_DERIVATIVE = "Without a derivative, and without noise", "controls.md"
+    WRONG = "Wrong on purpose: the check has to find them", "../check.md"
+    OTHER = "Others", ""
 
 
 class Reward(Protocol):
@@ -63,6 +79,9 @@ class EstimatorInfo:
         the bias.
       baseline: "none", "moving average", "critic", "constant", "leave-one-out" or "group mean", or
         what else is subtracted from the reward. Variances are compared at equal baseline.
+      plain: Whether it is nothing but its baseline: the partner that estimators with the same
+        baseline are compared with.
+      partner: The partner's name, if it is not the plain estimator with the same baseline.
       group: Sequences that make one draw.
       any_group: Whether ``NAME-K`` is the same estimator with a group of K sequences, for any K of
         at least 2. ``make`` sets it, for a factory that takes ``group``.
@@ -91,6 +110,8 @@ class EstimatorInfo:
     why_biased: str = ""
     control: bool = False
     baseline: str = "none"
+    plain: bool = False
+    partner: str = ""
     group: int = 1
     any_group: bool = False
     sampler: str = "policy"
@@ -193,6 +214,9 @@ class Direct:
     cache: dict[str, Any] = field(default_factory=dict)
 
 
+Learned = dict[str, Any]
+"""What an estimator tunes and trains, by name: tensors, modules, optimisers, numbers."""
+
 Draws = Surrogate | Direct
 """What an estimator's ``surrogate`` may return."""
 
@@ -222,21 +246,25 @@ class Estimator:
 
     What is learned lives in the state that ``initial_state`` makes, is fixed while draws are made,
     and is trained by ``adapt`` afterwards, on draws that have been used.
+
+    Attributes:
+      info: What it declares about itself.
+      section: Where the catalogue lists it; negative controls have a section of their own.
+      hue: The family of colours that it is drawn in, if its name does not begin with one.
     """
+
+    registry: ClassVar[Registry] = ESTIMATORS
+    section: ClassVar[Section] = Section.OTHER
+    hue: ClassVar[str] = ""
 
     info: EstimatorInfo
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         """Return what is learned, before anything was; ``rng`` initialises it."""
         return {}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Draws:
         """Return ``draws`` independent draws: a ``Surrogate``, or a ``Direct``."""
         raise NotImplementedError
@@ -253,18 +281,14 @@ class Estimator:
         return ""
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Any,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Any, gradients: PerDrawGradients, state: Learned
     ) -> None:
         """Train what is learned on draws that have been used; changes ``state``.
 
         ``surrogate`` is what this estimator's ``surrogate`` returned.
         """
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         """Return the same draws with the control variates left out and the constant tuned alone.
 
         What an estimator's control variates are worth is the ratio of the two variances. None
@@ -273,32 +297,8 @@ class Estimator:
         return None
 
 
-_REGISTRY: dict[str, Callable[..., Estimator]] = {}
-
-Factory = TypeVar("Factory", bound=Callable[..., Estimator])
-
-SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{p}{i}" for p in ("COM", "LPT") for i in range(1, 10))}
-"""Names that some systems keep for themselves."""
-
-
-def register(factory: Factory) -> Factory:
-    """Add an estimator; may stand over a class or a function as a decorator.
-
-    One that is registered again, as when a cell of a notebook is run twice, takes its own place.
-
-    Args:
-      factory: Returns the estimator when it is called without arguments. It may take ``rollouts``
-        by keyword, and ``group``, the number of sequences that make one draw: then ``NAME-K`` is
-        the estimator with ``group=K``. One whose ``info`` declares switches takes ``switches`` by
-        keyword as well: those that are on, or None for all of them.
-
-    Returns:
-      What was given.
-
-    Raises:
-      UserError: It makes no estimator, or one without a name that is free and fit for a folder.
-    """
+def _declared(factory: Callable[..., Estimator]) -> Iterator[tuple[str, int, Any]]:
+    """Yield what a factory registers; see ``Registry.read``."""
     made = factory()
     called = getattr(factory, "__qualname__", None) or type(made).__qualname__
     if not isinstance(made, Estimator):
@@ -313,50 +313,25 @@ def register(factory: Factory) -> Factory:
         )
     if type(made).surrogate is Estimator.surrogate:
         raise UserError(f"{called} has no method surrogate, which makes its draws")
-    name = declared.name
-    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name) or name.upper() in RESERVED:
+    head, size = _sized(str(declared.name).casefold())
+    if size and head in ESTIMATORS.own:
         raise UserError(
-            f"the name {name!r} cannot be a folder's: use letters, digits, '-', '_' and '.', "
-            "at most 64, and begin with a letter or digit"
+            f"the name {declared.name!r} is taken ({head} in groups of {size}): choose another"
         )
-    for taken, other in _REGISTRY.items():
-        # Folders of some systems make no difference between a and A.
-        if taken.casefold() == name.casefold():
-            theirs, mine = _origin(other), _origin(factory)
-            if taken != name or theirs != mine:
-                whose = getattr(sys.modules.get(theirs[0]), "__file__", theirs[0])
-                if theirs[0].startswith("estbench."):
-                    whose = "estbench's own"
-                raise UserError(f"the name {name!r} is taken ({whose}): choose another")
-    head, size = _sized(name.casefold())
-    if size and _origin(_REGISTRY[head])[0].startswith("estbench."):
-        raise UserError(f"the name {name!r} is taken ({head} in groups of {size}): choose another")
-    _REGISTRY[name] = factory
-    return factory
+    section = Section.WRONG if declared.control else made.section
+    yield declared.name, 2 * list(Section).index(section) + (not declared.plain), factory
 
 
-def _origin(factory: Any) -> tuple[str, ...]:
-    """Return where a factory was written; what is the same is one thing, registered again."""
-    if isinstance(factory, partial):
-        options = sorted(factory.keywords.items())
-        return (*_origin(factory.func), repr(factory.args), repr(options))
-    return (getattr(factory, "__module__", ""), getattr(factory, "__qualname__", repr(factory)))
-
-
-def _discover() -> None:
-    """Let installed packages register what they offer."""
-    from estbench import plugins
-
-    plugins.load_entry_points()
+ESTIMATORS.read = _declared
+ESTIMATORS.info = lambda factory: info(factory().info.name)
 
 
 def names() -> list[str]:
     """Return the names of all estimators, in the order of the catalogue.
 
-    They are without switches; of those that exist in groups of any size, it is the bare name.
+    The names have no switches and no group size: ``rloo`` stands for every ``rloo-K``.
     """
-    _discover()
-    return list(_REGISTRY)
+    return ESTIMATORS.names()
 
 
 def check_name(name: str) -> None:
@@ -397,12 +372,12 @@ def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) 
         raise UserError(f"rollouts = {rollouts}: must be a whole number, at least 0")
     plain, options = _parse(name)
     named = bool(options)
-    if _takes(_REGISTRY[plain], "staleness"):
+    if _takes(ESTIMATORS[plain], "staleness"):
         options["staleness"] = staleness
     made = _made(plain, rollouts, **options)
     if named:
         made.info = replace(made.info, name=name)
-    if _takes(_REGISTRY[plain], "group"):
+    if _takes(ESTIMATORS[plain], "group"):
         made.info = replace(made.info, any_group=True)
     if truncation and made.info.unbiased:
         why = f"backpropagation through time is cut every {truncation} steps"
@@ -411,7 +386,7 @@ def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) 
 
 
 def _made(plain: str, rollouts: int, **options: Any) -> Estimator:
-    factory = _REGISTRY[plain]
+    factory: Callable[..., Estimator] = ESTIMATORS[plain]
     takes = signature(factory).parameters.values()
     if _takes(factory, "rollouts") or any(p.kind is p.VAR_KEYWORD for p in takes):
         return factory(rollouts=rollouts, **options)
@@ -433,10 +408,32 @@ def info(name: str, truncation: int = 0) -> EstimatorInfo:
     return make(name, truncation=truncation).info
 
 
+def partner(name: str) -> str:
+    """Return the plain estimator with the same baseline, in groups of the same size; or "".
+
+    A control variate is compared with its partner, because the baseline does not differ. Plain
+    estimators have none, and neither have estimators whose baseline no plain estimator has.
+    """
+    own = info(name)
+    if own.plain:
+        return ""
+    others = (info(one) for one in ESTIMATORS.own)
+    plain = own.partner or next(
+        (other.name for other in others if other.plain and other.baseline == own.baseline), ""
+    )
+    if not plain or own.group in (1, info(plain).group):
+        return plain
+    return f"{plain}-{own.group}" if info(plain).any_group else plain
+
+
 def _sized(name: str) -> tuple[str, str]:
     """Return family and K of a name such as ``rloo-4``; the name and "" where it is none."""
     head, _, size = name.rpartition("-")
-    if re.fullmatch("[0-9]+", size) and head in _REGISTRY and _takes(_REGISTRY[head], "group"):
+    if (
+        re.fullmatch("[0-9]+", size)
+        and head in ESTIMATORS.entries
+        and _takes(ESTIMATORS.entries[head], "group")
+    ):
         return head, size
     return name, ""
 
@@ -446,10 +443,10 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
 
     Names with a size or with switches are understood here and nowhere else.
     """
-    _discover()
+    ESTIMATORS.load()
     plain, at, given = name.partition("@")
     options: dict[str, Any] = {}
-    if plain not in _REGISTRY:
+    if plain not in ESTIMATORS.entries:
         plain, size = _sized(plain)
         if not size:
             raise _unknown(plain)
@@ -461,7 +458,7 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
         options["group"] = int(size)
     if not at:
         return plain, options
-    existing = _REGISTRY[plain]().info.switches
+    existing = ESTIMATORS[plain]().info.switches
     if not existing:
         raise UserError(
             f"unknown estimator {name!r}: {plain} has no switches, write it without '@'"
@@ -494,7 +491,9 @@ def _unknown(name: str) -> UserError:
     """Return the error for a name that does not exist; "rlo-16" is near to "rloo-16"."""
     if name in ALIASES:
         return UserError(f"{name} is {ALIASES[name]} here: write {ALIASES[name]}")
-    known, size = list(_REGISTRY), name.rpartition("-")[2]
+    size = name.rpartition("-")[2]
+    sized: list[str] = []
     if re.fullmatch("[1-9][0-9]{0,5}", size):
-        known += [f"{one}-{size}" for one in _REGISTRY if _takes(_REGISTRY[one], "group")]
-    return unknown_name("estimator", name, known, "(see: estbench list estimators)")
+        takers = (one for one, made in ESTIMATORS.entries.items() if _takes(made, "group"))
+        sized = [f"{one}-{size}" for one in takers]
+    return ESTIMATORS.unknown(name, sized)

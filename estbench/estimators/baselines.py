@@ -7,11 +7,11 @@ b_{>=t} given the prefix s_t. Whatever is learned is learned from past batches.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from estbench.estimators.base import Learned
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
 
@@ -27,11 +27,11 @@ class Baseline:
     learned: tuple[str, ...] = ()
     version = 1  # see ``EstimatorInfo.version``
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         """Return what is learned, before anything was."""
         return {}
 
-    def values(self, features: Tensor, tokens: Tensor, state: dict[str, Any]) -> Tensor:
+    def values(self, features: Tensor, tokens: Tensor, state: Learned) -> Tensor:
         """Return B_t, broadcastable to ``[n, T]``.
 
         Args:
@@ -41,9 +41,7 @@ class Baseline:
         """
         return features.new_zeros(1, 1)
 
-    def adapt(
-        self, features: Tensor, tokens: Tensor, returns: Tensor, state: dict[str, Any]
-    ) -> None:
+    def adapt(self, features: Tensor, tokens: Tensor, returns: Tensor, state: Learned) -> None:
         """Learn from used draws, with what each token earned as returns ``[n, T]``."""
 
 
@@ -63,18 +61,13 @@ class MovingAverage(Baseline):
     def __init__(self, decay: float = 0.8) -> None:
         self.decay = decay
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Baseline.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return moving_moments()
 
-    def values(self, features: Tensor, tokens: Tensor, state: dict[str, Any]) -> Tensor:
-        """See ``Baseline.values``."""
+    def values(self, features: Tensor, tokens: Tensor, state: Learned) -> Tensor:
         return features.new_full((1, 1), moving_mean(state))
 
-    def adapt(
-        self, features: Tensor, tokens: Tensor, returns: Tensor, state: dict[str, Any]
-    ) -> None:
-        """See ``Baseline.adapt``."""
+    def adapt(self, features: Tensor, tokens: Tensor, returns: Tensor, state: Learned) -> None:
         update_moments(state, returns, self.decay)
 
 
@@ -142,13 +135,11 @@ class Critic(Baseline):
         self.updates = updates
         self.average = MovingAverage()
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Baseline.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         average = self.average.initial_state(policy, rng)
         return {"average": average, "rng": rng, "vocabulary": policy.vocabulary}
 
-    def values(self, features: Tensor, tokens: Tensor, state: dict[str, Any]) -> Tensor:
-        """See ``Baseline.values``."""
+    def values(self, features: Tensor, tokens: Tensor, state: Learned) -> Tensor:
         mean = self.average.values(features, tokens, state["average"])
         if "network" not in state:
             self._build(features, state)
@@ -157,10 +148,7 @@ class Critic(Baseline):
             found: Tensor = mean + deviation * state["network"](features, tokens)
         return found
 
-    def adapt(
-        self, features: Tensor, tokens: Tensor, returns: Tensor, state: dict[str, Any]
-    ) -> None:
-        """See ``Baseline.adapt``."""
+    def adapt(self, features: Tensor, tokens: Tensor, returns: Tensor, state: Learned) -> None:
         self.average.adapt(features, tokens, returns, state["average"])
         deviation = moving_deviation(state["average"])
         if not deviation:
@@ -172,7 +160,7 @@ class Critic(Baseline):
             loss.backward()  # type: ignore[no-untyped-call]
             state["optimiser"].step()
 
-    def _build(self, features: Tensor, state: dict[str, Any]) -> None:
+    def _build(self, features: Tensor, state: Learned) -> None:
         T, F = features.shape[1:]
         rng, vocabulary = state.pop("rng"), state.pop("vocabulary")
         network = StateNetwork(F, T, vocabulary, relaxed=0, rng=rng).to(features)

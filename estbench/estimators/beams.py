@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.models.policy import Policy
 from estbench.models.trees import map_rows
 

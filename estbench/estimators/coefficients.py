@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from estbench.estimators.base import Learned
 
 __all__ = ["Coefficients"]
 
@@ -41,24 +42,24 @@ class Coefficients:
         self.ridge = ridge
         self.bounds = dict(bounds or {})
 
-    def initial_state(self) -> dict[str, Any]:
+    def initial_state(self) -> Learned:
         """Return coefficients of 0 and empty moments."""
         k = len(self.labels) + 1
         return {"values": (0.0,) * (k - 1), "moments": torch.zeros(k, k, dtype=torch.float64)}
 
-    def values(self, state: dict[str, Any]) -> tuple[float, ...]:
+    def values(self, state: Learned) -> tuple[float, ...]:
         """Return the coefficients in use."""
         found: tuple[float, ...] = state["values"]
         return found
 
-    def alone(self, label: str, state: dict[str, Any]) -> float:
+    def alone(self, label: str, state: Learned) -> float:
         """Return the coefficient that one control variate would have without the others."""
         if label not in self.labels or not bool(state["moments"].any()):
             return 0.0
         index = torch.tensor([0, 1 + self.labels.index(label)])
         return self._least(state["moments"][index][:, index])[0]
 
-    def adapt(self, gram: Tensor, state: dict[str, Any]) -> None:
+    def adapt(self, gram: Tensor, state: Learned) -> None:
         """Update the moments with inner products ``[n, 1 + k, 1 + k]`` and solve again."""
         state["moments"] = self.faded(state["moments"], gram)
         state["values"] = self.solve(state["moments"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
-from estbench.estimators.base import Component, Reward, Surrogate
+from estbench.core import noise
+from estbench.estimators.base import Component, Learned, Reward, Surrogate
 from estbench.estimators.baselines import Baseline
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.gumbel import (
@@ -125,7 +124,7 @@ def linear_components(
 
 
 def relearned(
-    baseline: Baseline, surrogate: Surrogate, sample: GumbelSample, state: dict[str, Any]
+    baseline: Baseline, surrogate: Surrogate, sample: GumbelSample, state: Learned
 ) -> tuple[Component, ...]:
     """Train the baseline on used draws; return their components as it would now have made them.
 
@@ -158,9 +157,7 @@ def combine(components: Sequence[Component], coefficients: Sequence[float]) -> T
     return total
 
 
-def without_control(
-    coefficients: Coefficients, surrogate: Surrogate, state: dict[str, Any]
-) -> Surrogate:
+def without_control(coefficients: Coefficients, surrogate: Surrogate, state: Learned) -> Surrogate:
     """Return the surrogate with its control variates left out and its constant tuned alone."""
     weights = surrogate.components[0].weights
     for component in surrogate.components[1:]:

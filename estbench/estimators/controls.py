@@ -14,22 +14,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
-from estbench.errors import UserError
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
+from estbench.core import noise
+from estbench.core.errors import UserError
+from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, Surrogate, register
 from estbench.estimators.control import GumbelSample
+from estbench.estimators.coupled import Coupled
+from estbench.estimators.coupling import inverse_cdf_pair
 from estbench.estimators.grouped import GroupRelative
 from estbench.estimators.gumbel import conditional, one_hot
-from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.estimators.returns import evaluations, rollout_noise, token_returns
 from estbench.estimators.score_function import Reinforce
-from estbench.models.policy import Policy, inverse_cdf
+from estbench.models.policy import Policy, at_tokens, inverse_cdf
 
-__all__ = ["BiasedRebar", "Grpo", "StaleRollouts", "Truncated"]
+__all__ = ["BiasedRebar", "Grpo", "InverseCdfPair", "StaleRollouts", "Truncated"]
 
 TEMPERATURE = 0.5
 
@@ -59,19 +60,14 @@ class BiasedRebar(Estimator):
             why_biased=self.why,
             control=True,
             needs_relaxed_reward=True,
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
             relaxed_evals=self.relaxed_evals,
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         shapes = {
             "conditional": (policy.length, policy.vocabulary),
             **self.noise(policy),
@@ -126,7 +122,6 @@ class JointControl(BiasedRebar):
     def control(
         self, policy: Policy, reward: Reward, sample: GumbelSample, z: Tensor, conditioned: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See ``BiasedRebar.control``."""
         at_z, at_conditioned = reward.relaxed(_relax(z)), reward.relaxed(_relax(conditioned))
         return at_conditioned.unsqueeze(1).expand(z.shape[:2]), at_z - at_conditioned
 
@@ -139,7 +134,6 @@ class OwnFuture(BiasedRebar):
     why = "the future is the sample's own, which depends on b_t"
 
     def context(self, policy: Policy, sample: GumbelSample) -> Tensor:
-        """See ``BiasedRebar.context``."""
         n, T, V = sample.z.shape
         return one_hot(sample.tokens, V, sample.z.dtype).unsqueeze(1).expand(n, T, T, V)
 
@@ -152,11 +146,9 @@ class HardRollout(BiasedRebar):
     why = "the future is rolled out from b_t"
 
     def noise(self, policy: Policy) -> dict[str, Sequence[int]]:
-        """See ``BiasedRebar.noise``."""
         return {"future": (1, policy.length - 1, policy.length)} if policy.length > 1 else {}
 
     def context(self, policy: Policy, sample: GumbelSample) -> Tensor:
-        """See ``BiasedRebar.context``."""
         completed = sample.tokens.unsqueeze(1)
         if "future" in sample.uniforms:
             rolled = policy.continue_from(sample.tokens, sample.uniforms["future"])[:, :, 0]
@@ -172,11 +164,9 @@ class Redrawn(BiasedRebar):
     why = "z~ is conditioned on tokens that are not those whose score it multiplies"
 
     def noise(self, policy: Policy) -> dict[str, Sequence[int]]:
-        """See ``BiasedRebar.noise``."""
         return {"redrawn": (policy.length,)}
 
     def given(self, sample: GumbelSample) -> Tensor:
-        """See ``BiasedRebar.given``."""
         return inverse_cdf(sample.log_probs.detach().exp(), sample.uniforms["redrawn"])
 
 
@@ -190,7 +180,6 @@ class FutureNoise(BiasedRebar):
     def control(
         self, policy: Policy, reward: Reward, sample: GumbelSample, z: Tensor, conditioned: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See ``BiasedRebar.control``."""
         at_z, at_conditioned = (
             _with_soft_futures(policy, reward, sample.tokens, now, now - sample.log_probs)
             for now in (z, conditioned)
@@ -199,7 +188,7 @@ class FutureNoise(BiasedRebar):
 
 
 class StaleRollouts(Estimator):
-    """SeqGAN's rollouts (Yu et al. 2017, equation 4) by another policy than the current one.
+    """g = sum_t Q~_t S_t, with Q~_t from rollouts of another policy (Yu et al. 2017, equation 4).
 
     That is the current policy with its last ``nn.Linear`` halved, which is all it asks of a policy.
     (A copy that merely lags behind by some updates may be biased by too little to be found.)
@@ -221,25 +210,20 @@ class StaleRollouts(Estimator):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
         tokens = policy.sample_from(u["tokens"])
         with _halved(policy):
             returns, terminal = token_returns(policy, reward, tokens, u)
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
+        chosen = at_tokens(policy.log_probs(tokens), tokens)
         return Surrogate(chosen, returns, tokens.unsqueeze(1), terminal.unsqueeze(1))
 
 
 class Truncated(Reinforce):
-    """REINFORCE whose backpropagation through time stops at every step.
+    """g = R sum_t S_t, with S_t from backpropagation through time that stops at every step.
 
     It asks for a policy that heeds ``truncation``.
     """
@@ -257,14 +241,9 @@ class Truncated(Reinforce):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         before, policy.truncation = policy.truncation, 1
         try:
             return super().surrogate(policy, reward, draws, rng, state)
@@ -295,16 +274,42 @@ class Grpo(GroupRelative):
         self.length = length
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``."""
         found = super().surrogate(policy, reward, draws, rng, state)
         return replace(found, weights=self.length * found.weights)
+
+
+class InverseCdfPair(Coupled):
+    """DisARM's importance-weighted form with the tokens that u and 1 - u pick from p's CDF.
+
+    g = sum_t 1/2 sum_{i != j} r_ij [Q_t(z_i) - Q_t(z_j)] grad l_t(z_i)
+
+    with r_ij = p(z_i) p(z_j) / p(z_i, z_j).
+
+    With three tokens or more some pairs never come (the first two of three equally likely ones,
+    say), and their terms are missing. With two tokens there is no gap, and this is DisARM.
+
+    Args:
+      rollouts: Completions N of each token; 0 for one.
+    """
+
+    def __init__(self, rollouts: int = 0) -> None:
+        super().__init__(
+            "biased-inverse-cdf",
+            2,
+            rollouts,
+            summary="negative control: DisARM with the pair of tokens from u and 1 - u",
+            source="Dong, Mnih & Tucker 2021, section 3, with another coupling",
+        )
+        why = "some pairs of tokens never come"
+        self.info = replace(self.info, unbiased=False, why_biased=why, control=True)
+
+    def noise(self, policy: Policy) -> tuple[int, ...]:
+        return (1,)
+
+    def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        return inverse_cdf_pair(log_probs, uniforms)
 
 
 @contextmanager
@@ -367,5 +372,6 @@ for _control in (JointControl, OwnFuture, HardRollout, Redrawn, FutureNoise):
     register(_control)
 register(StaleRollouts)
 register(Truncated)
+register(InverseCdfPair)
 for _group in (2, 4):
     register(partial(Grpo, _group))

@@ -57,21 +57,17 @@ class Arm(PerStep):
         )
 
     def refusal(self, vocabulary: int, length: int) -> str:
-        """See ``Estimator.refusal``."""
         if vocabulary == 2:
             return ""
         return f"arm is for V = 2 tokens, not {vocabulary}: disarm takes any number"
 
     def options(self, vocabulary: int) -> int:
-        """See ``PerStep.options``."""
         return 2
 
     def noise(self, policy: Policy) -> tuple[int, ...]:
-        """See ``PerStep.noise``."""
         return (1,)
 
     def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.choose``."""
         theta = log_probs[:, 1:].exp()
         tokens = torch.cat([uniforms < theta, uniforms > 1 - theta], dim=1).long()
         return tokens, uniforms - 0.5
@@ -79,7 +75,6 @@ class Arm(PerStep):
     def weights(
         self, log_probs: Tensor, options: Tensor, values: Tensor, remembered: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.weights``."""
         slope = (values[:, :, 1:] - values[:, :, :1]) * remembered
         return log_probs, torch.cat([-slope, slope], dim=2)
 
@@ -116,21 +111,17 @@ class Coupled(PerStep):
         )
 
     def options(self, vocabulary: int) -> int:
-        """See ``PerStep.options``."""
         return self.count
 
     def noise(self, policy: Policy) -> tuple[int, ...]:
-        """See ``PerStep.noise``."""
         return (policy.vocabulary - 1, 1 if self.count == 2 else self.count)
 
     def choose(self, log_probs: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.choose``."""
         return antithetic_sticks(log_probs, uniforms, self.count)
 
     def weights(
         self, log_probs: Tensor, options: Tensor, values: Tensor, remembered: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See ``PerStep.weights``."""
         return pairwise(log_probs, options, values, remembered)
 
 

@@ -33,7 +33,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.models.policy import inverse_cdf
 
 __all__ = ["antithetic_sticks", "inverse_cdf_pair", "simplex"]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     Component,
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -51,6 +52,9 @@ class DoubleControl(Estimator):
       name: Name in the catalogue.
     """
 
+    section = Section.COUPLED
+    hue = "evolution"
+
     def __init__(self, group: int = 8, name: str = "double-cv") -> None:
         self.group = group
         self.coefficients = Coefficients(("slope",))
@@ -66,19 +70,13 @@ class DoubleControl(Estimator):
             relaxed_evals=str(group),
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {"coefficients": self.coefficients.initial_state()}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group of K sequences."""
+        """A draw is a group of K sequences."""
         K, T, V = self.group, policy.length, policy.vocabulary
         u = noise.uniforms(rng, draws * K, {"tokens": (T,)}, policy.dtype)["tokens"]
         tokens = policy.sample_from(u)
@@ -109,17 +107,12 @@ class DoubleControl(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         gram = gradients.gram(surrogate, surrogate.components)
         self.coefficients.adapt(gram, state["coefficients"])
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         """See ``Estimator.without_control``: leave-one-out."""
         return replace(surrogate, weights=surrogate.components[0].weights)
 

@@ -7,15 +7,21 @@ It is what the others estimate, wherever there are few enough sequences; elsewhe
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, register
+from estbench.core.errors import UserError
+from estbench.estimators.base import (
+    Direct,
+    Estimator,
+    EstimatorInfo,
+    Learned,
+    Reward,
+    Section,
+    register,
+)
 from estbench.models.enumeration import LARGEST, enumerate_sequences
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["ExactGradient"]
 
@@ -24,12 +30,16 @@ CHUNK = 2048  # sequences at a time
 
 @register
 class ExactGradient(Estimator):
-    """grad E f as a sum over all V^T sequences (Sutton et al. 2000, theorem 1, written out).
+    """g = sum_s f(s) grad p(s), the exact gradient as a sum over all V^T sequences s.
 
+    That is theorem 1 of Sutton et al. 2000, written out.
     Every draw of a call is the same gradient, which is computed once, with V^T hard evaluations.
     The sequences that it reports are drawn from the policy, for people to look at; their rewards
     are among those evaluated.
     """
+
+    section = Section.WITHOUT_DERIVATIVE
+    hue = "rloo"
 
     info = EstimatorInfo(
         name="exact",
@@ -43,20 +53,14 @@ class ExactGradient(Estimator):
     without_contexts = "it lists the sequences of one policy, not of one a context"
 
     def refusal(self, vocabulary: int, length: int) -> str:
-        """See ``Estimator.refusal``."""
         if vocabulary**length <= LARGEST:
             return ""
         return f"exact lists V^T = {vocabulary}^{length} sequences, more than {LARGEST:,}"
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Direct:
-        """See ``Estimator.surrogate``; all draws are the same."""
+        """All draws are the same."""
         if policy.contexts is not None:
             raise UserError(f"exact: {self.without_contexts}")
         V, T = policy.vocabulary, policy.length
@@ -88,4 +92,4 @@ class ExactGradient(Estimator):
 
 def _log_p(policy: Policy, sequences: Tensor) -> Tensor:
     """Return log p(b) ``[n]`` of sequences ``[n, T]``."""
-    return policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))
+    return at_tokens(policy.log_probs(sequences), sequences).sum(dim=1)

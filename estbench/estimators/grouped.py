@@ -16,9 +16,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import EstimatorInfo, register
 from estbench.estimators.baselines import alike
+from estbench.estimators.returns import evaluations
 from estbench.estimators.score_function import Grouped
 
 __all__ = ["GroupRelative"]
@@ -43,6 +44,8 @@ class GroupRelative(Grouped):
     Raises:
       UserError: K is no multiple of ``within``.
     """
+
+    hue = "biased"
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class GroupRelative(Grouped):
             why_biased="; ".join(why),
             baseline="group mean",
             group=group,
-            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+            hard_evals=evaluations(rollouts, group),
             version=2 if standardised else 1,  # 1 divided what rounding left of equal rewards
         )
 
@@ -88,7 +91,6 @@ class GroupRelative(Grouped):
         return self.weights_of(grouped, lengths)
 
     def weights_of(self, grouped: Tensor, lengths: Tensor) -> Tensor:
-        """See ``Grouped.weights_of``."""
         K = grouped.shape[1]
         counts = {
             "sequence": torch.full_like(lengths[:, :1], K),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
 
 __all__ = ["conditional", "coupled_weights", "independent_weights", "one_hot"]
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Reward, Surrogate, register
+from estbench.estimators.base import Learned, Reward, Section, Surrogate, register
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.models.penalty import Penalty
 from estbench.models.policy import Policy
@@ -64,6 +64,9 @@ class KLLoss(LeaveOneOut):
       group: Sequences K a draw, at least 2.
     """
 
+    section = Section.TRAINERS
+    hue = "rloo"
+
     def __init__(self, name: str, group: int = 8) -> None:
         super().__init__(group, name=name)
         self.info = replace(
@@ -81,9 +84,8 @@ class KLLoss(LeaveOneOut):
         reward: Reward,
         draws: int,
         rng: torch.Generator,
-        state: dict[str, Any],
+        state: Learned,
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group."""
         penalty: Penalty | None = getattr(reward, "penalty", None)
         if penalty is None:
             return super().surrogate(policy, reward, draws, rng, state)

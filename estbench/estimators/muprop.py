@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from estbench import noise
 from estbench.estimators.base import (
     Component,
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -21,7 +20,7 @@ from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.control import combine, without_control
 from estbench.estimators.futures import frozen
 from estbench.estimators.gumbel import one_hot
-from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.estimators.returns import draw, evaluations
 from estbench.models.policy import Policy
 
 __all__ = ["MuProp", "tangent"]
@@ -47,6 +46,9 @@ class MuProp(Estimator):
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
 
+    section = Section.SCORE_FUNCTIONS
+    hue = "rloo"
+
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts
         self.coefficients = Coefficients(("constant", "eta"))
@@ -57,28 +59,19 @@ class MuProp(Estimator):
             baseline="constant",
             needs_relaxed_reward=True,
             learned=("constant", "eta"),
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
             relaxed_evals="1/n",
             version=2,  # 1 had the tangent of one position at a time
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {"coefficients": self.coefficients.initial_state()}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
-        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(policy, reward, tokens, u)
+        """A draw is one sequence."""
+        tokens, returns, terminal = draw(policy, reward, draws, rng, self.rollouts)
         slope, value = (
             part.repeat_interleave(draws // len(part), 0) for part in tangent(policy, reward)[1:]
         )
@@ -108,18 +101,12 @@ class MuProp(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         gram = gradients.gram(surrogate, surrogate.components)
         self.coefficients.adapt(gram, state["coefficients"])
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
-        """See ``Estimator.without_control``."""
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         return without_control(self.coefficients, surrogate, state["coefficients"])
 
 

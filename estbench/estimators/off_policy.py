@@ -12,21 +12,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
 from estbench.estimators.score_function import LeaveOneOut
-from estbench.models.policy import Policy, sequence_lengths
+from estbench.models.policy import Policy, at_tokens, sequence_lengths
 
 __all__ = ["OffPolicy"]
 
@@ -92,6 +93,9 @@ class OffPolicy(LeaveOneOut):
       staleness: Optimiser steps between sampler and policy; 0: it is the policy.
     """
 
+    section = Section.TRAINERS
+    hue = "biased"
+
     def __init__(
         self,
         name: str,
@@ -117,27 +121,22 @@ class OffPolicy(LeaveOneOut):
             hard_evals=f"{group}",
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         """See ``Estimator.initial_state``: the policies of the last steps, the oldest first."""
         return {"past": [_kept(policy) for _ in range(self.staleness)]}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group."""
+        """A draw is a group."""
         K, T = self.info.group, policy.length
         sampler = state["past"][0] if self.staleness else policy
         uniforms = noise.uniforms(rng, draws * K, {"tokens": (T,)}, policy.dtype)
         tokens = sampler.sample_from(uniforms["tokens"])
         terminal = reward(tokens)
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
+        chosen = at_tokens(policy.log_probs(tokens), tokens)
         with torch.no_grad():
-            old = sampler.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)
+            old = at_tokens(sampler.log_probs(tokens), tokens)
         log_ratio = (chosen.detach() - old).reshape(draws, K, T)
         lengths = sequence_lengths(tokens, policy.end).reshape(draws, K, 1)
         advantages = self.weights(terminal.reshape(draws, K, 1))
@@ -153,11 +152,7 @@ class OffPolicy(LeaveOneOut):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
         """See ``Estimator.adapt``: the policy of this step is remembered before it moves on."""
         if self.staleness:

@@ -16,14 +16,13 @@ for sequences. Tokens are coupled within a position and never across: the tokens
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
-from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.core import noise
+from estbench.core.errors import UserError
+from estbench.estimators.base import Estimator, Learned, Reward, Section, Surrogate
 from estbench.estimators.branches import branch
 from estbench.models.policy import Policy
 
@@ -70,6 +69,9 @@ class PerStep(Estimator):
       rollouts: Completions N of each token; 0 for one.
     """
 
+    section = Section.COUPLED
+    hue = "arm"
+
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts or 1
 
@@ -99,14 +101,9 @@ class PerStep(Estimator):
         raise NotImplementedError
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence and what branches off it."""
+        """A draw is one sequence and what branches off it."""
         T, V, N = policy.length, policy.vocabulary, self.rollouts
         if refusal := self.refusal(V, T):
             raise UserError(refusal)

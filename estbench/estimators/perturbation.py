@@ -11,14 +11,21 @@ number of parameters, for one number is learned about all of them: what a deriva
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, EstimatorInfo, Reward, register
+from estbench.core import noise
+from estbench.core.errors import UserError
+from estbench.estimators.base import (
+    Direct,
+    Estimator,
+    EstimatorInfo,
+    Learned,
+    Reward,
+    Section,
+    register,
+)
 from estbench.estimators.perturbed import sample_each
 from estbench.models.policy import Policy
 
@@ -30,10 +37,10 @@ SEEDS = 2**53
 
 
 class Perturbation(Estimator):
-    """Antithetic perturbation of all parameters, with common random numbers.
+    """g = [f(b+) - f(b-)] / (2 sigma) e, with b+ drawn at theta + sigma e, b- at theta - sigma e.
 
-    A draw is a pair of sequences. Directions over many parameters are not kept but drawn
-    again from their seeds.
+    Both sequences of the pair are drawn with the same random numbers. Directions e over many
+    parameters are not kept, but drawn again from their seeds.
 
     Args:
       name: Name in the catalogue.
@@ -42,6 +49,9 @@ class Perturbation(Estimator):
       summary: One line for the catalogue.
       source: Paper and equation.
     """
+
+    section = Section.WITHOUT_DERIVATIVE
+    hue = "evolution"
 
     without_contexts = "it perturbs the parameters of one policy, not of one a context"
 
@@ -59,14 +69,9 @@ class Perturbation(Estimator):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Direct:
-        """See ``Estimator.surrogate``; a draw is two sequences, of the policies on either side."""
+        """A draw is two sequences, of the policies on either side."""
         if policy.contexts is not None:
             raise UserError(f"{self.info.name}: {self.without_contexts}")
         T = policy.length

@@ -9,16 +9,17 @@ alone has all faults; ``NAME@a+b`` has a and b only, ``NAME@none`` has none and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
+    Learned,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -53,6 +54,8 @@ class PublishedReinforce(Estimator):
     The published runs had one reward a sequence: it takes no rollouts.
     """
 
+    section = Section.SCORE_FUNCTIONS
+
     def __init__(self) -> None:
         self.info = EstimatorInfo(
             name="reinforce-published",
@@ -61,14 +64,9 @@ class PublishedReinforce(Estimator):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         T, V = policy.length, policy.vocabulary
         u = noise.uniforms(rng, draws, {"gumbel": (T, V)}, policy.dtype)
         tokens = policy.sample_by(draws, choose_by_gumbel(noise.gumbel(u["gumbel"])))
@@ -143,6 +141,8 @@ class PublishedRebar(Estimator):
       switches: The faults; all of them if None.
     """
 
+    section = Section.CONTROL_VARIATES
+
     name = "rebar-published"
     title = "REBAR"
     existing: tuple[str, ...] = ("sign", "shared-noise", "redrawn", "joint")
@@ -168,21 +168,16 @@ class PublishedRebar(Estimator):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a batch of 128 where its examples share noise."""
+        """A draw is a batch of 128 where its examples share noise."""
         drawn = self._draw(policy, reward, draws, rng)
         weights = self._weights(drawn, state)
         return _surrogate(
             drawn.tokens, drawn.rewards, drawn.log_probs, weights, draws, self.group, drawn
         )
 
-    def factor(self, drawn: Drawn, seen: Seen, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def factor(self, drawn: Drawn, seen: Seen, state: Learned) -> tuple[Tensor, Tensor]:
         """Return what multiplies f in the control variate ``[n, T]``, and its slope in z."""
         return torch.ones_like(seen.value), torch.zeros_like(seen.z)
 
@@ -236,7 +231,7 @@ class PublishedRebar(Estimator):
         value = value.detach().reshape(n, -1).expand(n, T)
         return Seen(z.detach(), value, slope, mask)
 
-    def _weights(self, drawn: Drawn, state: dict[str, Any]) -> Tensor:
+    def _weights(self, drawn: Drawn, state: Learned) -> Tensor:
         """Return the weights ``[n, T, V]`` on l, with the graph of what is learned."""
         value, conditional_slope = self._control(drawn, drawn.at_conditioned, state)
         _, slope = self._control(drawn, drawn.at_z, state)
@@ -247,7 +242,7 @@ class PublishedRebar(Estimator):
         hard = one_hot(drawn.tokens, control.shape[-1], control.dtype)
         return drawn.rewards.view(-1, 1, 1) * hard + control
 
-    def _control(self, drawn: Drawn, seen: Seen, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _control(self, drawn: Drawn, seen: Seen, state: Learned) -> tuple[Tensor, Tensor]:
         """Return c ``[n, T]`` and dc/dz ``[n, T, V]``."""
         factor, slope = self.factor(drawn, seen, state)
         by_factor, by_reward = seen.value.unsqueeze(-1) * slope, factor.unsqueeze(-1) * seen.slope

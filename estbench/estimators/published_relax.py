@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import PerDrawGradients, Surrogate, register
+from estbench.estimators.base import Learned, PerDrawGradients, Surrogate, register
 from estbench.estimators.control import learn
 from estbench.estimators.published import Drawn, PublishedRebar, Seen
 from estbench.models.control_variate import StateNetwork
@@ -23,7 +22,9 @@ DROPOUT = 0.04
 
 
 class PublishedRelax(PublishedRebar):
-    """RELAX as published: the published REBAR, its control variate multiplied by a network.
+    """RELAX as published: the published REBAR with c_t = n_t f, where n_t is a network's output.
+
+    g = sum_t [R - c_t(z~_t)] S_t + grad c_t(z_t) - grad c_t(z~_t), if no fault is on.
 
     All faults of ``PublishedRebar``, and
 
@@ -61,8 +62,7 @@ class PublishedRelax(PublishedRebar):
         version = 2 if self.trained else 1  # 1 learned less from small rewards
         self.info = replace(self.info, source=source, learned=learned, version=version)
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         if not self.trained:
             return {}
         with torch.no_grad():
@@ -75,21 +75,15 @@ class PublishedRelax(PublishedRebar):
         return {"network": network, "optimiser": optimiser}
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         if not self.trained:
             return
         weights = self._weights(surrogate.cache["drawn"], state).reshape_as(surrogate.weights)
         loss = gradients.mean_squared_norm(surrogate, weights / self.group, None)
         learn(state["network"], state["optimiser"], loss)
 
-    def factor(self, drawn: Drawn, seen: Seen, state: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """See ``PublishedRebar.factor``."""
+    def factor(self, drawn: Drawn, seen: Seen, state: Learned) -> tuple[Tensor, Tensor]:
         if not self.trained:
             assert seen.mask is not None
             # One mask serves a whole sequence; even numbers of the same deviation stand for it.

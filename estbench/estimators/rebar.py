@@ -17,8 +17,10 @@ from estbench.estimators.base import (
     Component,
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -34,7 +36,7 @@ from estbench.estimators.control import (
 )
 from estbench.estimators.futures import frozen, with_futures
 from estbench.estimators.gumbel import conditional, independent_weights
-from estbench.estimators.returns import rollout_noise
+from estbench.estimators.returns import evaluations, rollout_noise
 from estbench.models.policy import Policy
 
 __all__ = ["Rebar", "RelaxedReward"]
@@ -141,6 +143,8 @@ class Rebar(Estimator):
       summary: One line for the catalogue.
     """
 
+    section = Section.CONTROL_VARIATES
+
     def __init__(
         self,
         name: str = "rebar",
@@ -167,14 +171,13 @@ class Rebar(Estimator):
             baseline="constant" if self.constant else self.baseline.label,
             needs_relaxed_reward=True,
             learned=("eta", "temperature", *(("constant",) if self.constant else ())),
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
             relaxed_evals=self.control.evals(),
             tuning_evals=self._tuning_evals(),
             version=self.baseline.version,
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {
             "baseline": self.baseline.initial_state(policy, rng),
             "coefficients": self.coefficients.initial_state(),
@@ -184,14 +187,9 @@ class Rebar(Estimator):
         }
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}
         sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
         control = self.control.weights(policy, reward, sample, state["temperature"])
@@ -212,13 +210,8 @@ class Rebar(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         sample: GumbelSample = surrogate.cache["sample"]
         components = relearned(self.baseline, surrogate, sample, state["baseline"])
         gram = gradients.gram(surrogate, components)
@@ -227,8 +220,7 @@ class Rebar(Estimator):
         if self.temperature_every and state["batches"] % self.temperature_every == 0:
             self._move_temperature(policy, surrogate, components, gradients, state, gram)
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
-        """See ``Estimator.without_control``."""
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         return without_control(self.coefficients, surrogate, state["coefficients"])
 
     def _tuning_evals(self) -> str:
@@ -243,7 +235,7 @@ class Rebar(Estimator):
         surrogate: Surrogate,
         components: tuple[Component, ...],
         gradients: PerDrawGradients,
-        state: dict[str, Any],
+        state: Learned,
         gram: Tensor,
     ) -> None:
         """Take the temperature on the grid that would have left the least variance.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from estbench.estimators.base import (
+    Learned,
     PerDrawGradients,
     Reward,
     Surrogate,
@@ -23,7 +23,7 @@ __all__ = ["RebarPerTensor"]
 
 
 class RebarPerTensor(Rebar):
-    """REBAR, form B, whose part in tensor k is A_k - b_k S_k + eta_k C_k.
+    """g_k = A_k - b_k S_k + eta_k C_k in tensor k: REBAR, form B, tuned for each tensor.
 
     A is the score term, S the score and C REBAR's control variate (Tucker et al. 2017, equation 5).
     Total variance is a sum over tensors, so that the b_k and eta_k that are best for each tensor
@@ -47,23 +47,21 @@ class RebarPerTensor(Rebar):
             summary="REBAR, form B, with a constant and an eta for each of the policy's tensors",
         )
         self.info = replace(
-            self.info, baseline="constant by tensor", learned=("eta", "constant"), version=1
+            self.info,
+            baseline="constant by tensor",
+            partner="reinforce-constant",  # a constant for each tensor has no plain form
+            learned=("eta", "constant"),
+            version=1,
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         names = [name for name, p in policy.named_parameters() if p.requires_grad]
         return {"tensors": {name: self.coefficients.initial_state() for name in names}}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}
         sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
         control = self.control.weights(policy, reward, sample, self.temperature)
@@ -85,18 +83,13 @@ class RebarPerTensor(Rebar):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         found = gradients.gram_by_tensor(surrogate, surrogate.components)
         for name, gram in found.items():
             self.coefficients.adapt(gram, state["tensors"][name])
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         """See ``Estimator.without_control``: the constants alone, tensor by tensor."""
         alone = {
             name: self.coefficients.alone("constant", each)

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
-from estbench.estimators.base import SAFE_NAME, Estimator, EstimatorInfo, Reward, Surrogate
-from estbench.models.policy import Policy, has_ended
-from estbench.processes import described
+from estbench.core import noise
+from estbench.core.errors import UserError
+from estbench.core.processes import described
+from estbench.core.registry import SAFE_NAME
+from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, Surrogate
+from estbench.models.policy import Policy, at_tokens, has_ended
 
 __all__ = ["ARGUMENTS", "STEP", "Recipe"]
 
@@ -111,7 +112,7 @@ class Recipe(Estimator):
         steps = f"{self.staleness} step{'s' if self.staleness > 1 else ''}"
         return f"{group}, " + (f"the sampler {steps} behind" if self.staleness else "on policy")
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         """See ``Estimator.initial_state``: what the sampler differs by from the policy."""
         if not self.staleness:
             return {}
@@ -123,14 +124,9 @@ class Recipe(Estimator):
         return {"sampler": copy.deepcopy(policy).requires_grad_(False), "gaps": gaps}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one call of the function."""
+        """A draw is one call of the function."""
         B, T = self.info.group, policy.length
         sampler = policy
         if self.staleness:
@@ -356,7 +352,7 @@ def _scores(policy: Policy, tokens: Tensor) -> Tensor:
         if policy.end is None:
             raise
         found = policy.log_probs(tokens)
-    return found.gather(2, tokens.unsqueeze(2)).squeeze(2)
+    return at_tokens(found, tokens)
 
 
 @contextmanager

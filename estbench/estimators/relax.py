@@ -16,8 +16,10 @@ from estbench.estimators.base import (
     Component,
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
@@ -38,7 +40,7 @@ from estbench.estimators.control import (
     without_control,
 )
 from estbench.estimators.rebar import RelaxedReward
-from estbench.estimators.returns import rollout_noise
+from estbench.estimators.returns import evaluations, rollout_noise
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
 from estbench.models.sampling import LARGE
@@ -64,6 +66,8 @@ class Relax(Estimator):
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue.
     """
+
+    section = Section.CONTROL_VARIATES
 
     def __init__(
         self,
@@ -102,13 +106,12 @@ class Relax(Estimator):
             baseline="constant" if self.constant else self.baseline.label,
             needs_relaxed_reward=with_reward,
             learned=("phi", *labels),
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
             relaxed_evals=self.control.evals() if self.control else "0",
             version=2 + self.baseline.version,  # 1 + it: small rewards taught phi less
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         with torch.no_grad():
             shape = policy.fewest_rows, policy.length
             tokens = torch.zeros(shape, dtype=torch.int64, device=policy.device)
@@ -126,14 +129,9 @@ class Relax(Estimator):
         }
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         shapes = dict(rollout_noise(policy, self.rollouts))
         if not self.coupled:
             shapes["conditional"] = (policy.length, policy.vocabulary)
@@ -161,13 +159,8 @@ class Relax(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         sample: GumbelSample = surrogate.cache["sample"]
         components = relearned(self.baseline, surrogate, sample, state["baseline"])
         gram = gradients.gram(surrogate, components)
@@ -176,15 +169,14 @@ class Relax(Estimator):
         for _ in range(self.updates):
             self._train(policy, sample, surrogate, components, gradients, state)
 
-    def further(self, sample: GumbelSample, state: dict[str, Any]) -> dict[str, Tensor]:
+    def further(self, sample: GumbelSample, state: Learned) -> dict[str, Tensor]:
         """Return weights ``[n, T, V]`` of further control variates, by their coefficients' names.
 
         They follow the others in ``coefficients``.
         """
         return {}
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
-        """See ``Estimator.without_control``."""
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         return without_control(self.coefficients, surrogate, state["coefficients"])
 
     def _train(
@@ -194,7 +186,7 @@ class Relax(Estimator):
         surrogate: Surrogate,
         components: tuple[Component, ...],
         gradients: PerDrawGradients,
-        state: dict[str, Any],
+        state: Learned,
     ) -> None:
         """One step on phi down the mean squared norm of the draws, at a factor of 1."""
         labels = self.coefficients.labels
@@ -207,7 +199,7 @@ class Relax(Estimator):
         loss = gradients.mean_squared_norm(surrogate, weights, None)
         learn(state["network"], state["optimiser"], loss)
 
-    def _weights(self, policy: Policy, sample: GumbelSample, state: dict[str, Any]) -> Tensor:
+    def _weights(self, policy: Policy, sample: GumbelSample, state: Learned) -> Tensor:
         """Return the weights ``[n, T, V]`` on l that c_phi gives, with their graph in phi."""
         return control_weights(sample, self.coupled, lambda z: self._at(policy, sample, z, state))
 
@@ -224,7 +216,7 @@ class Relax(Estimator):
         return policy.embed(seen)
 
     def _at(
-        self, policy: Policy, sample: GumbelSample, z: Tensor, state: dict[str, Any]
+        self, policy: Policy, sample: GumbelSample, z: Tensor, state: Learned
     ) -> tuple[Tensor, Tensor]:
         """Return c_phi ``[n, T]`` and its derivative ``[n, T, V]`` in z, with their graphs.
 

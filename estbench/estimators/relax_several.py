@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Component, PerDrawGradients, Surrogate, register
+from estbench.estimators.base import Component, Learned, PerDrawGradients, Surrogate, register
 from estbench.estimators.baselines import Critic
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.control import GumbelSample
@@ -48,25 +47,20 @@ class RelaxSeveral(Relax):
             version=self.info.version + self.critic.version,
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         state = super().initial_state(policy, rng)
         return {**state, "critic": self.critic.initial_state(policy, rng)}
 
-    def further(self, sample: GumbelSample, state: dict[str, Any]) -> dict[str, Tensor]:
+    def further(self, sample: GumbelSample, state: Learned) -> dict[str, Tensor]:
         """See ``Relax.further``: -V(s_t) S_t."""
         value = self.critic.values(sample.features, sample.tokens, state["critic"])
         scores = one_hot(sample.tokens, sample.z.shape[-1], sample.z.dtype)
         return {"value": -value.unsqueeze(-1) * scores}
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``; the coefficients will meet the critic as it is afterwards."""
+        """The coefficients will meet the critic as it is afterwards."""
         sample: GumbelSample = surrogate.cache["sample"]
         self.critic.adapt(sample.features, sample.tokens, sample.returns, state["critic"])
         (value,) = self.further(sample, state).values()

@@ -21,9 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators import jacobians
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
+from estbench.estimators.base import (
+    Estimator,
+    EstimatorInfo,
+    Learned,
+    Reward,
+    Section,
+    Surrogate,
+    register,
+)
 from estbench.estimators.jacobians import Rule, Step, relaxed_token
 from estbench.models.policy import Policy, keep_ending
 
@@ -33,7 +41,7 @@ LARGEST = 5_000_000  # numbers of noise a draw; a batch holds a hundred times as
 
 
 class Relaxed(Estimator):
-    """The gradient of a relaxed sequence's reward; see the module.
+    """g = d/dtheta f(x_1, ..., x_T), with relaxed tokens x_t; see the module.
 
     Args:
       name: Name in the catalogue.
@@ -44,6 +52,9 @@ class Relaxed(Estimator):
       source: Paper and equation.
       why: The reason of the bias.
     """
+
+    section = Section.RELAXED
+    hue = "gumbel"
 
     def __init__(
         self,
@@ -78,14 +89,9 @@ class Relaxed(Estimator):
         return f"{self.info.name} needs K V T = {numbers:,} numbers a draw, more than {LARGEST:,}"
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
+        """A draw is one sequence."""
         T, V = policy.length, policy.vocabulary
         shapes: dict[str, Sequence[int]] = {"gumbel": (T, V), "conditional": (T, self.inner, V)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)

@@ -8,25 +8,26 @@ REINFORCE (Williams 1992), with no baseline as in the paper, with a moving avera
 from __future__ import annotations
 
 import copy
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from estbench import noise
 from estbench.estimators.base import (
     Component,
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
 from estbench.estimators.baselines import make_baseline
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.returns import rollout_noise, token_returns
-from estbench.models.policy import Policy, sequence_lengths
+from estbench.estimators.returns import draw, evaluations
+from estbench.models.policy import Policy, at_tokens, sequence_lengths
 
 __all__ = ["Grouped", "LeaveOneOut", "Reinforce"]
 
@@ -45,6 +46,8 @@ class Reinforce(Estimator):
       mix: GAE's lambda, the share of what is still to come in an advantage; the rest is the
         critic's word. Anything but 1 is biased.
     """
+
+    section = Section.SCORE_FUNCTIONS
 
     def __init__(
         self,
@@ -69,13 +72,12 @@ class Reinforce(Estimator):
             why_biased=_why(lag, mix),
             baseline="constant" if baseline == "constant" else self.baseline.label,
             learned=("constant",) if baseline == "constant" else self.baseline.learned,
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
             version=self.baseline.version,
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
-        state: dict[str, Any] = {"baseline": self.baseline.initial_state(policy, rng)}
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        state: Learned = {"baseline": self.baseline.initial_state(policy, rng)}
         if self.coefficients:
             state["coefficients"] = self.coefficients.initial_state()
         if self.lag is not None:
@@ -83,20 +85,14 @@ class Reinforce(Estimator):
         return state
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
-        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(state.get("lagged", policy), reward, tokens, u)
+        """A draw is one sequence."""
+        tokens, returns, terminal = draw(
+            policy, reward, draws, rng, self.rollouts, state.get("lagged")
+        )
         log_probs, features = policy.trace(tokens)
-        chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        chosen = at_tokens(log_probs, tokens)
         baseline = self.baseline.values(features, tokens, state["baseline"])
         weights = returns - baseline
         if self.mix != 1:
@@ -122,13 +118,8 @@ class Reinforce(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         cache = surrogate.cache
         tokens = surrogate.tokens.squeeze(1)
         self.baseline.adapt(cache["features"], tokens, cache["returns"], state["baseline"])
@@ -169,6 +160,8 @@ class Grouped(Estimator):
     A subclass sets ``info``, with K as its group, and ``rollouts``, and says what the weights are.
     """
 
+    section = Section.SCORE_FUNCTIONS
+
     rollouts: int
 
     def weights(self, grouped: Tensor) -> Tensor:
@@ -180,22 +173,14 @@ class Grouped(Estimator):
         return self.weights(grouped)
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group."""
+        """A draw is a group."""
         K, T = self.info.group, policy.length
-        shapes = {"tokens": (T,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(policy, reward, tokens, u)
+        tokens, returns, terminal = draw(policy, reward, draws * K, rng, self.rollouts)
         lengths = sequence_lengths(tokens, policy.end).reshape(draws, K, 1)
         weights = self.weights_of(returns.reshape(draws, K, T), lengths)
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
+        chosen = at_tokens(policy.log_probs(tokens), tokens)
         return Surrogate(
             chosen.reshape(draws, K * T),
             weights.reshape(draws, K * T),
@@ -223,12 +208,12 @@ class LeaveOneOut(Grouped):
             summary=f"RLOO: leave-one-out baseline in groups of {group}",
             source="Kool et al. 2019, equation 8",
             baseline="leave-one-out",
+            plain=name == "rloo",
             group=group,
-            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+            hard_evals=evaluations(rollouts, group),
         )
 
     def weights(self, grouped: Tensor) -> Tensor:
-        """See ``Grouped.weights``."""
         K = grouped.shape[1]
         return (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
 
@@ -241,31 +226,44 @@ def _reinforce(
     usual: int = 0,
     lag: float | None = None,
     mix: float = 1.0,
+    plain: bool = False,
 ) -> None:
-    """Register a REINFORCE; ``usual`` is its number of rollouts where the setting is 0."""
+    """Register a REINFORCE; ``usual`` is its number of rollouts if the setting is 0."""
 
     def factory(rollouts: int = 0) -> Estimator:
         N = rollouts or usual
-        return Reinforce(name, baseline, N, summary.format(N=N), source, lag, mix)
+        made = Reinforce(name, baseline, N, summary.format(N=N), source, lag, mix)
+        made.info = replace(made.info, plain=plain)
+        return made
 
     register(factory)
 
 
 _WILLIAMS = "Williams 1992, section 5"
 _SEQGAN = "Yu et al. 2017, equations 4 and 7"
-_reinforce("reinforce", "none", "REINFORCE without a baseline, as in the paper", _WILLIAMS)
-_reinforce("reinforce-ema", "ema", "REINFORCE minus the moving average of past rewards", _WILLIAMS)
+_reinforce(
+    "reinforce", "none", "REINFORCE without a baseline, as in the paper", _WILLIAMS, plain=True
+)
+_reinforce(
+    "reinforce-ema",
+    "ema",
+    "REINFORCE minus the moving average of past rewards",
+    _WILLIAMS,
+    plain=True,
+)
 _reinforce(
     "reinforce-constant",
     "constant",
     "REINFORCE minus the constant of least variance on past draws",
     "Greensmith et al. 2004, theorem 13",
+    plain=True,
 )
 _reinforce(
     "reinforce-critic",
     "critic",
     "REINFORCE minus a learned value of the state",
     "Mnih & Gregor 2014",
+    plain=True,
 )
 _reinforce(
     "gae",

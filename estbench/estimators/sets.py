@@ -8,17 +8,24 @@ none. Where there are no more than K sequences at all, both give the exact gradi
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate, register
+from estbench.core import noise
+from estbench.estimators.base import (
+    Estimator,
+    EstimatorInfo,
+    Learned,
+    Reward,
+    Section,
+    Surrogate,
+    register,
+)
 from estbench.estimators.beams import Beams, beam_noise, beam_search
-from estbench.estimators.returns import rollout_noise, token_returns
+from estbench.estimators.returns import evaluations, rollout_noise, token_returns
 from estbench.estimators.set_weights import order_probabilities
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["UnorderedSet", "WithoutReplacement"]
 
@@ -35,6 +42,9 @@ class _Distinct(Estimator):
       summary: One line for the catalogue.
       source: Paper and section.
     """
+
+    section = Section.SCORE_FUNCTIONS
+    hue = "arm"
 
     def __init__(
         self,
@@ -54,19 +64,15 @@ class _Distinct(Estimator):
             summary=summary,
             source=source,
             baseline="the set's own" if own_baseline else "none",
+            partner="rloo" if own_baseline else "",  # both use the other sequences
             group=group,
-            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+            hard_evals=evaluations(rollouts, group),
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a set."""
+        """A draw is a set."""
         K, T = self.info.group, policy.length
         further = {
             name: (K, *shape) for name, shape in rollout_noise(policy, self.rollouts).items()
@@ -78,7 +84,7 @@ class _Distinct(Estimator):
         rolled = {name: u[name].flatten(0, 1).to(policy.dtype) for name in further}
         returns, terminal = token_returns(policy, reward, tokens, rolled)
         found = self.weights(beams, returns.reshape(draws, K, T).double())
-        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))
+        chosen = at_tokens(policy.log_probs(tokens), tokens)
         return Surrogate(
             chosen.reshape(draws, K * T),
             found.reshape(draws, K * T).to(policy.dtype),
@@ -115,7 +121,6 @@ class UnorderedSet(_Distinct):
         )
 
     def weights(self, beams: Beams, returns: Tensor) -> Tensor:
-        """See ``_Distinct.weights``."""
         first, second = order_probabilities(beams.log_p)
         if self.own_baseline:
             returns = returns - second @ returns
@@ -148,7 +153,6 @@ class WithoutReplacement(_Distinct):
         )
 
     def weights(self, beams: Beams, returns: Tensor) -> Tensor:
-        """See ``_Distinct.weights``."""
         log_p = beams.log_p[:, :-1]
         # q = 1 - exp(-rate); the rate itself where it is too small for that.
         log_rate = log_p + beams.log_times[:, -1:]

@@ -13,26 +13,27 @@ operators", sections 3 and 4; theirs is A / T, which h makes up for.)
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.estimators.base import (
     Component,
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
 from estbench.estimators.baselines import moving_deviation, moving_moments, update_moments
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.control import combine, learn
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 from estbench.models.sequence_network import SequenceNetwork
 from estbench.models.trees import insert_rows, map_rows, repeat_rows
 
@@ -105,12 +106,11 @@ class Rodeo(Estimator):
       name: Name in the catalogue.
     """
 
+    section = Section.COUPLED
+    hue = "evolution"
+
     def __init__(
-        self,
-        group: int = 8,
-        learning_rate: float = 1e-2,
-        scores: float = 5e-2,
-        name: str = "rodeo",
+        self, group: int = 8, learning_rate: float = 1e-2, scores: float = 5e-2, name: str = "rodeo"
     ) -> None:
         self.group = group
         self.learning_rate = learning_rate
@@ -129,7 +129,6 @@ class Rodeo(Estimator):
         )
 
     def refusal(self, vocabulary: int, length: int) -> str:
-        """See ``Estimator.refusal``."""
         found = length * (vocabulary - 1)
         if found <= MOST:
             return ""
@@ -138,8 +137,7 @@ class Rodeo(Estimator):
             f"and T = {length}: it is for {MOST} at most"
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         network = SequenceNetwork(policy.vocabulary, policy.length, rng)
         network = network.to(policy.device, policy.dtype)
         return {
@@ -150,14 +148,9 @@ class Rodeo(Estimator):
         }
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group of K sequences."""
+        """A draw is a group of K sequences."""
         K, T, V = self.group, policy.length, policy.vocabulary
         if refusal := self.refusal(V, T):
             raise UserError(refusal)
@@ -187,13 +180,9 @@ class Rodeo(Estimator):
         )
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``; phi takes a step at coefficients of 1."""
+        """Phi takes a step at coefficients of 1."""
         gram = gradients.gram(surrogate, surrogate.components)
         self.coefficients.adapt(gram, state["coefficients"])
         update_moments(state["rewards"], surrogate.rewards)
@@ -203,12 +192,12 @@ class Rodeo(Estimator):
         loss = gradients.mean_squared_norm(surrogate, weights, None)
         learn(state["network"], state["optimiser"], loss)
 
-    def without_control(self, surrogate: Surrogate, state: dict[str, Any]) -> Surrogate | None:
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
         """See ``Estimator.without_control``: leave-one-out."""
         return replace(surrogate, weights=surrogate.components[0].weights)
 
     def _components(
-        self, kernel: Tensor, sequences: Tensor, state: dict[str, Any]
+        self, kernel: Tensor, sequences: Tensor, state: Learned
     ) -> tuple[Component, Component]:
         """Return the two Stein terms, with their graph in phi.
 
@@ -243,7 +232,7 @@ def _kernel(own: Tensor, rest: Tensor, tokens: Tensor) -> Tensor:
       ``[n, 1 + T (V - 1)]``; they add up to 0.
     """
     length, vocabulary = own.shape[1:]
-    chosen = own.gather(2, tokens.unsqueeze(2)).squeeze(2)
+    chosen = at_tokens(own, tokens)
     # What position t leaves as it is: b_t, and b_{>t} after it.
     stays_put = chosen.flip(1).cumsum(dim=1).flip(1)
     moves = own.gather(2, others(tokens, vocabulary)) + rest

@@ -6,22 +6,22 @@ apart from it, and so unbiased.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
-from estbench.estimators.returns import rollout_noise, token_returns
-from estbench.models.policy import Policy
+from estbench.estimators.returns import draw, evaluations, rollout_noise, token_returns
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["Sampled", "SelfCritical", "StepConstants", "Vine"]
 
@@ -33,26 +33,20 @@ class Sampled(Estimator):
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
 
+    section = Section.SCORE_FUNCTIONS
+
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence."""
-        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}
-        u = noise.uniforms(rng, draws, shapes, policy.dtype)
-        tokens = policy.sample_from(u["tokens"])
-        returns, terminal = token_returns(policy, reward, tokens, u)
+        """A draw is one sequence."""
+        tokens, returns, terminal = draw(policy, reward, draws, rng, self.rollouts)
         baseline = self.baseline(policy, reward, draws, state)
         log_probs = policy.log_probs(tokens)
         return Surrogate(
-            log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2),
+            at_tokens(log_probs, tokens),
             returns - baseline,
             tokens.unsqueeze(1),
             terminal.unsqueeze(1),
@@ -60,7 +54,7 @@ class Sampled(Estimator):
             cache={"returns": returns},
         )
 
-    def baseline(self, policy: Policy, reward: Reward, draws: int, state: dict[str, Any]) -> Tensor:
+    def baseline(self, policy: Policy, reward: Reward, draws: int, state: Learned) -> Tensor:
         """Return B_t, broadcastable to ``[n, T]``."""
         raise NotImplementedError
 
@@ -76,7 +70,7 @@ class SelfCritical(Sampled):
 
     def __init__(self, rollouts: int = 0) -> None:
         super().__init__(rollouts)
-        own = f"1 + {rollouts}(T - 1)" if rollouts else "1"
+        own = evaluations(rollouts)
         self.info = EstimatorInfo(
             name="reinforce-greedy",
             summary="REINFORCE minus the reward of the policy's greedy sequence (self-critical)",
@@ -85,8 +79,7 @@ class SelfCritical(Sampled):
             hard_evals=f"{own} + 1/n",
         )
 
-    def baseline(self, policy: Policy, reward: Reward, draws: int, state: dict[str, Any]) -> Tensor:
-        """See ``Sampled.baseline``."""
+    def baseline(self, policy: Policy, reward: Reward, draws: int, state: Learned) -> Tensor:
         rewards = reward(policy.greedy())
         return rewards.repeat_interleave(draws // len(rewards)).unsqueeze(1)
 
@@ -116,27 +109,21 @@ class StepConstants(Sampled):
             source="Greensmith et al. 2004, theorem 13; Peters & Schaal 2008",
             baseline="constant a step",
             learned=("constants",),
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``; all constants are 0 before anything was seen."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        """All constants are 0 before anything was seen."""
         zeros = torch.zeros(policy.length, dtype=torch.float64)
         return {"steps": {"values": zeros, "earned": zeros, "scores": zeros}}
 
-    def baseline(self, policy: Policy, reward: Reward, draws: int, state: dict[str, Any]) -> Tensor:
-        """See ``Sampled.baseline``."""
+    def baseline(self, policy: Policy, reward: Reward, draws: int, state: Learned) -> Tensor:
         values: Tensor = state["steps"]["values"]
         return values.to(policy.device, policy.dtype).unsqueeze(0)
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         returns = surrogate.cache["returns"]
         ones = torch.ones_like(returns)
         scores = _along_steps(gradients, surrogate, ones)
@@ -180,6 +167,9 @@ class Vine(Estimator):
       rollouts: Rollouts N a position; 0 for 4.
     """
 
+    section = Section.SCORE_FUNCTIONS
+    hue = "seqgan"
+
     def __init__(self, rollouts: int = 0) -> None:
         self.rollouts = rollouts or 4
         self.info = EstimatorInfo(
@@ -192,14 +182,9 @@ class Vine(Estimator):
         )
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is one sequence with its rollouts."""
+        """A draw is one sequence with its rollouts."""
         T, N = policy.length, self.rollouts
         shapes = {"tokens": (T,), "start": (N, T), **rollout_noise(policy, N)}
         u = noise.uniforms(rng, draws, shapes, policy.dtype)
@@ -210,7 +195,7 @@ class Vine(Estimator):
         values = torch.cat([start, returns[:, :-1]], dim=1)
         log_probs = policy.log_probs(tokens)
         return Surrogate(
-            log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2),
+            at_tokens(log_probs, tokens),
             returns - values,
             tokens.unsqueeze(1),
             terminal.unsqueeze(1),

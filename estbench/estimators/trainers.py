@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from estbench.estimators.base import (
     EstimatorInfo,
+    Learned,
     PerDrawGradients,
     Reward,
+    Section,
     Surrogate,
     register,
 )
 from estbench.estimators.baselines import moving_mean, moving_moments, update_moments
+from estbench.estimators.returns import evaluations
 from estbench.estimators.score_function import Grouped, LeaveOneOut
 from estbench.estimators.step_baselines import Sampled
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["LengthBaseline", "ShrunkLeaveOneOut", "TokenBaseline", "Tracker"]
 
@@ -58,6 +60,9 @@ class LengthBaseline(Grouped):
       rollouts: Rollouts N a position; 0 for the terminal reward.
     """
 
+    section = Section.TRAINERS
+    hue = "rloo"
+
     def __init__(self, own: bool = False, group: int = 8, rollouts: int = 0) -> None:
         self.own = own
         self.rollouts = rollouts
@@ -70,11 +75,10 @@ class LengthBaseline(Grouped):
             why_biased=OWN if own else "",
             baseline="length-weighted mean",
             group=group,
-            hard_evals=f"{group}(1 + {rollouts}(T - 1))" if rollouts else f"{group}",
+            hard_evals=evaluations(rollouts, group),
         )
 
     def weights_of(self, grouped: Tensor, lengths: Tensor) -> Tensor:
-        """See ``Grouped.weights_of``."""
         return (grouped - weighted_mean(grouped, lengths, self.own)) / grouped.shape[1]
 
 
@@ -89,6 +93,9 @@ class TokenBaseline(Grouped):
       own: Whether a sequence counts in its own baseline, as published (biased).
       group: Sequences K a draw, at least 2.
     """
+
+    section = Section.TRAINERS
+    hue = "rloo"
 
     rollouts = 0
 
@@ -111,20 +118,15 @@ class TokenBaseline(Grouped):
         return grouped / grouped.shape[1]
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group."""
+        """A draw is a group."""
         found = super().surrogate(policy, reward, draws, rng, state)
         K = self.info.group
         tokens = found.tokens.flatten(0, 1)
         with torch.no_grad():
             probs = policy.log_probs(tokens).exp()
-        chosen = probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        chosen = at_tokens(probs, tokens)
         # What is certain has no energy, but rounding may make it negative.
         energy = (1 - 2 * chosen + probs.square().sum(dim=2)).clamp_min(0).cumsum(dim=1)
         energy = energy.reshape(draws, K, -1)
@@ -134,7 +136,7 @@ class TokenBaseline(Grouped):
 
 
 class ShrunkLeaveOneOut(LeaveOneOut):
-    """RLOO whose baseline is drawn to the mean of past rewards, of all prompts together.
+    """g = 1/K sum_i (R^i - b^i) S^i, with b^i shrunk towards the mean m of past rewards.
 
     b^i = (1 - l) mean_{j != i} R^j + l m. The mean of K - 1 rewards is noisy, and that of all
     prompts is of another prompt: with v = Var R / (K - 1) within a prompt and s the mean squared
@@ -147,6 +149,8 @@ class ShrunkLeaveOneOut(LeaveOneOut):
       decay: Weight that a moment keeps from one batch to the next.
     """
 
+    section = Section.TRAINERS
+
     def __init__(self, group: int = 4, decay: float = 0.8) -> None:
         super().__init__(group, name="rloo-shrunk")
         self.decay = decay
@@ -158,19 +162,14 @@ class ShrunkLeaveOneOut(LeaveOneOut):
             learned=("baseline",),
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``; nothing is shrunk before anything was seen."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        """Nothing is shrunk before anything was seen."""
         return {"past": moving_moments(), "within": 0.0, "between": 0.0}
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
-        """See ``Estimator.surrogate``; a draw is a group."""
+        """A draw is a group."""
         found = super().surrogate(policy, reward, draws, rng, state)
         K = self.info.group
         noise = state["within"] / (K - 1)
@@ -182,13 +181,8 @@ class ShrunkLeaveOneOut(LeaveOneOut):
         return replace(found, weights=weights, info=found.info | {"shrinkage": shrink})
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         rewards = surrogate.rewards.double()
         within = float(rewards.var(dim=1).mean())
         if state["past"]["weight"]:
@@ -211,6 +205,9 @@ class Tracker(Sampled):
       decay: Weight that counts keep whenever a prompt comes again.
     """
 
+    section = Section.TRAINERS
+    hue = "rloo"
+
     def __init__(self, rollouts: int = 0, decay: float = 0.9) -> None:
         super().__init__(rollouts)
         self.decay = decay
@@ -220,15 +217,13 @@ class Tracker(Sampled):
             source="arXiv 2509.13232, section 3",
             baseline="prompt's past",
             learned=("values",),
-            hard_evals=f"1 + {rollouts}(T - 1)" if rollouts else "1",
+            hard_evals=evaluations(rollouts),
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> dict[str, Any]:
-        """See ``Estimator.initial_state``."""
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {"past": moving_moments(), "prompts": {}}
 
-    def baseline(self, policy: Policy, reward: Reward, draws: int, state: dict[str, Any]) -> Tensor:
-        """See ``Sampled.baseline``."""
+    def baseline(self, policy: Policy, reward: Reward, draws: int, state: Learned) -> Tensor:
         overall, values = moving_mean(state["past"]), []
         for prompt in _prompts(policy):
             count, total = state["prompts"].get(prompt, (0.0, 0.0))
@@ -237,13 +232,8 @@ class Tracker(Sampled):
         return found.repeat_interleave(draws // len(values)).unsqueeze(1)
 
     def adapt(
-        self,
-        policy: Policy,
-        surrogate: Surrogate,
-        gradients: PerDrawGradients,
-        state: dict[str, Any],
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        """See ``Estimator.adapt``."""
         prompts = _prompts(policy)
         rewards = surrogate.rewards.double().reshape(len(prompts), -1)
         for prompt, earned in zip(prompts, rewards, strict=True):

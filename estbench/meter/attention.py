@@ -30,7 +30,6 @@ def attention(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """See ``nn.MultiheadAttention.forward``."""
     if layer.bias_k is not None or layer.add_zero_attn:
         raise Declined("nn.MultiheadAttention with added keys has no rule")
     if layer.dropout and layer.training:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Estimator, Reward
+from estbench.estimators.base import Estimator, Learned, Reward
 from estbench.meter.blocks import BLOCKS, Blocks, Look
 from estbench.meter.centred import Centred
 from estbench.meter.gradients import DrawGradients
@@ -192,7 +192,7 @@ def bias_test(
     reward: Reward,
     gradient: Sequence[Tensor],
     rng: torch.Generator,
-    learned: dict[str, Any] | None = None,
+    learned: Learned | None = None,
     plan: Plan | None = None,
 ) -> BiasResult:
     """Test whether an estimator's draws have the exact gradient as their mean.
@@ -210,68 +210,55 @@ def bias_test(
     """
     plan = plan or Plan()
     state = method.initial_state(policy, rng) if learned is None else learned
-    return in_passes(
-        policy,
-        rng,
-        lambda passes: _bias_test(method, passes, policy, reward, gradient, rng, state, plan),
-    )
 
+    def tested(passes: Passes) -> BiasResult:
+        names = [name for name, p in policy.named_parameters() if p.requires_grad]
+        blocks = Blocks(gradient, names)
+        contexts = policy.fewest_rows
+        whole = BLOCKS * contexts  # each block has as many draws of each context
+        chunk = whole * max(1, plan.chunk // method.info.group // whole)
+        looks: list[Look] = []
+        found_by = ""
+        verdict: Verdict = "undecided"
 
-def _bias_test(
-    method: Estimator,
-    passes: Passes,
-    policy: Policy,
-    reward: Reward,
-    gradient: Sequence[Tensor],
-    rng: torch.Generator,
-    learned: dict[str, Any],
-    plan: Plan,
-) -> BiasResult:
-    names = [name for name, p in policy.named_parameters() if p.requires_grad]
-    blocks = Blocks(gradient, names)
-    contexts = policy.fewest_rows
-    whole = BLOCKS * contexts  # each block has as many draws of each context
-    chunk = whole * max(1, plan.chunk // method.info.group // whole)
-    looks: list[Look] = []
-    found_by = ""
-    verdict: Verdict = "undecided"
+        def draw(n: int, last: bool) -> DrawGradients:
+            with passes.tape() as tape:
+                surrogate = method.surrogate(policy, reward, n, rng, state)
+            return passes.differentiate(tape, surrogate, last)
 
-    def draw(n: int, last: bool) -> DrawGradients:
-        with passes.tape() as tape:
-            surrogate = method.surrogate(policy, reward, n, rng, learned)
-        return passes.differentiate(tape, surrogate, last)
+        noise = None
+        if plan.pilot:
+            n = contexts * max(2, plan.pilot // method.info.group // contexts)
+            noise = total_variance(draw(n, last=True)) / blocks.norm**2
+        planned = plan.draws(method.info.group, noise)
+        last = planned[-1]
+        if not method.info.unbiased and noise is not None and noise > planned[0]:
+            planned = (min(planned[0], BLOCKS * BRIEF),)
+        for target in planned:
+            target = whole * math.ceil(target / whole)
+            while blocks.draws < target:
+                n = min(chunk, target - blocks.draws)
+                found = draw(n, last=blocks.draws + n == target)
+                # The draws of a context are consecutive.
+                sums = found.block_sums(whole).view(contexts, BLOCKS, -1).sum(dim=0)
+                blocks.add(sums, n)
+            looks.append(blocks.look(plan.margin, 0.05 / len(planned)))
+            verdict, found_by = verdict_at(looks[-1], plan.margin, plan.alpha / plan.looks)
+            if verdict != "undecided":
+                break
+            # An estimator that declares itself biased need not pass. Stop if noise would hide the
+            # margin at the last look as well, in however many directions it is spread. For one that
+            # declares itself unbiased, go on while a bias of the gradient's size can be found.
+            at_last = math.sqrt(looks[-1].noise / last)
+            if at_last > (DROWNED if method.info.unbiased else HOPELESS * plan.margin):
+                break
+        return BiasResult(
+            verdict,
+            found_by,
+            tuple(looks),
+            plan.margin,
+            plan.alpha,
+            passes.fault,
+        )
 
-    noise = None
-    if plan.pilot:
-        n = contexts * max(2, plan.pilot // method.info.group // contexts)
-        noise = total_variance(draw(n, last=True)) / blocks.norm**2
-    planned = plan.draws(method.info.group, noise)
-    last = planned[-1]
-    if not method.info.unbiased and noise is not None and noise > planned[0]:
-        planned = (min(planned[0], BLOCKS * BRIEF),)
-    for target in planned:
-        target = whole * math.ceil(target / whole)
-        while blocks.draws < target:
-            n = min(chunk, target - blocks.draws)
-            found = draw(n, last=blocks.draws + n == target)
-            # The draws of a context are consecutive.
-            sums = found.block_sums(whole).view(contexts, BLOCKS, -1).sum(dim=0)
-            blocks.add(sums, n)
-        looks.append(blocks.look(plan.margin, 0.05 / len(planned)))
-        verdict, found_by = verdict_at(looks[-1], plan.margin, plan.alpha / plan.looks)
-        if verdict != "undecided":
-            break
-        # What declares itself biased need not pass: it is not drawn from any longer where noise,
-        # spread over however many directions, would hide the margin at the last look as well.
-        # Elsewhere it is drawn from while the last look may find a bias of the gradient's size.
-        at_last = math.sqrt(looks[-1].noise / last)
-        if at_last > (DROWNED if method.info.unbiased else HOPELESS * plan.margin):
-            break
-    return BiasResult(
-        verdict,
-        found_by,
-        tuple(looks),
-        plan.margin,
-        plan.alpha,
-        passes.fault,
-    )
+    return in_passes(policy, rng, tested)

@@ -31,11 +31,9 @@ class Centred:
         return getattr(self.reward, "penalty", None)
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """See ``Reward``."""
         self.hard_evals += tokens.shape[0]
         return self.reward(tokens) - self.mean
 
     def relaxed(self, weights: Tensor) -> Tensor:
-        """See ``Reward``."""
         self.relaxed_evals += weights.shape[0]
         return self.reward.relaxed(weights) - self.mean

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Estimator, Reward
+from estbench.estimators.base import Estimator, Learned, Reward
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
@@ -149,7 +148,7 @@ def within_contexts(
     reward: Reward,
     draws: int,
     rng: torch.Generator,
-    learned: dict[str, Any],
+    learned: Learned,
 ) -> float:
     """Return tr Cov of one draw given its context, from two draws of each of half the contexts.
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from estbench.core.processes import described
 from estbench.meter.rules import RULES, UNROLLED
-from estbench.processes import described
 
 __all__ = ["Fault", "layer_of", "remedy_for"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from estbench.estimators.base import Surrogate
 from estbench.meter.passes import Passes, in_passes
 from estbench.models.enumeration import LARGEST, enumerate_sequences
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["LARGEST", "Exact", "enumerable", "enumerate_sequences", "exact"]
 
@@ -98,7 +98,7 @@ def exact(
         f = torch.cat([reward(part) for part in torch.split(sequences, chunk)]).double()
         log_p = torch.cat(
             [
-                policy.log_probs(part).gather(2, part.unsqueeze(2)).sum(dim=(1, 2))
+                at_tokens(policy.log_probs(part), part).sum(dim=1)
                 for part in torch.split(sequences, chunk)
             ]
         ).double()
@@ -135,7 +135,7 @@ def _scores(
     norms: list[Tensor] = []
     for part, p_part, f_part in zip(sequences, p, centred, strict=True):
         with passes.tape() as tape:
-            log_probs = policy.log_probs(part).gather(2, part.unsqueeze(2)).squeeze(2)
+            log_probs = at_tokens(policy.log_probs(part), part)
         ones = torch.ones_like(log_probs)
         surrogate = Surrogate(log_probs, ones, part.unsqueeze(1), f_part.unsqueeze(1))
         last = len(norms) == len(sequences) - 1

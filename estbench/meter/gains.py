@@ -23,7 +23,7 @@ from torch import Tensor
 from estbench.estimators.base import Reward
 from estbench.meter.cost import sequences_at_once
 from estbench.models.enumeration import LARGEST, enumerate_sequences
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["Gain", "Gains", "gradient_blocks", "moved", "parameters", "untouched"]
 
@@ -146,7 +146,7 @@ class Gains:
             tokens = self.tokens[rows]
             with self._given(slice(rows.start // each, -(-rows.stop // each))):
                 found = self.policy.log_probs(tokens)
-            yield rows, found.gather(2, tokens.unsqueeze(2)).squeeze(2).double().sum(dim=1)
+            yield rows, at_tokens(found, tokens).double().sum(dim=1)
 
     @contextmanager
     def _given(self, which: slice) -> Iterator[None]:

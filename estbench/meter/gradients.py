@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from estbench.core.processes import described
 from estbench.estimators.base import Component, Direct, Draws, Surrogate
 from estbench.meter import loop, notices
 from estbench.meter.attention import time_first
@@ -28,7 +29,6 @@ from estbench.meter.factors import Factors, join
 from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
 from estbench.meter.streamed import GivenShapeError, Streamed
 from estbench.meter.taps import Declined, Tap, at_least_float32
-from estbench.processes import described
 
 __all__ = ["DrawGradients", "MeterError", "Tape"]
 
@@ -217,7 +217,6 @@ class Tape:
     def mean_squared_norm(
         self, surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None
     ) -> Tensor:
-        """See ``estbench.estimators.base.PerDrawGradients.mean_squared_norm``."""
         if self._covers(surrogate):
             found = self._backward(
                 surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False

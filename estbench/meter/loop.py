@@ -59,7 +59,6 @@ def gram_by_tensor(
 def mean_squared_norm(
     surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None, parameters: Sequence[Tensor]
 ) -> Tensor:
-    """See ``estbench.estimators.base.PerDrawGradients.mean_squared_norm``."""
     norms = []
     for i in range(surrogate.log_probs.shape[0]):
         row = _draw(surrogate, i, weights, pathwise, parameters, create_graph=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from estbench.estimators.base import Draws, Estimator, Reward, Surrogate
+from estbench.estimators.base import Draws, Estimator, Learned, Reward, Surrogate
 from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import count_steps, sequences_at_once
 from estbench.meter.gradients import Tape
@@ -28,7 +28,7 @@ def adapt_once(
     reward: Reward,
     draws: int,
     rng: torch.Generator,
-    learned: dict[str, Any],
+    learned: Learned,
 ) -> None:
     """Train what is learned on one batch of draws that serve nothing else."""
     with Tape(policy) as tape:
@@ -42,7 +42,7 @@ def measure(
     reward: Reward,
     sequences: int,
     rng: torch.Generator,
-    learned: dict[str, Any],
+    learned: Learned,
     reference: Reference,
 ) -> dict[str, Any]:
     """Return a row of measurements from about ``sequences`` sequences; nothing learns on them.
@@ -50,57 +50,44 @@ def measure(
     Of a policy that is conditioned on several contexts, they are shared out among those, and the
     variance is within contexts (see ``contexts``).
     """
-    return in_passes(
-        policy,
-        rng,
-        lambda passes: _measure(method, passes, policy, reward, sequences, rng, learned, reference),
-    )
 
+    def measured(passes: Passes) -> dict[str, Any]:
+        group = method.info.group
+        total = max(2, sequences // group)
+        names = [name for name, p in policy.named_parameters() if p.requires_grad]
+        moments = moments_for(policy, reference, names)
+        without = moments_for(policy, replace(reference, metric=None), names)
+        hard, relaxed = reward.hard_evals, reward.relaxed_evals
+        seconds = 0.0
+        surrogate: Draws | None = None
+        at_once = max(1, sequences_at_once(policy, CHUNK) // group)
+        copies = [part for part in learned.values() if isinstance(part, Policy)]
+        sizes = list(portions(policy, total, at_once))
+        with count_steps(policy, *copies) as counted:
+            for index, draws in enumerate(sizes, 1):
+                started = time.perf_counter()
+                with passes.tape() as tape:
+                    surrogate = method.surrogate(policy, reward, draws, rng, learned)
+                seconds += time.perf_counter() - started
+                last = index == len(sizes)
+                found = passes.differentiate(tape, surrogate, last, retain_graph=True)
+                moments.add(found)
+                plain = None
+                if isinstance(surrogate, Surrogate):
+                    plain = method.without_control(surrogate, learned)
+                if plain is not None:
+                    without.add(tape.differentiate(plain, check=False), by_tensor=False)
+        assert surrogate is not None
+        total = moments.draws
+        bare = float(without.summary(group)["total_variance"]) if without.distances else math.nan  # type: ignore[arg-type]
+        return {
+            **moments.summary(group),
+            "hard_evals_per_draw": (reward.hard_evals - hard) / total,
+            "relaxed_evals_per_draw": (reward.relaxed_evals - relaxed) / total,
+            "policy_steps_per_draw": counted.steps / total,
+            "seconds_per_draw": seconds / total,
+            "untrained_variance": bare,
+            "info": {**surrogate.info, "meter_fault": passes.fault},
+        }
 
-def _measure(
-    method: Estimator,
-    passes: Passes,
-    policy: Policy,
-    reward: Reward,
-    sequences: int,
-    rng: torch.Generator,
-    learned: dict[str, Any],
-    reference: Reference,
-) -> dict[str, Any]:
-    group = method.info.group
-    total = max(2, sequences // group)
-    names = [name for name, p in policy.named_parameters() if p.requires_grad]
-    moments = moments_for(policy, reference, names)
-    without = moments_for(policy, replace(reference, metric=None), names)
-    hard, relaxed = reward.hard_evals, reward.relaxed_evals
-    seconds = 0.0
-    surrogate: Draws | None = None
-    at_once = max(1, sequences_at_once(policy, CHUNK) // group)
-    copies = [part for part in learned.values() if isinstance(part, Policy)]
-    sizes = list(portions(policy, total, at_once))
-    with count_steps(policy, *copies) as counted:
-        for index, draws in enumerate(sizes, 1):
-            started = time.perf_counter()
-            with passes.tape() as tape:
-                surrogate = method.surrogate(policy, reward, draws, rng, learned)
-            seconds += time.perf_counter() - started
-            last = index == len(sizes)
-            found = passes.differentiate(tape, surrogate, last, retain_graph=True)
-            moments.add(found)
-            plain = None
-            if isinstance(surrogate, Surrogate):
-                plain = method.without_control(surrogate, learned)
-            if plain is not None:
-                without.add(tape.differentiate(plain, check=False), by_tensor=False)
-    assert surrogate is not None
-    total = moments.draws
-    bare = float(without.summary(group)["total_variance"]) if without.distances else math.nan  # type: ignore[arg-type]
-    return {
-        **moments.summary(group),
-        "hard_evals_per_draw": (reward.hard_evals - hard) / total,
-        "relaxed_evals_per_draw": (reward.relaxed_evals - relaxed) / total,
-        "policy_steps_per_draw": counted.steps / total,
-        "seconds_per_draw": seconds / total,
-        "untrained_variance": bare,
-        "info": {**surrogate.info, "meter_fault": passes.fault},
-    }
+    return in_passes(policy, rng, measured)

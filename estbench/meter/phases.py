@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Estimator, Reward
+from estbench.estimators.base import Estimator, Learned, Reward
 from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 
@@ -88,7 +88,7 @@ class _HeardReward:
 
 @contextmanager
 def listening(
-    clock: Clock, method: Estimator, policy: Policy, reward: Reward, learned: dict[str, Any]
+    clock: Clock, method: Estimator, policy: Policy, reward: Reward, learned: Learned
 ) -> Iterator[Reward]:
     """Let a clock hear what an estimator asks of the policy and the reward, inside the block.
 

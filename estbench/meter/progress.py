@@ -52,7 +52,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Estimator, Reward
+from estbench.estimators.base import Estimator, Learned, Reward
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.gains import Gains, gradient_blocks, moved, untouched
 from estbench.meter.gradients import Tape
@@ -339,7 +339,7 @@ class Source:
     method: Estimator
     policy: Policy
     reward: Reward
-    learned: dict[str, Any]
+    learned: Learned
     rng: torch.Generator
     data: Data | None = None
     clip: float = 0.0
@@ -387,11 +387,7 @@ class Source:
 
 
 def progress(
-    source: Source,
-    ground: Ground,
-    batches: Sequence[int],
-    replicates: int,
-    batch_size: int,
+    source: Source, ground: Ground, batches: Sequence[int], replicates: int, batch_size: int
 ) -> list[Row]:
     """Return rows of the table ``progress`` for one estimator at one snapshot.
 
@@ -520,12 +516,7 @@ def _error(values: Tensor) -> float:
 
 
 def _row(
-    ground: Ground,
-    exact: Exact,
-    replicates: int,
-    gain: float,
-    noise: Sequence[float],
-    mean: Tensor,
+    ground: Ground, exact: Exact, replicates: int, gain: float, noise: Sequence[float], mean: Tensor
 ) -> Row:
     """Return a row; ``noise`` are standard errors of the gain, ``mean`` the mean step ``[P]``."""
     doubt = math.hypot(exact.error, ground.judged_error(exact.moved))

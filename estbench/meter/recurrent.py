@@ -42,12 +42,8 @@ _Run = Callable[[_Weights, Tensor, States, Record], tuple[Tensor, States]]
 
 
 def lstm(
-    layer: nn.LSTM,
-    record: Record,
-    input: Tensor,
-    hx: tuple[Tensor, Tensor] | None = None,
+    layer: nn.LSTM, record: Record, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """See ``nn.LSTM.forward``."""
     output, (hidden, cell) = _stacked(layer, record, input, hx, _lstm, 2)
     return output, (hidden, cell)
 
@@ -55,7 +51,6 @@ def lstm(
 def gru(
     layer: nn.GRU, record: Record, input: Tensor, hx: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See ``nn.GRU.forward``."""
     output, (hidden,) = _stacked(layer, record, input, None if hx is None else (hx,), _gru, 1)
     return output, hidden
 
@@ -63,30 +58,23 @@ def gru(
 def rnn(
     layer: nn.RNN, record: Record, input: Tensor, hx: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See ``nn.RNN.forward``."""
     run = _elman(layer.nonlinearity)
     output, (hidden,) = _stacked(layer, record, input, None if hx is None else (hx,), run, 1)
     return output, hidden
 
 
 def lstm_cell(
-    layer: nn.LSTMCell,
-    record: Record,
-    input: Tensor,
-    hx: tuple[Tensor, Tensor] | None = None,
+    layer: nn.LSTMCell, record: Record, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See ``nn.LSTMCell.forward``."""
     hidden, cell = _one_step(layer, record, input, hx, _lstm, 2)
     return hidden, cell
 
 
 def gru_cell(layer: nn.GRUCell, record: Record, input: Tensor, hx: Tensor | None = None) -> Tensor:
-    """See ``nn.GRUCell.forward``."""
     return _one_step(layer, record, input, None if hx is None else (hx,), _gru, 1)[0]
 
 
 def rnn_cell(layer: nn.RNNCell, record: Record, input: Tensor, hx: Tensor | None = None) -> Tensor:
-    """See ``nn.RNNCell.forward``."""
     run = _elman(layer.nonlinearity)
     return _one_step(layer, record, input, None if hx is None else (hx,), run, 1)[0]
 

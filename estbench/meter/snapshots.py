@@ -15,8 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
+from estbench.config.experiment import Experiment
+from estbench.core.seeding import stream
 from estbench.estimators import make
-from estbench.experiment import Experiment
+from estbench.estimators.base import Learned
 from estbench.meter.adam import metric
 from estbench.meter.cost import declared_evaluations
 from estbench.meter.gains import Gains, parameters
@@ -24,7 +26,6 @@ from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.moments import Reference
 from estbench.meter.progress import Adam, Ground, Source, progress
 from estbench.meter.sources import variance_by_step
-from estbench.seeding import stream
 from estbench.tasks.stage import Stage, make_stage
 
 __all__ = ["halfway", "measure_at_snapshots"]
@@ -40,7 +41,7 @@ def halfway(snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure_at_snapshots(
-    experiment: Experiment, task: str, estimator: str, seed: int, state: dict[str, Any]
+    experiment: Experiment, task: str, estimator: str, seed: int, state: Learned
 ) -> dict[str, Any]:
     """Return an estimator's measurements at the snapshots of one (task, seed).
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from estbench.estimators.base import Estimator, Reward, Surrogate
+from estbench.estimators.base import Estimator, Learned, Reward, Surrogate
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.gradients import Tape
 from estbench.models.policy import Policy
@@ -26,7 +26,7 @@ def variance_by_step(
     reward: Reward,
     sequences: int,
     rng: torch.Generator,
-    learned: dict[str, Any],
+    learned: Learned,
 ) -> dict[str, Any] | None:
     """Return each step's part of the total variance of one draw.
 

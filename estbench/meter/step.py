@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 
-from estbench.estimators.base import Draws, Estimator, Reward
+from estbench.estimators.base import Draws, Estimator, Learned, Reward
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.phases import Clock
 from estbench.models.policy import Policy
@@ -21,7 +20,7 @@ def measured_step(
     reward: Reward,
     draws: int,
     rng: torch.Generator,
-    learned: dict[str, Any],
+    learned: Learned,
     optimiser: torch.optim.Optimizer,
     check_rows: bool = True,
     clip: float = 0.0,

@@ -70,7 +70,6 @@ class Streamed(Factors):
             yield self.part(start, min(start + self.size, self.draws))
 
     def whole(self, picked: Tensor) -> list[Tensor]:
-        """See ``Factors.whole``."""
         rows = picked.tolist()
         if rows == list(range(rows[0], rows[0] + len(rows))):
             return self.part(rows[0], rows[0] + len(rows)).whole(torch.arange(len(rows)))
@@ -78,16 +77,13 @@ class Streamed(Factors):
         return [torch.cat(parts) for parts in zip(*each, strict=True)]
 
     def tensor(self, index: int) -> Tensor:
-        """See ``Factors.tensor``."""
         return torch.cat([part.tensor(index) for part in self._parts()])
 
     def sums(self) -> list[Tensor]:
-        """See ``Factors.sums``."""
         each = [part.sums() for part in self._parts()]
         return [torch.stack(list(parts)).sum(dim=0) for parts in zip(*each, strict=True)]
 
     def second_moments(self, draws: int) -> tuple[list[Tensor], list[Tensor]]:
-        """See ``Factors.second_moments``."""
         starts = range(0, draws, self.size)
         parts = (self.part(start, min(start + self.size, draws)) for start in starts)
         each = [part.second_moments(part.draws) for part in parts]
@@ -98,7 +94,6 @@ class Streamed(Factors):
         return sums, squares
 
     def block_sums(self, blocks: int) -> Tensor:
-        """See ``Factors.block_sums``."""
         if self.draws % blocks:
             raise ValueError(f"{self.draws} draws do not fall into {blocks} equal blocks")
         length = self.draws // blocks
@@ -116,15 +111,12 @@ class Streamed(Factors):
         return torch.cat(rows)
 
     def squared_norms(self) -> Tensor:
-        """See ``Factors.squared_norms``."""
         return torch.cat([part.squared_norms() for part in self._parts()])
 
     def squared_norms_by_tensor(self) -> Tensor:
-        """See ``Factors.squared_norms_by_tensor``."""
         return torch.cat([part.squared_norms_by_tensor() for part in self._parts()], dim=1)
 
     def dots(self, direction: Sequence[Tensor]) -> Tensor:
-        """See ``Factors.dots``."""
         return torch.cat([part.dots(direction) for part in self._parts()])
 
     def inner(self, other: Factors) -> Tensor:

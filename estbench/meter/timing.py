@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from estbench.config.experiment import Experiment
+from estbench.core.seeding import numpy_stream, stream
 from estbench.estimators import make
 from estbench.estimators.base import Reward as AnyReward
-from estbench.experiment import Experiment
 from estbench.meter.moments import total_variance
 from estbench.meter.phases import Clock, listening
 from estbench.meter.step import measured_step
 from estbench.models.adam import Adam
-from estbench.seeding import numpy_stream, stream
 from estbench.tasks.stage import make_stage
 
 __all__ = ["shuffled", "time_step"]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estbench import noise
-from estbench.errors import UserError
+from estbench.core import noise
+from estbench.core.errors import UserError
 from estbench.meter.cost import sequences_at_once
-from estbench.models.policy import Policy, choose_by_uniform, has_ended
+from estbench.models.policy import Policy, at_tokens, choose_by_uniform, has_ended
 from estbench.models.wrapper import Wrapper
 
 __all__ = ["check_world", "reward_fault", "sampler_fault"]
@@ -208,7 +208,7 @@ def sampler_fault(
     by_probability, by_index = [], []
     ratios = torch.zeros(len(TEMPERATURES), dtype=torch.float64)  # logs
     for rows, log_probs, kept in _parts(policy, tokens, drawn):
-        own = log_probs.gather(2, rows.unsqueeze(2))
+        own = at_tokens(log_probs, rows)
         impossible = kept & (own.squeeze(2) < IMPOSSIBLE)
         if bool(impossible.any()):
             row, t = impossible.nonzero()[0].tolist()

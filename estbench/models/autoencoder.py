@@ -31,7 +31,6 @@ class Encoder(FactorisedPolicy):
     contexts: Contexts
 
     def inputs(self, n: int) -> Tensor:
-        """See ``FactorisedPolicy.inputs``."""
         return 2 * super().inputs(n) - 1
 
 

@@ -1,12 +1,12 @@
-"""Models of a given size."""
+"""The generator and the discriminator of a task, by name."""
 
 from __future__ import annotations
 
 import torch
 
-from estbench.models.discriminator import Discriminator
-from estbench.models.generator import Generator
-from estbench.models.text_cnn import TextCNN
+from estbench.core.registry import POLICIES, REWARDS
+from estbench.models.policy import Policy
+from estbench.models.reward import Discriminator
 
 __all__ = ["build"]
 
@@ -18,7 +18,8 @@ def build(
     device: torch.device | str = "cpu",
     end: int | None = None,
     discriminator: str = "lstm",
-) -> tuple[Generator, Discriminator | TextCNN]:
+    generator: str = "lstm",
+) -> tuple[Policy, Discriminator]:
     """Return a generator and a discriminator, not yet initialised.
 
     Args:
@@ -27,9 +28,12 @@ def build(
       truncation: Steps of backpropagation through time; 0 for all.
       device: Where they are.
       end: The token that ends a sequence, or None.
-      discriminator: "lstm" (``Discriminator``) or "cnn" (``TextCNN``).
+      discriminator: The name of a registered one.
+      generator: The name of a registered policy.
+
+    Raises:
+      UserError: A name does not exist, or the generator cannot be made so.
     """
-    policy = Generator(vocabulary, length, truncation=truncation, end=end).to(device)
-    judge: Discriminator | TextCNN
-    judge = TextCNN(vocabulary, length) if discriminator == "cnn" else Discriminator(vocabulary)
-    return policy, judge.to(device)
+    policy: Policy = POLICIES[generator](vocabulary, length, truncation=truncation, end=end)
+    judge: Discriminator = REWARDS[discriminator].of(vocabulary, length)
+    return policy.to(device), judge.to(device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from estbench.models.adam import Adam
+from estbench.models.policy import at_tokens
 
 __all__ = ["StateNetwork"]
 
@@ -79,7 +80,7 @@ class StateNetwork(nn.Module):
         first = self.state(features) + self.position
         scores = self.scores + self.scores_by_position
         scores = scores - scores.mean(dim=1, keepdim=True)
-        earned = scores.expand(len(tokens), -1, -1).gather(2, tokens.unsqueeze(2)).squeeze(2)
+        earned = at_tokens(scores.expand(len(tokens), -1, -1), tokens)
         # Shifted, not subtracted: a token must not reach its own prefix by rounding either.
         additive = nn.functional.pad(earned.cumsum(dim=1)[:, :-1], (1, 0))
         if self.relaxed is not None and relaxed is not None:

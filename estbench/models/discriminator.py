@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Discriminator", "DiscriminatorState"]
+from estbench.core.registry import Declared, register
+from estbench.models.reward import Discriminator
+
+__all__ = ["DiscriminatorState", "LSTMDiscriminator"]
 
 DiscriminatorState = tuple[Tensor, Tensor]
 """Hidden and cell state, ``[n, H]`` each: what an LSTM keeps of the tokens it has read."""
 
 
-class Discriminator(nn.Module):
+@register
+class LSTMDiscriminator(Discriminator):
     """One LSTM layer on one-hot tokens; its last hidden state is read by two outputs.
 
     The outputs are "generated" and "real", and a softmax over them makes the probability. Only
@@ -29,6 +35,13 @@ class Discriminator(nn.Module):
       dtype: float32 or float64.
     """
 
+    info = Declared("lstm", "one LSTM layer of 32 units on one-hot tokens (the paper's)")
+
+    @classmethod
+    def of(cls, vocabulary: int, length: int) -> Self:
+        """Return one for sequences of any length."""
+        return cls(vocabulary)
+
     def __init__(
         self, vocabulary: int, hidden: int = 32, dtype: torch.dtype = torch.float32
     ) -> None:
@@ -45,7 +58,7 @@ class Discriminator(nn.Module):
         return w_input, w_hidden, b_input, b_hidden
 
     @torch.no_grad()
-    def initialise(self, rng: torch.Generator, scale: float = 0.02) -> Discriminator:
+    def initialise(self, rng: torch.Generator, scale: float = 0.02) -> LSTMDiscriminator:
         """Draw all parameters from normal(0, scale), the paper's .02 unless told; return self."""
         for parameter in self.parameters():
             parameter.normal_(0, scale, generator=rng)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 
 __all__ = ["LARGEST", "enumerate_sequences"]
 

@@ -81,7 +81,6 @@ class FactorisedPolicy(Policy):
     def step(
         self, previous: Tensor | None, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """See ``Policy.step``."""
         table, position = state
         index = position.view(-1, 1, 1).expand(-1, 1, self.vocabulary)
         return table.gather(1, index).squeeze(1), (table, position + 1)

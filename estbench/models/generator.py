@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
+from estbench.core.registry import Declared, register
 from estbench.models.lstm import LSTMRecurrence
+from estbench.models.network import TokenEmbedding
 from estbench.models.policy import Choose, Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE, Sampler
 from estbench.models.trees import State
@@ -16,24 +18,7 @@ from estbench.models.trees import State
 __all__ = ["Generator", "TokenEmbedding"]
 
 
-class TokenEmbedding(nn.Module):
-    """Embedding of V tokens and a begin-of-sequence symbol; takes hard and relaxed tokens.
-
-    The begin symbol is the last row, V.
-    """
-
-    def __init__(self, vocabulary: int, width: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocabulary + 1, width, dtype=dtype))
-        nn.init.normal_(self.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return embeddings ``[..., width]`` of int64 tokens ``[...]`` or weights ``[..., V]``."""
-        if tokens.is_floating_point():
-            return tokens @ self.weight[:-1]
-        return nn.functional.embedding(tokens, self.weight)
-
-
+@register
 class Generator(Policy):
     """Embedding, one LSTM layer, softmax output; starts from a begin symbol of its own.
 
@@ -48,6 +33,10 @@ class Generator(Policy):
       truncation: Steps of backpropagation through time; 0 for all.
       end: The token that ends a sequence and fills it up; None where all have length T.
     """
+
+    info = Declared(
+        "lstm", "an embedding and one LSTM layer, 32 units (the paper's)", "Yu et al. 2017"
+    )
 
     def __init__(
         self,
@@ -95,7 +84,6 @@ class Generator(Policy):
         return state
 
     def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """See ``Policy.step``."""
         hidden, cell = state[:2]
         if previous is None:
             previous = torch.full(
@@ -135,7 +123,6 @@ class Generator(Policy):
         return log_probs, torch.cat([hs.detach(), cs.detach()], dim=-1)
 
     def embed(self, weights: Tensor) -> Tensor:
-        """See ``Policy.embed``."""
         return weights @ self.embedding.weight[:-1].detach()
 
     @torch.no_grad()
@@ -163,7 +150,6 @@ class Generator(Policy):
 
     @torch.no_grad()
     def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
-        """See ``Policy.continue_from``."""
         if self.vocabulary < LARGE:
             return super().continue_from(tokens, uniforms)
         return Sampler(self).continue_from(tokens, uniforms)

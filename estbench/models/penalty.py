@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 from estbench.models.reward import FunctionReward, Reward
 
 __all__ = ["Penalised", "Penalty"]
@@ -32,7 +32,7 @@ class Penalty:
     def log_ratios(self, tokens: Tensor) -> Tensor:
         """Return log policy - log reference of each token, ``[n, T]``, 0 after an end token."""
         gap = self.policy.log_probs(tokens) - self.reference.log_probs(tokens)
-        return gap.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        return at_tokens(gap, tokens)
 
 
 class Penalised:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
+from estbench.core.registry import POLICIES, Declared, Registry
 from estbench.models.contexts import Contexts
-from estbench.models.trees import State, flatten_rows
+from estbench.models.trees import State, flatten_rows, insert_rows, map_rows, repeat_rows
 
 __all__ = [
     "Policy",
+    "at_tokens",
     "choose_by_gumbel",
     "choose_by_uniform",
     "has_ended",
@@ -32,6 +35,10 @@ Choose = Callable[[int, Tensor], Tensor]
 class Policy(nn.Module):
     """Base class of autoregressive categorical policies.
 
+    One that is registered can be chosen by name as the generator of a task (``generator = "gru"``).
+    It has an ``info``, is made as ``cls(vocabulary, length, truncation=..., end=...)``, and has
+    ``initialise``.
+
     Attributes:
       vocabulary: Number of tokens V. The begin-of-sequence symbol is not one of them: at the first
         position ``step`` is given None and the policy knows how to start.
@@ -43,11 +50,21 @@ class Policy(nn.Module):
       contexts: What the sequences are conditioned on, row by row; None where that is nothing.
     """
 
+    registry: ClassVar[Registry] = POLICIES
+    info: ClassVar[Declared]
+
     vocabulary: int
     length: int
     truncation: int = 0
     end: int | None = None
     contexts: Contexts | None = None
+
+    def initialise(self, *args: Any, **kwargs: Any) -> Policy:
+        """Draw all parameters anew; return self.
+
+        A generator is given ``(law, scale, rng)``: uniform(-scale, scale) or normal(0, scale).
+        """
+        raise NotImplementedError
 
     def initial_state(self, n: int) -> State:
         """Return the state before the first token, for n rows."""
@@ -140,9 +157,25 @@ class Policy(nn.Module):
           Completed sequences int64 ``[n, T - 1, N, T]``: the first t + 1 tokens of entry
           ``[:, t]`` are the prefix.
         """
-        from estbench.models.rollouts import grow
-
-        return grow(self, tokens, uniforms)
+        # At position s the batch holds, for every sequence, one row that follows the sequence and
+        # N rows for each prefix that has ended before s. The rows of a sequence are contiguous.
+        n, T = tokens.shape
+        N = uniforms.shape[1]
+        completed = tokens[:, None, None, :].expand(n, T - 1, N, T).clone()
+        _, state = self.step(None, self.initial_state(n))
+        rolled = tokens.new_empty(n, 0)
+        for s in range(1, T):
+            own = map_rows(state, lambda x: x.reshape(n, -1, *x.shape[1:])[:, 0])
+            state = insert_rows([state, repeat_rows(own, N)], n)
+            following = tokens[:, s - 1 : s]
+            fed = torch.cat([following, rolled, following.expand(n, N)], dim=1)
+            log_probs, state = self.step(fed.reshape(-1), state)
+            probs = log_probs.exp().reshape(n, 1 + s * N, -1)[:, 1:].reshape(n * s * N, -1)
+            u = uniforms[:, :, :s, s].transpose(1, 2).reshape(-1)
+            drawn = inverse_cdf(probs, u).reshape(n, s, N)
+            completed[:, :s, :, s] = drawn
+            rolled = drawn.reshape(n, s * N)
+        return completed
 
     def relaxed_from(self, gumbel: Tensor, temperature: float) -> Tensor:
         """Return sequences relaxed throughout, each position fed the relaxed tokens before it.
@@ -182,6 +215,11 @@ class Policy(nn.Module):
 
 IMPOSSIBLE = -1e4
 """The log-probability of what cannot come: its exponential is 0, and no product with it is NaN."""
+
+
+def at_tokens(values: Tensor, tokens: Tensor) -> Tensor:
+    """Return the entries ``[n, T]`` of values ``[n, T, V]`` at tokens int64 ``[n, T]``."""
+    return values.gather(2, tokens.unsqueeze(2)).squeeze(2)
 
 
 def has_ended(tokens: Tensor, end: int) -> Tensor:

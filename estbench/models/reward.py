@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from estbench.errors import unknown_name
+from estbench.core.errors import unknown_name
+from estbench.core.registry import REWARDS, Declared, Registry
 
-__all__ = ["TRANSFORMS", "FunctionReward", "Reward", "rollout_rewards"]
+__all__ = ["TRANSFORMS", "Discriminator", "FunctionReward", "Reward", "rollout_rewards"]
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "p": torch.sigmoid,
@@ -26,6 +28,37 @@ baseline.
 """
 
 ROWS = 512  # per call: the LSTM's buffers stay in cache, up to twice as fast at 10,000 rows
+
+
+class Discriminator(nn.Module):
+    """Base class of discriminators: a network that says how real a sequence looks.
+
+    One that is registered can be chosen by name (``discriminator = "cnn"``). It may have
+    ``training_logits(tokens, rng)``, which are ``forward`` with dropout, ``penalty()``, which is
+    added to the loss that it is trained on, and what ``Reward`` lists. No row may depend on another
+    one, as it would with batch normalisation.
+    """
+
+    registry: ClassVar[Registry] = REWARDS
+    info: ClassVar[Declared]
+
+    @classmethod
+    def of(cls, vocabulary: int, length: int) -> Self:
+        """Return one for sequences of ``length`` tokens out of ``vocabulary``."""
+        return cls(vocabulary, length)
+
+    def initialise(self, rng: torch.Generator) -> Discriminator:
+        """Draw all parameters anew; return self."""
+        raise NotImplementedError
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """Return the logit of "real", ``[n]``.
+
+        Args:
+          sequences: Tokens int64 ``[n, T]``, or weights ``[n, T, V]``, in which it is
+            differentiable; a row of one-hot weights has the logit of its tokens.
+        """
+        raise NotImplementedError
 
 
 class Reward:

@@ -27,21 +27,17 @@ class Tempered(Wrapper):
         self.temperature = temperature
 
     def initial_state(self, n: int) -> State:
-        """See ``Policy.initial_state``."""
         return self.policy.initial_state(n)
 
     def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """See ``Policy.step``."""
         log_probs, state = self.policy.step(previous, state)
         return self._tempered(log_probs), state
 
     def trace(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Policy.trace``."""
         log_probs, features = self.policy.trace(tokens)
         return self._tempered(log_probs), features
 
     def sample_by(self, n: int, choose: Choose) -> Tensor:
-        """See ``Policy.sample_by``."""
         tokens: Tensor = self.policy.sample_by(
             n, lambda t, log_probs: choose(t, self._tempered(log_probs))
         )
@@ -49,7 +45,6 @@ class Tempered(Wrapper):
 
     @torch.no_grad()
     def sample_from(self, uniforms: Tensor) -> Tensor:
-        """See ``Policy.sample_from``."""
         if isinstance(self.policy, Generator) and self.vocabulary >= LARGE:
             return Sampler(self.policy, self.temperature).sample(uniforms)
         return super().sample_from(uniforms)

@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from estbench.core.registry import Declared, register
+from estbench.models.reward import Discriminator
+
 __all__ = ["MAPS", "WIDTHS", "TextCNN"]
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
@@ -27,7 +30,8 @@ HIGHWAY_ROWS = 1024  # per matrix product: 21 MB of inputs and outputs stay in c
 GATHER_ELEMENTS = 1 << 21  # per gather: 8 MB of window sums stay in cache until their maximum
 
 
-class TextCNN(nn.Module):
+@register
+class TextCNN(Discriminator):
     """Convolutions over the tokens' embeddings, maximum over time, a highway layer, two outputs.
 
     Filters of several widths read the embeddings (Kim 2014); each map's maximum over all positions,
@@ -56,6 +60,8 @@ class TextCNN(nn.Module):
     Raises:
       ValueError: No width fits T, widths and maps differ in number, or keep is not in (0, 1].
     """
+
+    info = Declared("cnn", "SeqGAN's convolutions with a highway layer", "Yu et al. 2017, appendix")
 
     rows = 20480
 

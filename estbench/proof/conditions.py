@@ -80,7 +80,6 @@ class RecurrentPolicy(Policy):
     def step(
         self, previous: Tensor | None, state: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """See ``Policy.step``."""
         hidden, position, ended = state
         if previous is not None:
             if previous.is_floating_point():

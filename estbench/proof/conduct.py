@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from estbench.core.processes import described, is_stop
 from estbench.estimators.base import Estimator
-from estbench.processes import described, is_stop
 from estbench.proof.rules import RULES, BrokenRuleError, NotApplicableError
 
 __all__ = ["ConductFinding", "conduct"]

@@ -19,18 +19,18 @@ from typing import Any
 import torch
 
 import estbench
-from estbench import plugins
+from estbench.config.experiment import Experiment
+from estbench.core import plugins
+from estbench.core.processes import described, is_stop, surviving
 from estbench.estimators import info, make
-from estbench.experiment import Experiment
-from estbench.fit import refusals
 from estbench.meter.bias import Plan
-from estbench.processes import described, is_stop, surviving
 from estbench.proof.findings import read_bias, went_wrong, written
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, SMALL, Problem, binary, expressions, named, tiny
 from estbench.store.atomic import StorageError
 from estbench.store.private import cache as cache_folder
 from estbench.store.private import read_own, write_own
+from estbench.tasks.fit import refusals
 
 __all__ = [
     "Configuration",
@@ -342,7 +342,7 @@ def _code() -> str:
     root = Path(estbench.__file__).parent
     digest = hashlib.sha256()
     files = [path for room in ROOMS for path in (root / room).rglob("*.py")]
-    for path in sorted([*files, root / "noise.py", root / "seeding.py"]):
+    for path in sorted([*files, root / "core/noise.py", root / "core/seeding.py"]):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

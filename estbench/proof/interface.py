@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from estbench.errors import UserError, unknown_name
+from estbench.core.errors import UserError, unknown_name
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator
 from estbench.estimators.recipes import Recipe

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from estbench.core.processes import described, is_stop
+from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import BiasResult, Plan, bias_test
-from estbench.processes import described, is_stop
 from estbench.proof.conditions import CONDITIONS
 from estbench.proof.problems import (
     AUTOREGRESSIVE,
@@ -26,7 +27,6 @@ from estbench.proof.problems import (
 )
 from estbench.proof.states import MOVED, prepared
 from estbench.proof.suspects import suspect
-from estbench.seeding import stream
 
 __all__ = [
     "ALPHA",

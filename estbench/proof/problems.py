@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from estbench import tasks
+from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.exact import Exact, exact
 from estbench.models.adam import Adam
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.generator import Generator
 from estbench.models.penalty import Penalised
 from estbench.models.policy import Policy
@@ -36,7 +37,6 @@ from estbench.proof.conditions import (
     possible_sequences,
 )
 from estbench.proof.rewards import function_reward, rng
-from estbench.seeding import stream
 from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 
@@ -106,11 +106,11 @@ def expressions(dtype: torch.dtype = torch.float64, transform: str = "logit") ->
 
 
 @cache
-def _partly_trained() -> tuple[Generator, Discriminator]:
+def _partly_trained() -> tuple[Generator, LSTMDiscriminator]:
     task = tasks.make("expressions-3", 0, 10_000)
     policy = Generator(5, 3).initialise(*task.initialisation, stream("test generator"))
     pretrain(policy, task.train, 1, 128, 1e-3, rng(1))
-    discriminator = Discriminator(5).initialise(stream("test discriminator"))
+    discriminator = LSTMDiscriminator(5).initialise(stream("test discriminator"))
     optimiser = Adam(discriminator.parameters(), lr=1e-3)
     fake = policy.sample(80 * 128, rng(2))
     train_discriminator(discriminator, optimiser, task.train, fake, 80, 128, rng(3))
@@ -131,7 +131,6 @@ class BernoulliPolicy(Policy):
         return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Policy.step``."""
         logit = self.logit(state)
         return torch.cat([torch.zeros_like(logit), logit], dim=1).log_softmax(dim=1), state
 
@@ -151,7 +150,6 @@ class CategoricalPolicy(Policy):
         return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Policy.step``."""
         return self.logits(state).log_softmax(dim=1), state
 
 

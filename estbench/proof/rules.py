@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import Direct, Draws, Estimator, Surrogate
 from estbench.estimators.formula import evaluate
 from estbench.meter.centred import Centred

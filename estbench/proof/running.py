@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from estbench.core.processes import WorkerKilled, described, is_stop, surviving
 from estbench.meter.notices import Slow, relayed, sending
-from estbench.processes import WorkerKilled, described, is_stop, surviving
 from estbench.proof.checking import (
     CheckResult,
     Finding,
@@ -142,7 +142,7 @@ def _one(unit: Unit, plugins: tuple[str, ...], address: str) -> tuple[Finding, f
 
     torch.set_num_threads(1)
     if plugins:
-        from estbench.plugins import ensure
+        from estbench.core.plugins import ensure
 
         ensure(plugins)
     with sending(address, unit.estimator):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Estimator
+from estbench.estimators.base import Estimator, Learned
 from estbench.meter.bias import Centred
 from estbench.meter.exact import exact
 from estbench.meter.measuring import adapt_once
@@ -74,7 +74,7 @@ def _take(policy: Policy, steps: Sequence[Tensor]) -> None:
 def train(
     method: Estimator,
     problem: Problem,
-    state: dict[str, Any],
+    state: Learned,
     noise: torch.Generator,
     batches: int = BATCHES,
 ) -> None:
@@ -84,7 +84,7 @@ def train(
         adapt_once(method, problem.policy, problem.reward, draws, noise, state)
 
 
-def disturb(method: Any, policy: Policy, state: dict[str, Any], noise: torch.Generator) -> None:
+def disturb(method: Any, policy: Policy, state: Learned, noise: torch.Generator) -> None:
     if "coefficients" in state:
         # The constant is an offset of a reward that is centred; the others are best near 1.
         given = {"constant": 0.1, "factor": 0.7, "eta": 0.6}

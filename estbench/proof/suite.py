@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import Estimator
 from estbench.proof.checking import Make, Unit, collect, started, units
 from estbench.proof.interface import maker

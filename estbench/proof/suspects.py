@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from estbench.estimators.base import Direct, Draws, Estimator, Reward, Surrogate
+from estbench.core.seeding import stream
+from estbench.estimators.base import Direct, Draws, Estimator, Learned, Reward, Surrogate
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem
 from estbench.proof.states import MOVED, learned, prepared
-from estbench.seeding import stream
 
 __all__ = ["suspect"]
 
@@ -36,14 +35,8 @@ class Part(Estimator):
         self.info = method.info
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: dict[str, Any],
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Draws:
-        """See ``Estimator.surrogate``."""
         found = self.method.surrogate(policy, reward, draws, rng, state)
         return found if isinstance(found, Direct) else self.keep(found)
 
@@ -67,7 +60,7 @@ def suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Pla
         state,
     )
 
-    def tried(part: Estimator, state: dict[str, Any], given: Problem = given) -> BiasResult:
+    def tried(part: Estimator, state: Learned, given: Problem = given) -> BiasResult:
         rng = stream("suspects", method.info.name, how)
         return bias_test(part, given.policy, given.reward, given.gradient, rng, state, plan)
 

@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from estbench.core.processes import described, is_stop
+from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator, Surrogate
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference
 from estbench.meter.patching import replaced
-from estbench.models.policy import Policy
-from estbench.processes import described, is_stop
+from estbench.models.policy import Policy, at_tokens
 from estbench.proof.problems import Problem, named
 from estbench.proof.rewards import rng
 from estbench.proof.states import learned
-from estbench.seeding import stream
 
 __all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "agree", "exact_variance", "judge_variance"]
 
@@ -115,7 +115,7 @@ def exact_variance(method: Estimator, problem: Problem, state: dict[str, object]
     if rows is None:
         return None
     with torch.no_grad():
-        log_p = policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))
+        log_p = at_tokens(policy.log_probs(sequences), sequences).sum(dim=1)
     p = log_p.double().softmax(dim=0)
     mean = p @ rows
     if not _near(mean, torch.cat([g.double().flatten() for g in problem.gradient]), policy.dtype):
@@ -154,7 +154,7 @@ def _is_leave_one_out(method: Estimator, problem: Problem, state: dict[str, obje
         return False
     with Tape(policy) as tape:
         rewards = problem.reward(tokens).view(GROUPS, K)
-        log_probs = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).view(GROUPS, -1)
+        log_probs = at_tokens(policy.log_probs(tokens), tokens).view(GROUPS, -1)
         weights = (rewards - rewards.mean(dim=1, keepdim=True)) / (K - 1)
         weights = weights.repeat_interleave(policy.length, dim=1)
         known = Surrogate(log_probs, weights, tokens.view(GROUPS, K, -1), rewards)

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estbench.errors import UserError
+from estbench.config.validation import is_name
+from estbench.core.errors import UserError
+from estbench.core.reading import read_document
 from estbench.report import ReportPaths
 from estbench.report.comparisons import Comparisons
 from estbench.report.figures import draw_all
@@ -21,8 +23,6 @@ from estbench.report.terminal import show
 from estbench.store import ResultSet
 from estbench.store.atomic import StorageError, storing, write_bytes
 from estbench.store.links import check_links
-from estbench.store.reading import read_document
-from estbench.validation import is_name
 
 if TYPE_CHECKING:
     from rich.console import Console

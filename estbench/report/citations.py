@@ -134,7 +134,7 @@ def _field(entry: str, name: str) -> str:
 def _source(estimator: str) -> str:
     """Return where an estimator comes from, as it declares; "" if it is not known here."""
     from estbench import estimators
-    from estbench.errors import UserError
+    from estbench.core.errors import UserError
 
     try:
         return estimators.info(estimator).source

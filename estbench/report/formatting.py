@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from estbench.errors import printable
+from estbench.core.errors import printable
 from estbench.report.statistics import Estimate
 
 __all__ = [

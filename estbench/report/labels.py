@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 
 __all__ = [
     "EstimatorFacts",

@@ -15,8 +15,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from estbench.processes import leave
-from estbench.terminal import say, show
+from estbench.core.processes import leave
+from estbench.core.terminal import say, show
 
 __all__ = ["main"]
 
@@ -30,8 +30,9 @@ def main() -> int:
     os.nice(NICENESS)
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_the_driver, daemon=True).start()
-    from estbench import plugins, report
-    from estbench.errors import UserError
+    from estbench import report
+    from estbench.core import plugins
+    from estbench.core.errors import UserError
     from estbench.report.progress import Progress, unfinished
     from estbench.store import StorageError
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import pandas as pd
 
-from estbench.fit import REFUSED
 from estbench.report.cells import Table, table_of
 from estbench.report.citations import citations
 from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
@@ -35,6 +34,7 @@ from estbench.report.statistics import ENOUGH_SEEDS
 from estbench.report.style import dark_variables, light_variables, look
 from estbench.report.svg import swatch
 from estbench.report.verdicts import caveats, verdicts
+from estbench.tasks.fit import REFUSED
 
 __all__ = ["render"]
 

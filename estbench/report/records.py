@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from estbench.errors import UserError
-from estbench.fit import REFUSED
+from estbench.core.errors import UserError
 from estbench.report.formatting import clean
 from estbench.report.style import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
+from estbench.tasks.fit import REFUSED
 
 __all__ = ["Failure", "Results", "load"]
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from estbench.store.reading import read_bytes
+from estbench.config.validation import MAX_SEED
+from estbench.core.reading import read_bytes
 from estbench.store.shapes import LARGEST, label, name
-from estbench.validation import MAX_SEED
 
 __all__ = ["MOST_CELLS", "read_table"]
 

@@ -1,10 +1,10 @@
 """The look of every figure: colours, markers and dashes fixed by estimator name.
 
-Families share a hue (score function: grey and blues; REBAR: oranges; RELAX: greens), colours stay
-apart for the colour-blind (hues after Okabe and Ito 2008), and marker and dash tell the lines apart
-where there is no colour at all: no two names of the catalogue have the same pair. A name that is
-not in it gets a look derived from the name alone, so it never changes with what else is in the
-figure.
+Estimators of a family share a hue, which their classes declare (score function: grey and blues;
+REBAR: oranges; RELAX: greens). The hues differ for the colour-blind too (after Okabe and Ito 2008),
+and marker and dash tell the lines apart in black and white: no two names of the catalogue have the
+same pair. A name that is not in the catalogue gets a look derived from the name alone, so that it
+never changes with what else is in the figure.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from estbench.core.registry import catalogue
+
 __all__ = [
     "CONTEXT",
+    "FIXED",
     "GRID",
     "INK",
     "MUTED",
@@ -77,7 +80,7 @@ DASHDOTDOT: Dash = (0.0, (5.0, 1.3, 1.2, 1.3, 1.2, 1.3))
 LONG: Dash = (0.0, (9.0, 2.0))
 LONGDOT: Dash = (0.0, (9.0, 1.6, 1.2, 1.6))
 
-_KNOWN: dict[str, Look] = {
+FIXED: dict[str, Look] = {
     "reinforce": Look("#7d8590", "#a3adb9", "X", DOTTED),
     "reinforce-constant": Look("#4f6d8f", "#8fb0d6", "v", LONG),
     "reinforce-ema": Look("#0072b2", "#45a5e6", "s", SHORT),
@@ -89,51 +92,19 @@ _KNOWN: dict[str, Look] = {
 }
 
 
-@dataclass(frozen=True)
-class Family:
-    """Estimators that share a hue.
-
-    Attributes:
-      heads: What their names begin with, up to a hyphen.
-      shades: (light ground, dark ground), given to members in turn.
-    """
-
-    heads: tuple[str, ...]
-    shades: tuple[tuple[str, str], ...]
-
-
-# In the order in which estimators are listed.
-_FAMILIES: tuple[Family, ...] = (
-    Family(
-        ("reinforce",), (("#5c7fa3", "#9dbfe3"), ("#3d5a80", "#86a9d6"), ("#1f77a8", "#58b3e8"))
-    ),
-    Family(
-        ("rloo", "exact", "all", "last", "leave", "muprop", "opo", "token", "single"),
-        (("#4a54a6", "#b3bcff"), ("#3b3f78", "#a7abf0")),
-    ),
-    Family(
-        ("seqgan", "vine", "vineppo", "rollout", "rollouts"),
-        (("#8e5aa8", "#cf9fe8"), ("#7a3d7d", "#d58fd8"), ("#b0578f", "#eb9bcd")),
-    ),
-    Family(("rebar",), (("#a84600", "#ffb07a"), ("#b9770e", "#f3bd55"), ("#e0703a", "#ffa57a"))),
-    Family(("relax",), (("#3f8f4f", "#7fd692"), ("#0b6e75", "#4cc7cf"), ("#55871f", "#a6d866"))),
-    Family(
-        ("arm", "arsm", "disarm", "carms", "coupled", "unordered", "sum", "set", "without"),
-        (("#a33b53", "#ee8ea3"), ("#c2185b", "#ff7fb0"), ("#8c2f39", "#e5808a")),
-    ),
-    Family(
-        ("gumbel", "st", "straight", "decoupled", "gapped", "reinmax"),
-        (("#6b6f1a", "#c4c95c"), ("#8a7a00", "#d9c83f"), ("#5d6b3a", "#b3c48a")),
-    ),
-    Family(
-        ("evolution", "spsa", "rodeo", "double", "stein", "es"),
-        (("#3f7f7f", "#83cdcd"), ("#2b6777", "#78bccf")),
-    ),
-    Family(
-        ("biased", "grpo", "dr", "dapo", "importance", "ppo", "gspo", "cispo", "v"),
-        (("#8a5a44", "#d3a18a"), ("#6f5f55", "#bfaea3")),
-    ),
-)
+# The shades of each hue, (light ground, dark ground), in the order in which estimators are listed.
+# An estimator's class declares its hue; a name that begins with a hue's name always has it.
+_SHADES: dict[str, tuple[tuple[str, str], ...]] = {
+    "reinforce": (("#5c7fa3", "#9dbfe3"), ("#3d5a80", "#86a9d6"), ("#1f77a8", "#58b3e8")),
+    "rloo": (("#4a54a6", "#b3bcff"), ("#3b3f78", "#a7abf0")),
+    "seqgan": (("#8e5aa8", "#cf9fe8"), ("#7a3d7d", "#d58fd8"), ("#b0578f", "#eb9bcd")),
+    "rebar": (("#a84600", "#ffb07a"), ("#b9770e", "#f3bd55"), ("#e0703a", "#ffa57a")),
+    "relax": (("#3f8f4f", "#7fd692"), ("#0b6e75", "#4cc7cf"), ("#55871f", "#a6d866")),
+    "arm": (("#a33b53", "#ee8ea3"), ("#c2185b", "#ff7fb0"), ("#8c2f39", "#e5808a")),
+    "gumbel": (("#6b6f1a", "#c4c95c"), ("#8a7a00", "#d9c83f"), ("#5d6b3a", "#b3c48a")),
+    "evolution": (("#3f7f7f", "#83cdcd"), ("#2b6777", "#78bccf")),
+    "biased": (("#8a5a44", "#d3a18a"), ("#6f5f55", "#bfaea3")),
+}
 _OTHERS: tuple[tuple[str, str], ...] = (
     ("#7a5aa6", "#b99be6"),
     ("#9c5221", "#dca27c"),
@@ -157,97 +128,6 @@ _DASHES: tuple[Dash, ...] = (
 
 # Pairs kept for the catalogue; the rest is for names that it does not know.
 ROOM = 96
-
-# The catalogue beyond the table: a place fixes shade, marker and dash. Add at the end only, for a
-# name that moves changes its look in every figure.
-_PLACES: tuple[str, ...] = (
-    "rebar-none",
-    "rebar-ema",
-    "rebar-critic",
-    "rebar-independent",
-    "rebar-soft",
-    "rebar-mean-field",
-    "rebar-sibling",
-    "rebar-uniform",
-    "rebar-zeros",
-    "relax-none",
-    "relax-ema",
-    "relax-critic",
-    "relax-rebar",
-    "relax-independent",
-    "seqgan-rollouts-ema",
-    "seqgan-rollouts-lagged",
-    "reinforce-published",
-    "rebar-published",
-    "relax-published",
-    "biased-joint",
-    "biased-own-future",
-    "biased-hard-rollout",
-    "biased-redrawn",
-    "biased-future-noise",
-    "biased-stale-rollouts",
-    "biased-truncated",
-    "biased-grpo-2",
-    "biased-grpo-4",
-    "reinforce-greedy",
-    "reinforce-standardised",
-    "reinforce-step-constants",
-    "all-actions",
-    "exact",
-    "muprop",
-    "vine",
-    "rebar-per-tensor",
-    "relax-several",
-    "arm",
-    "arsm",
-    "disarm",
-    "carms",
-    "sum-and-sample",
-    "sum-and-sample-ema",
-    "unordered-set-2",
-    "unordered-set-4",
-    "unordered-set-4-none",
-    "unordered-set-8",
-    "without-replacement-8",
-    "without-replacement-8-none",
-    "gumbel-rao",
-    "gumbel-softmax",
-    "reinmax",
-    "st-gumbel",
-    "straight-through",
-    "decoupled-straight-through",
-    "gapped-straight-through",
-    "evolution-strategies",
-    "rodeo",
-    "double-cv",
-    "spsa",
-    "biased-inverse-cdf",
-    "dr-grpo",
-    "grpo",
-    "gae",
-    "grpo-published",
-    "dapo",
-    "reinforce-plus-plus-baseline",
-    "opo",
-    "opo-published",
-    "token-baseline",
-    "token-baseline-published",
-    "rloo-shrunk",
-    "single-stream",
-    "importance-sequence",
-    "importance-token",
-    "importance-truncated",
-    "importance-masked",
-    "ppo-clip",
-    "gspo",
-    "cispo",
-    "v-trace",
-    "last-token",
-    "kl-k1",
-    "kl-k2",
-    "kl-k2-token",
-    "kl-k3",
-)
 
 # Why these: DejaVu comes with matplotlib, so every machine draws the same letters; text as paths in
 # SVG keeps labels where they were placed on machines without it; no mathtext, as names are data.
@@ -296,15 +176,16 @@ RC: dict[str, Any] = {
 
 @cache
 def look(estimator: str) -> Look:
-    """Return how `estimator` is drawn; depends on its name and nothing else."""
-    if estimator in _KNOWN:
-        return _KNOWN[estimator]
-    family = _family(estimator)
-    shades = _FAMILIES[family].shades if family is not None else _OTHERS
-    if estimator in _PLACES:
-        kin = [name for name in _PLACES if _family(name) == family]
+    """Return how an estimator is drawn, which depends only on its name."""
+    if estimator in FIXED:
+        return FIXED[estimator]
+    hue = _hue(estimator)
+    shades = _SHADES.get(hue, _OTHERS)
+    places = _places()
+    if estimator in places:
+        kin = [name for name in places if _hue(name) == hue]
         colour, dark = shades[kin.index(estimator) % len(shades)]
-        return Look(colour, dark, *_pairs()[_PLACES.index(estimator)])
+        return Look(colour, dark, *_pairs()[places[estimator]])
     digest = hashlib.sha256(estimator.encode()).digest()
     colour, dark = shades[digest[0] % len(shades)]
     free = _pairs()[ROOM:]
@@ -312,9 +193,15 @@ def look(estimator: str) -> Look:
 
 
 @cache
+def _places() -> dict[str, int]:
+    """Return the place of each estimator of the catalogue without a fixed look, in order."""
+    return {n: look["place"] for n, look in catalogue()["looks"].items() if "place" in look}
+
+
+@cache
 def _pairs() -> tuple[tuple[str, Dash], ...]:
     """Return every (marker, dash) that the table leaves, neighbours differing in both."""
-    taken = {(known.marker, known.dash) for known in _KNOWN.values()}
+    taken = {(known.marker, known.dash) for known in FIXED.values()}
     lines, rounds = len(_DASHES), range(len(_MARKERS) * len(_DASHES))
     # 13 and 8 have no common factor, so going round both at once meets each pair once.
     pairs = [(_MARKERS[i % len(_MARKERS)], _DASHES[i % lines]) for i in rounds]
@@ -323,10 +210,11 @@ def _pairs() -> tuple[tuple[str, Dash], ...]:
 
 
 def estimator_order(estimator: str) -> tuple[int, int, Natural]:
-    """Return the sort key of an estimator: by family, known ones first, in the table's order."""
-    names, family = list(_KNOWN), _family(estimator)
+    """Return the sort key of an estimator: by hue, known ones first, in the table's order."""
+    names, hue = list(FIXED), _hue(estimator)
     place = names.index(estimator) if estimator in names else len(names)
-    return (len(_FAMILIES) if family is None else family), place, _natural(estimator)
+    rank = list(_SHADES).index(hue) if hue else len(_SHADES)
+    return rank, place, _natural(estimator)
 
 
 def task_order(task: str) -> Natural:
@@ -355,15 +243,24 @@ def dark_variables() -> dict[str, str]:
 
 def _data_colours() -> dict[str, str]:
     """Return light colour -> dark colour for every estimator, known or not."""
-    pairs = {known.colour: known.dark for known in _KNOWN.values()}
-    for shades in (*(family.shades for family in _FAMILIES), _OTHERS):
+    pairs = {known.colour: known.dark for known in FIXED.values()}
+    for shades in (*_SHADES.values(), _OTHERS):
         pairs |= dict(shades)
     return pairs
 
 
 @cache
-def _family(estimator: str) -> int | None:
-    """Return the place of the family that a name belongs to ("rebar-soft": that of "rebar")."""
-    head = re.split(r"[-_.@]", estimator)[0]
-    places = (place for place, family in enumerate(_FAMILIES) if head in family.heads)
-    return next(places, None)
+def _hue(estimator: str) -> str:
+    """Return an estimator's hue, or "": that of the names that begin as its own does."""
+    head = _head(estimator)
+    return head if head in _SHADES else _hues().get(head, "")
+
+
+@cache
+def _hues() -> dict[str, str]:
+    """Return how names begin -> the hue that the catalogue declares."""
+    return {_head(name): look["hue"] for name, look in catalogue()["looks"].items() if look["hue"]}
+
+
+def _head(name: str) -> str:
+    return re.split(r"[-_.@]", name)[0]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from estbench.core.terminal import plain
 from estbench.report.comparisons import BASELINED, SNAPSHOTS, TRAINING, Comparisons
 from estbench.report.costs import shared_text
 from estbench.report.formatting import bounded, clean, number, quantity, ratio
@@ -14,7 +15,6 @@ from estbench.report.ratios import Ratio
 from estbench.report.statistics import ENOUGH_SEEDS, Estimate
 from estbench.report.variance_findings import span_text
 from estbench.report.verdicts import useful_range
-from estbench.terminal import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

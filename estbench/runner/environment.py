@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from estbench import __version__
-from estbench.errors import UserError
-from estbench.openmp import idle_threads
+from estbench.core.errors import UserError
+from estbench.core.openmp import idle_threads
 
 __all__ = ["check_device", "devices", "environment", "worker_count"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from estbench import tasks
-from estbench.experiment import FRACTIONS, TrainingSettings
+from estbench.config.experiment import FRACTIONS, TrainingSettings
 from estbench.runner.jobs import Job
 
 __all__ = ["Costs", "longest_first", "prior"]

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estbench import tasks
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.processes import described
+from estbench.config.experiment import Experiment
+from estbench.core.errors import UserError
+from estbench.core.processes import described
 from estbench.store import CorruptRecordError, Record, ResultSet, StorageError
 from estbench.store.links import check_links
 

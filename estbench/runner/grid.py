@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
 from estbench.runner.backends import Backend, make_backend
 from estbench.runner.estimate import Costs, longest_first
 from estbench.runner.jobs import placed

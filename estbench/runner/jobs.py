@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
 
 __all__ = ["TIMING", "Job", "measure", "placed", "reference", "time_step", "train", "warm_up"]
 
@@ -78,7 +78,8 @@ def warm_up(plugins: Sequence[str] = (), modules: Sequence[str] = ()) -> None:
 
     import torch
 
-    from estbench.plugins import ensure, offered
+    from estbench.core.plugins import ensure
+    from estbench.core.registry import offered
 
     # The first backward pass that is given a gradient imports sympy: 0.35 s.
     output = torch.zeros(1, requires_grad=True)

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from estbench.experiment import ExecutionSettings
-from estbench.processes import Stopped
+from estbench.config.experiment import ExecutionSettings
+from estbench.core.processes import Stopped
 
 __all__ = ["DeadlineExceeded", "OutOfMemory", "Stopped", "interruptible", "limited", "stop_all"]
 

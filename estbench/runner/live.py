@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from estbench import plugins
+from estbench.core import plugins
 from estbench.runner.worker import THREAD_VARIABLES
 
 __all__ = ["LEAST_S", "SHARE", "Progress", "Refresher", "refreshed"]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.fit import refusals
+from estbench.config.experiment import Experiment
+from estbench.core.errors import UserError
 from estbench.runner.environment import environment
 from estbench.store import SCHEMA, Record, ResultSet
+from estbench.tasks.fit import refusals
 
 __all__ = ["held", "manifest", "union"]
 

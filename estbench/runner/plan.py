@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from estbench import plugins
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.fit import refusals
+from estbench.config.experiment import Experiment
+from estbench.core import plugins
+from estbench.core.errors import UserError
+from estbench.core.terminal import say
 from estbench.runner import jobs
 from estbench.runner.jobs import Job
 from estbench.runner.timing import rounds_due, state_seeds
@@ -23,7 +23,7 @@ from estbench.store import (
     Record,
     ResultSet,
 )
-from estbench.terminal import say
+from estbench.tasks.fit import refusals
 
 __all__ = ["Plan", "make_plan"]
 

@@ -6,8 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from estbench.core.terminal import console, say
 from estbench.meter.notices import duration
-from estbench.terminal import console, say
 
 if TYPE_CHECKING:
     from rich.console import Console

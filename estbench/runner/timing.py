@@ -12,11 +12,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from estbench import plugins
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.fit import refusals
-from estbench.processes import WorkerKilled, stop_workers, surviving
+from estbench.config.experiment import Experiment
+from estbench.core import plugins
+from estbench.core.errors import UserError
+from estbench.core.processes import WorkerKilled, stop_workers, surviving
+from estbench.core.reading import read_document
+from estbench.core.terminal import say
 from estbench.runner import jobs
 from estbench.runner.limits import limited
 from estbench.runner.worker import about, recorded, use_threads
@@ -29,8 +30,7 @@ from estbench.store import (
     timing_key,
     write_json,
 )
-from estbench.store.reading import read_document
-from estbench.terminal import say
+from estbench.tasks.fit import refusals
 
 __all__ = ["failed_rows", "rounds_due", "run_timing", "state_seeds"]
 

@@ -18,8 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estbench.errors import UserError, printable
-from estbench.processes import is_stop, message
+from estbench.core.errors import UserError, printable
+from estbench.core.processes import is_stop, message
 from estbench.runner.jobs import Job
 from estbench.runner.limits import limited
 from estbench.store import (

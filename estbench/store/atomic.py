@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import MACHINE
+from estbench.core.errors import MACHINE
 
 __all__ = [
     "StorageError",

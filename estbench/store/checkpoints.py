@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from estbench.core.reading import read_bytes
 from estbench.store.atomic import remove_leftovers, write_bytes
-from estbench.store.reading import read_bytes
 
 __all__ = [
     "UnusableCheckpointError",
@@ -31,7 +31,7 @@ MAGIC = b"estbench checkpoint 1\n"
 DIGEST = hashlib.sha256().digest_size
 MOST_BYTES = 1 << 34
 FOLDER = "checkpoints"
-COMPUTING = ("estimators", "meter", "models", "tasks", "training", "noise.py", "seeding.py")
+COMPUTING = ("core", "estimators", "meter", "models", "tasks", "training")
 """What of the package can touch a number of a training run."""
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.store.results import CorruptRecordError, ResultSet
 from estbench.store.schema import VOLATILE, Record
 

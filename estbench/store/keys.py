@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from estbench.experiment import FRACTIONS, Experiment, SnapshotSettings, TrainingSettings
+from estbench.config.experiment import FRACTIONS, Experiment, SnapshotSettings, TrainingSettings
 from estbench.store.schema import SCHEMA
 
 __all__ = ["REFERENCE_ESTIMATOR", "Keys", "key", "timing_key"]
@@ -43,7 +43,8 @@ class Keys:
         return _digest(settings)
 
     def _settings(self, kind: str, task: str, estimator: str) -> dict[str, Any]:
-        from estbench import estimators, plugins
+        from estbench import estimators
+        from estbench.core import plugins
 
         experiment, snapshots = self._experiment, self._experiment.snapshots_for(task)
         if task not in self._training:
@@ -116,6 +117,7 @@ def _measuring(snapshots: SnapshotSettings) -> dict[str, Any]:
 def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     """Return the settings that determine a run of a task, and a hash of the files it reads."""
     from estbench import tasks
+    from estbench.core import plugins
 
     settings = experiment.training_for(task)
     found = _without_defaults(settings)
@@ -126,7 +128,10 @@ def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     if content:  # what a file holds counts, not where it lies
         found = {k: v for k, v in found.items() if k not in ("data", "oracle_weights")}
         found["files"] = content
-    return found
+    parts = {"task": task, "generator": settings.generator, "discriminator": settings.discriminator}
+    sources = {kind: plugins.source_of(kind, name) for kind, name in parts.items()}
+    # What a plugin brings is another one when its file changes.
+    return found | {f"{kind}_source": source for kind, source in sources.items() if source}
 
 
 def _without_defaults(settings: TrainingSettings) -> dict[str, Any]:

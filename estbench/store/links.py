@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 
 __all__ = ["check_links"]
 

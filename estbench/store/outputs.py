@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.core.reading import read_document
 from estbench.store.atomic import temporary_path
-from estbench.store.reading import read_document
 
 __all__ = ["check_output", "probe"]
 

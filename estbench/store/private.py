@@ -12,8 +12,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from estbench.core.reading import read_document
 from estbench.store.atomic import StorageError, encode, write_bytes
-from estbench.store.reading import read_document
 
 __all__ = ["cache", "check_private", "distrusted", "private_folder", "read_own", "write_own"]
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.core.reading import read_bytes, read_document
 from estbench.store.atomic import (
     StorageError,
     encode,
@@ -22,7 +23,6 @@ from estbench.store.atomic import (
 )
 from estbench.store.links import check_links
 from estbench.store.outputs import probe
-from estbench.store.reading import read_bytes, read_document
 from estbench.store.schema import (
     Record,
     check_manifest,

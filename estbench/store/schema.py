@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.config.validation import MAX_SEED, MAX_SEEDS, shown
+from estbench.core.errors import UserError
 from estbench.store.shapes import (
     LARGEST,
     Shape,
@@ -38,7 +39,6 @@ from estbench.store.shapes import (
     text,
     whole,
 )
-from estbench.validation import MAX_SEED, MAX_SEEDS, shown
 
 __all__ = [
     "SCHEMA",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from estbench.validation import MOST_LETTERS, is_name, shown
+from estbench.config.validation import MOST_LETTERS, is_name, shown
 
 __all__ = [
     "LARGEST",

@@ -1,6 +1,7 @@
 """The tasks: where training sequences come from, and how generated ones are judged.
 
-``names`` and ``info`` answer without importing torch; ``make`` builds a task for a seed.
+A task is one file, whose class registers itself. ``names`` and ``info`` answer from the generated
+catalogue, without importing torch, as long as nobody else's task is there.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from estbench.errors import UserError
-from estbench.tasks.catalogue import MetricInfo, Size, TaskInfo, builder, info, names
+from estbench.core.errors import UserError
+from estbench.core.registry import TASKS, catalogue, offered
+from estbench.tasks.declaring import MetricInfo, Size, TaskInfo
 
 if TYPE_CHECKING:
-    from estbench.experiment import TrainingSettings
+    from estbench.config.experiment import TrainingSettings
     from estbench.tasks.base import Task
 
 __all__ = [
@@ -30,10 +32,45 @@ __all__ = [
     "names",
     "options",
     "size",
+    "task_class",
 ]
 
-OPTIONS = tuple(dict.fromkeys(option for name in names() for option in info(name).options))
-"""Every training setting that some task takes and others have no use for."""
+OPTIONS = tuple(dict.fromkeys(option for row in catalogue()["tasks"] for option in row["options"]))
+"""Every training setting that some of estbench's tasks take and others have no use for."""
+
+
+def names() -> list[str]:
+    """Return the names of all tasks."""
+    return TASKS.names() if TASKS.loaded or offered(TASKS) else [row["name"] for row in _rows()]
+
+
+def info(name: str) -> TaskInfo:
+    """Return what a task declares about itself.
+
+    Raises:
+      UserError: There is no such task.
+    """
+    if not TASKS.loaded:
+        for row in _rows():
+            if row["name"] == name:
+                return TaskInfo.of(row)
+    found: TaskInfo = TASKS[name].info
+    return found
+
+
+def task_class(name: str) -> type[Task]:
+    """Return the class of a task; this imports torch.
+
+    Raises:
+      UserError: There is no such task.
+    """
+    found: type[Task] = TASKS[name].origin
+    return found
+
+
+def _rows() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = catalogue()["tasks"]
+    return found
 
 
 def make(name: str, seed: int, data_size: int = 10_000, **options: Any) -> Task:
@@ -48,8 +85,9 @@ def make(name: str, seed: int, data_size: int = 10_000, **options: Any) -> Task:
     Raises:
       UserError: The task does not exist, or cannot be made of these options.
     """
-    task: Task = builder(name)(info(name), seed, data_size, **options)
-    return task
+    make: Any = task_class(name)
+    made: Task = make(info(name), seed, data_size, **options)
+    return made
 
 
 def options(name: str, settings: TrainingSettings) -> dict[str, Any]:
@@ -66,8 +104,7 @@ def size(name: str, settings: TrainingSettings) -> Size:
     """
     declared, given = info(name), options(name, settings)
     if not declared.vocabulary:
-        found: Size = builder(name).size(**given)  # type: ignore[attr-defined]
-        return found
+        return task_class(name).size(**given)
     vocabulary = given.get("vocabulary") or declared.vocabulary
     length = given.get("length") or declared.length
     return Size(vocabulary, length, vocabulary - 1 if declared.end else None)
@@ -80,8 +117,7 @@ def check_options(name: str, settings: TrainingSettings) -> None:
       UserError: A package or file is missing, a file is damaged, or a number is too small.
     """
     check_needs(info(name))
-    if info(name).options:
-        builder(name).check(info(name), **options(name, settings))  # type: ignore[attr-defined]
+    task_class(name).check(info(name), **options(name, settings))
 
 
 def check_needs(declared: TaskInfo) -> None:
@@ -104,11 +140,7 @@ def describe(name: str, settings: TrainingSettings) -> str:
     Raises:
       UserError: A file cannot be read.
     """
-    given = options(name, settings)
-    if not given.get("data"):
-        return ""
-    found: str = builder(name).describe(**given)  # type: ignore[attr-defined]
-    return found
+    return task_class(name).describe(**options(name, settings))
 
 
 def fingerprint(name: str, settings: TrainingSettings) -> str:
@@ -117,8 +149,4 @@ def fingerprint(name: str, settings: TrainingSettings) -> str:
     Raises:
       UserError: A file cannot be read.
     """
-    given = options(name, settings)
-    if not (given.get("data") or given.get("oracle_weights")):
-        return ""
-    found: str = builder(name).fingerprint(**given)  # type: ignore[attr-defined]
-    return found
+    return task_class(name).fingerprint(**options(name, settings))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench.experiment import TrainingSettings
+from estbench.config.experiment import TrainingSettings
+from estbench.core.registry import register
 from estbench.models.factorised import FactorisedPolicy
 from estbench.models.policy import Policy
-from estbench.tasks.catalogue import TaskInfo
+from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.fixed import FixedRewardTask
 
 __all__ = ["TARGETS", "BernoulliTask"]
@@ -26,11 +27,20 @@ TARGETS = {
 }
 
 
+METRICS = {
+    "loss": MetricInfo("loss E (b - t)²", "", "lower"),
+    "excess_loss": MetricInfo("loss above the least", "", "lower"),
+    "theta": MetricInfo("θ of the worse outcome", "", "lower"),
+    "entropy": ENTROPY,
+}
+
+
+@register
 class BernoulliTask(FixedRewardTask):
     """T independent Bernoullis, the loss a sum over them; everything about it is exact.
 
     Args:
-      info: From the catalogue.
+      info: One of ``members``.
       seed: Is not used.
       data_size: Is not used.
 
@@ -38,6 +48,16 @@ class BernoulliTask(FixedRewardTask):
       targets: t of each Bernoulli, float64 ``[T]``.
       best: The sequence of least loss, int64 ``[T]``: 0 for t < 1/2, else 1.
     """
+
+    members = tuple(
+        TaskInfo(name, summary, 2, len(TARGETS[name]), "theta", METRICS)
+        for name, summary in (
+            ("bernoulli", "the REBAR and RELAX toy: E (b - t)^2, one Bernoulli, t = .499"),
+            ("bernoulli-49", "the same, t = .49"),
+            ("bernoulli-45", "the same, t = .45"),
+            ("bernoullis", "six Bernoullis, a target each, from .45 to .55: their sum"),
+        )
+    )
 
     def __init__(self, info: TaskInfo, seed: int, data_size: int) -> None:
         self.info = info

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from estbench.errors import UserError, nearest
+from estbench.core.errors import UserError, nearest
 from estbench.tasks.filetypes import EMPTY, JSON, TEXT, UNKNOWN, file_type
 from estbench.tasks.structured import check_plain
 
@@ -138,11 +138,7 @@ class Corpus:
 
 
 def load(
-    data: str,
-    level: str = "words",
-    length: int = 0,
-    vocabulary: int = 0,
-    minimum_count: int = 1,
+    data: str, level: str = "words", length: int = 0, vocabulary: int = 0, minimum_count: int = 1
 ) -> Corpus:
     """Return ``encode(read(data), ...)``, from memory if the file is as it was.
 
@@ -217,11 +213,7 @@ def read(data: str) -> Text:
 
 
 def encode(
-    text: Text,
-    level: str = "words",
-    length: int = 0,
-    vocabulary: int = 0,
-    minimum_count: int = 1,
+    text: Text, level: str = "words", length: int = 0, vocabulary: int = 0, minimum_count: int = 1
 ) -> Corpus:
     """Return a text's sequences and its vocabulary.
 

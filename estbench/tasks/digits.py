@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from estbench import tasks
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
+from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.models.autoencoder import Decoder, Encoder, EvidenceBound
 from estbench.models.policy import Policy
-from estbench.seeding import stream
 from estbench.tasks.base import Task
-from estbench.tasks.catalogue import TaskInfo, info
+from estbench.tasks.declaring import MetricInfo, TaskInfo
 from estbench.tasks.stage import Stage
 
 __all__ = ["DigitsStage", "DigitsTask", "evidence"]
@@ -31,43 +32,6 @@ TRAINING = 1_437  # four fifths; the rest is the test set
 MEASURED = 32  # images on which gradients are compared, the same ones for every estimator
 CODES = 4  # drawn of each image in a full evaluation
 ON = 8  # cells out of 16
-
-
-class DigitsTask(Task):
-    """Images as contexts; a "sequence" of this task is the code of one, T tokens out of V.
-
-    Args:
-      info: From the catalogue.
-      seed: Which images are for training and which for the test.
-      data_size: Training images, at most 1,437.
-
-    Attributes:
-      images: Training images, float32 ``[N, 64]`` of zeros and ones, in the order of the seed.
-      unseen: Test images ``[360, 64]``.
-      train: No codes are given: int64 ``[0, T]``; so is ``heldout``.
-
-    Raises:
-      UserError: scikit-learn is not installed.
-    """
-
-    def __init__(self, info: TaskInfo, seed: int, data_size: int) -> None:
-        tasks.check_needs(info)
-        self.info = info
-        self.tokens = tuple(str(v) for v in range(info.vocabulary))
-        self.separator = "" if info.vocabulary <= 10 else " "
-        images = binary_images()
-        order = torch.randperm(len(images), generator=stream("data", "digits", seed))
-        self.images = images[order[:TRAINING][:data_size]]
-        self.unseen = images[order[TRAINING:]]
-        self.train = self.heldout = torch.zeros(0, info.length, dtype=torch.int64)
-
-    def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
-        """See ``Task.quality``; a code alone has no quality: the bound needs the decoder too."""
-        return {}
-
-    def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
-        """See ``quality``."""
-        return {}
 
 
 class DigitsStage(Stage):
@@ -89,7 +53,7 @@ class DigitsStage(Stage):
 
     def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
         settings, device = experiment.training_for(task), experiment.device
-        self.task = made = DigitsTask(info(task), seed, settings.data_size)
+        self.task = made = DigitsTask(tasks.info(task), seed, settings.data_size)
         made.images, made.unseen = made.images.to(device), made.unseen.to(device)
         V, T, pixels = made.info.vocabulary, made.info.length, made.images.shape[1]
         self.policy = Encoder(V, T, pixels, contexts=torch.full((1, pixels), 0.5)).to(device)
@@ -116,6 +80,75 @@ class DigitsStage(Stage):
         """See ``Stage.whole``: all training images."""
         with self.policy.contexts.given(self.task.images):
             yield
+
+
+METRICS = {
+    "elbo_train": MetricInfo("training ELBO", "nats", "higher"),
+    "elbo_test": MetricInfo("test ELBO", "nats", "higher"),
+    "reconstruction": MetricInfo("training log p(x | b)", "nats", "higher"),
+    "rate": MetricInfo("training KL(q(b | x) || p(b))", "nats", "neither"),
+}
+SCIKIT_LEARN = ("sklearn", "scikit-learn", "digits")
+
+
+@register
+class DigitsTask(Task):
+    """Images as contexts; a "sequence" of this task is the code of one, T tokens out of V.
+
+    Args:
+      info: One of ``members``.
+      seed: Which images are for training and which for the test.
+      data_size: Training images, at most 1,437.
+
+    Attributes:
+      images: Training images, float32 ``[N, 64]`` of zeros and ones, in the order of the seed.
+      unseen: Test images ``[360, 64]``.
+      train: No codes are given: int64 ``[0, T]``; so is ``heldout``.
+
+    Raises:
+      UserError: scikit-learn is not installed.
+    """
+
+    kind = "autoencoder"
+    stage = DigitsStage
+    members = (
+        TaskInfo(
+            "digits",
+            "discrete VAE on 8 x 8 digits: 200 Bernoulli latents",
+            2,
+            200,
+            "elbo_train",
+            METRICS,
+            needs=SCIKIT_LEARN,
+        ),
+        TaskInfo(
+            "digits-categorical",
+            "discrete VAE on 8 x 8 digits: 20 categorical latents of 10 values",
+            10,
+            20,
+            "elbo_train",
+            METRICS,
+            needs=SCIKIT_LEARN,
+        ),
+    )
+
+    def __init__(self, info: TaskInfo, seed: int, data_size: int) -> None:
+        tasks.check_needs(info)
+        self.info = info
+        self.tokens = tuple(str(v) for v in range(info.vocabulary))
+        self.separator = "" if info.vocabulary <= 10 else " "
+        images = binary_images()
+        order = torch.randperm(len(images), generator=stream("data", "digits", seed))
+        self.images = images[order[:TRAINING][:data_size]]
+        self.unseen = images[order[TRAINING:]]
+        self.train = self.heldout = torch.zeros(0, info.length, dtype=torch.int64)
+
+    def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
+        """See ``Task.quality``; a code alone has no quality: the bound needs the decoder too."""
+        return {}
+
+    def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
+        return {}
 
 
 @torch.no_grad()

@@ -8,10 +8,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.models.policy import Policy
-from estbench.seeding import stream
 from estbench.tasks.base import Task
-from estbench.tasks.catalogue import TaskInfo
+from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import (
     bigrams,
     cross_entropy,
@@ -31,6 +32,18 @@ HELDOUT = 2_000
 FULL_SAMPLES = 2_048  # goodness and entropy to about 1 % at the paper's sizes, in 10 ms
 
 
+METRICS = {
+    "goodness": MetricInfo("goodness", "windows", "higher"),
+    "p_valid": MetricInfo("P(valid)", "", "higher"),
+    "tv": MetricInfo("total variation to the grammar", "", "lower"),
+    "kl": MetricInfo("KL(grammar || generator)", "nats per token", "lower"),
+    "bigram_kl": MetricInfo("bigram KL(grammar || generator)", "nats", "lower"),
+    "distinct": DISTINCT,
+    "entropy": ENTROPY,
+}
+
+
+@register
 class ExpressionsTask(Task):
     """Strings of the paper's grammar (its section 7.1), with everything exact that can be.
 
@@ -38,10 +51,38 @@ class ExpressionsTask(Task):
     and fills it up.
 
     Args:
-      info: From the catalogue.
+      info: One of ``members``.
       seed: Data follow from (name, seed).
       data_size: Training strings.
     """
+
+    members = (
+        TaskInfo(
+            "expressions-3",
+            "arithmetic strings x op x, operators uniform over + - * / (the paper's, T=3)",
+            5,
+            3,
+            "goodness",
+            METRICS,
+        ),
+        TaskInfo(
+            "expressions-15",
+            "arithmetic strings x op x op ... x of 15 tokens (the paper's, T=15)",
+            5,
+            15,
+            "goodness",
+            METRICS,
+        ),
+        TaskInfo(
+            "expressions-padded",
+            "arithmetic strings of 1 to 15 tokens, S -> x | S op S, padded with _",
+            6,
+            15,
+            "goodness",
+            METRICS,
+            end=True,
+        ),
+    )
 
     initialisation = ("uniform", 0.05)
     paper_token = X

@@ -7,16 +7,18 @@ cold generator that repeats likely sequences wins), so it always comes with its 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.seeding import stream
 from estbench.tasks.base import Task
-from estbench.tasks.catalogue import TaskInfo
+from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import copied, cross_entropies, distinct, distinct_ngrams
 from estbench.tasks.weights import file_hash, load_into, read_arrays, sizes
 
@@ -28,6 +30,30 @@ PUBLISHED_SAMPLES = (10_000, 10_000)
 LARGEST_VOCABULARY, LONGEST = 1_000_000, 10_000
 
 
+METRICS = {
+    "nll_oracle": MetricInfo("oracle NLL", "nats per token", "lower"),
+    "nll_gen": MetricInfo("held-out NLL", "nats per token", "lower"),
+    "nll_sum": MetricInfo("oracle NLL + held-out NLL", "nats per token", "lower"),
+    "kl_reverse": MetricInfo("KL(generator || oracle)", "nats per token", "lower"),
+    "kl_forward": MetricInfo("KL(oracle || generator)", "nats per token", "lower"),
+    "distinct": DISTINCT,
+    "distinct_2": MetricInfo("distinct bigrams", "of all", "neither"),
+    "unique": MetricInfo("distinct sequences in a large sample", "", "higher"),
+    "copied": MetricInfo("copied from the training data", "", "lower"),
+    "entropy": ENTROPY,
+    "oracle_entropy": MetricInfo("oracle's entropy", "nats per token", "neither"),
+}
+OPTIONS = (
+    "vocabulary",
+    "length",
+    "oracle_width",
+    "oracle_seed",
+    "oracle_weights",
+    "quality_sequences",
+)
+
+
+@register
 class OracleTask(Task):
     """Sequences of an LSTM of the generator's own class with N(0, 1) parameters, or from a file.
 
@@ -37,7 +63,7 @@ class OracleTask(Task):
     and neither is ever negative.
 
     Args:
-      info: From the catalogue.
+      info: One of ``members``.
       seed: Data follow from (name, seed).
       data_size: Training sequences.
       oracle_seed: Which oracle; the same one for every ``seed``.
@@ -57,6 +83,27 @@ class OracleTask(Task):
     Raises:
       UserError: The file is no oracle of this vocabulary and width, or a number is out of range.
     """
+
+    members = (
+        TaskInfo(
+            "oracle-small",
+            "sequences of a seeded N(0, 1) LSTM oracle, V=50, T=8 (SeqGAN's protocol, small)",
+            50,
+            8,
+            "nll_oracle",
+            METRICS,
+            OPTIONS,
+        ),
+        TaskInfo(
+            "oracle",
+            "the same at the published size, V=5000, T=20, or any other; drawn or from a file",
+            5000,
+            20,
+            "nll_oracle",
+            METRICS,
+            OPTIONS,
+        ),
+    )
 
     initialisation = ("normal", 0.1)
     separator = " "
@@ -109,23 +156,16 @@ class OracleTask(Task):
         return V, T
 
     @classmethod
-    def check(
-        cls,
-        info: TaskInfo,
-        vocabulary: int,
-        length: int,
-        oracle_width: int,
-        oracle_weights: str,
-        **_: int,
-    ) -> None:
+    def check(cls, info: TaskInfo, **options: Any) -> None:
         """Check options before anything is computed.
 
         Raises:
           UserError: As the class.
         """
-        V, _T = cls._sizes(info, vocabulary, length)
-        if oracle_weights:
-            path = Path(oracle_weights)
+        V, _ = cls._sizes(info, options["vocabulary"], options["length"])
+        oracle_width = options["oracle_width"]
+        if options["oracle_weights"]:
+            path = Path(options["oracle_weights"])
             found = sizes(read_arrays(path), path)
             if found != (V, oracle_width, oracle_width):
                 raise UserError(
@@ -134,10 +174,11 @@ class OracleTask(Task):
                     f"{oracle_width}: set them alike"
                 )
 
-    @staticmethod
-    def fingerprint(oracle_weights: str, **_: int) -> str:
-        """Return a hash of the file of parameters."""
-        return file_hash(Path(oracle_weights))
+    @classmethod
+    def fingerprint(cls, **options: Any) -> str:
+        """Return a hash of the file of parameters; "" if the oracle is drawn."""
+        file = options["oracle_weights"]
+        return file_hash(Path(file)) if file else ""
 
     def quality(self, policy: Policy, tokens: Tensor, rng: torch.Generator) -> dict[str, float]:
         """Return NLL_oracle, reverse KL, entropy and distinct as a sample tells them."""

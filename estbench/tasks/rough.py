@@ -10,23 +10,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench.experiment import TrainingSettings
+from estbench.config.experiment import TrainingSettings
+from estbench.core.registry import register
+from estbench.core.seeding import stream
 from estbench.models.enumeration import enumerate_sequences
 from estbench.models.generator import Generator
-from estbench.models.policy import Policy
-from estbench.seeding import stream
-from estbench.tasks.catalogue import TaskInfo
+from estbench.models.policy import Policy, at_tokens
+from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import cross_entropy, log_probs_in_chunks
 from estbench.tasks.fixed import FixedRewardTask
 
 __all__ = ["RoughTask"]
 
 
+METRICS = {
+    "expected_reward": MetricInfo("expected reward", "", "higher"),
+    "p_best": MetricInfo("P(best sequence)", "", "higher"),
+    "entropy": ENTROPY,
+}
+
+
+@register
 class RoughTask(FixedRewardTask):
     """A table of rewards, uniform on [0, 1], for the generator that the expressions have.
 
     Args:
-      info: From the catalogue; V^T sequences must be few enough to be listed.
+      info: One of ``members``; V^T sequences must be few enough to be listed.
       seed: The table follows from (name, seed), and so does the generator's start.
       data_size: Is not used.
 
@@ -34,6 +43,17 @@ class RoughTask(FixedRewardTask):
       table: Rewards, float32 ``[V] * T``.
       best: The sequence with the largest reward, int64 ``[T]``.
     """
+
+    members = (
+        TaskInfo(
+            "rough",
+            "a fixed random reward for each of 5^3 sequences, unrelated to its neighbours'",
+            5,
+            3,
+            "expected_reward",
+            METRICS,
+        ),
+    )
 
     initialisation = ("uniform", 0.05)
 
@@ -48,7 +68,6 @@ class RoughTask(FixedRewardTask):
         self.train = self.heldout = self.best.unsqueeze(0)
 
     def start(self, settings: TrainingSettings) -> Policy:
-        """See ``FixedRewardTask.start``."""
         made = Generator(self.vocabulary, self.length, truncation=settings.truncation)
         return made.initialise(*self.initialisation, stream("generator", self.name, self.seed))
 
@@ -70,7 +89,7 @@ class RoughTask(FixedRewardTask):
     def full_quality(self, policy: Policy, rng: torch.Generator) -> dict[str, float]:
         """Return the expected reward, the best sequence's probability and the entropy."""
         log_q = log_probs_in_chunks(policy, self.sequences)
-        q = log_q.gather(2, self.sequences.unsqueeze(2)).sum(dim=(1, 2)).exp()
+        q = at_tokens(log_q, self.sequences).sum(dim=1).exp()
         return {
             "expected_reward": float(q @ self.table.flatten().double()),
             "p_best": float(q[self.table.argmax()]),

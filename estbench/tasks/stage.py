@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from estbench import tasks
+from estbench.config.experiment import Experiment
 from estbench.estimators.base import Reward as AnyReward
-from estbench.experiment import Experiment
 from estbench.models.build import build
-from estbench.models.discriminator import Discriminator
-from estbench.models.generator import Generator
 from estbench.models.policy import Policy
-from estbench.models.reward import Reward
-from estbench.models.text_cnn import TextCNN
+from estbench.models.reward import Discriminator, Reward
 
 __all__ = ["AdversarialStage", "Stage", "make_stage"]
 
@@ -37,6 +33,9 @@ class Stage:
     reward: AnyReward
     parts: Mapping[str, nn.Module]
     conditional: bool = False
+
+    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
+        raise NotImplementedError
 
     def snapshot(self) -> dict[str, dict[str, Tensor]]:
         """Return copies of the parameters of all parts."""
@@ -82,9 +81,9 @@ class AdversarialStage(Stage):
       seed: Is not used: parameters come from a snapshot, or from pre-training.
     """
 
-    policy: Generator
+    policy: Policy
     reward: Reward
-    discriminator: Discriminator | TextCNN
+    discriminator: Discriminator
 
     def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
         settings = experiment.training_for(task)
@@ -96,16 +95,10 @@ class AdversarialStage(Stage):
             experiment.device,
             size.end,
             settings.discriminator,
+            settings.generator,
         )
         self.reward = Reward(self.discriminator, settings.reward)
         self.parts = {"policy": self.policy, "discriminator": self.discriminator}
-
-
-_STAGES = {
-    "adversarial": "estbench.tasks.stage:AdversarialStage",
-    "fixed reward": "estbench.tasks.fixed:FixedRewardStage",
-    "autoencoder": "estbench.tasks.digits:DigitsStage",
-}
 
 
 def make_stage(experiment: Experiment, task: str, seed: int) -> Stage:
@@ -116,6 +109,5 @@ def make_stage(experiment: Experiment, task: str, seed: int) -> Stage:
       task: Name of the task.
       seed: The replicate, whose data the policy may be conditioned on.
     """
-    module, _, attribute = _STAGES[tasks.info(task).kind].partition(":")
-    made: Stage = getattr(importlib.import_module(module), attribute)(experiment, task, seed)
+    made: Stage = tasks.task_class(task).stage(experiment, task, seed)
     return made

@@ -13,7 +13,7 @@ import shlex
 from itertools import islice
 from typing import Any
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 
 __all__ = ["check_plain"]
 

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench.errors import UserError
-from estbench.models.policy import Policy, has_ended
+from estbench.core.errors import UserError
+from estbench.core.registry import register
+from estbench.models.policy import Policy, at_tokens, has_ended
 from estbench.tasks import corpus
 from estbench.tasks.base import Task
-from estbench.tasks.catalogue import Size, TaskInfo
+from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, Size, TaskInfo
 
 __all__ = ["Bleu", "TextTask", "distinct_ngrams"]
 
@@ -37,11 +38,32 @@ ORDERS = (2, 3, 4, 5)
 CHUNK = 2**22  # log-probabilities held at once: 16 MB of float32, and a few copies
 
 
+METRICS = {
+    "nll_gen": MetricInfo("held-out NLL", "nats per token", "lower"),
+    "bleu_2": MetricInfo("BLEU-2 to held-out text", "", "higher"),
+    "bleu_3": MetricInfo("BLEU-3 to held-out text", "", "higher"),
+    "bleu_4": MetricInfo("BLEU-4 to held-out text", "", "higher"),
+    "bleu_5": MetricInfo("BLEU-5 to held-out text", "", "higher"),
+    "self_bleu_2": MetricInfo("self-BLEU-2", "", "lower"),
+    "self_bleu_3": MetricInfo("self-BLEU-3", "", "lower"),
+    "self_bleu_4": MetricInfo("self-BLEU-4", "", "lower"),
+    "self_bleu_5": MetricInfo("self-BLEU-5", "", "lower"),
+    "distinct": DISTINCT,
+    "distinct_2": MetricInfo("distinct bigrams", "of all", "neither"),
+    "distinct_3": MetricInfo("distinct trigrams in a large sample", "of all", "neither"),
+    "unique": MetricInfo("distinct sequences in a large sample", "", "higher"),
+    "copied": MetricInfo("copied from the training data", "", "lower"),
+    "mean_length": MetricInfo("mean length", "tokens", "neither"),
+    "entropy": ENTROPY,
+}
+
+
+@register
 class TextTask(Task):
     """Lines of a text, one a sequence (see ``corpus``).
 
     Args:
-      info: From the catalogue; V and T come from the text.
+      info: One of ``members``; V and T come from the text.
       seed: What is held out, and which training lines are used in which order.
       data_size: At most this many training sequences.
       data: A text file, or one of ``corpus.READY``.
@@ -58,6 +80,19 @@ class TextTask(Task):
     Raises:
       UserError: Something is wrong with the text or a setting, or NLTK is not installed.
     """
+
+    members = (
+        TaskInfo(
+            "text",
+            "lines of a text, in words or characters; V and T come from the data",
+            0,
+            0,
+            "nll_gen",
+            METRICS,
+            ("data", "level", "length", "vocabulary", "minimum_count", "quality_sequences"),
+            end=True,
+        ),
+    )
 
     initialisation = ("normal", 0.1)
     end: int
@@ -84,28 +119,28 @@ class TextTask(Task):
         train, heldout = corpus.split(self.corpus, seed, data_size)
         self.train, self.heldout = torch.tensor(train), torch.tensor(heldout)
 
-    @staticmethod
-    def check(info: TaskInfo, quality_sequences: int = 0, **options: Any) -> None:
+    @classmethod
+    def check(cls, info: TaskInfo, quality_sequences: int = 0, **options: Any) -> None:
         """Raise what making the task would raise; ``options`` are those of ``corpus.load``."""
         _check_nltk()
         _full_samples(quality_sequences)
         corpus.load(**options)
 
-    @staticmethod
-    def size(quality_sequences: int = 0, **options: Any) -> Size:
+    @classmethod
+    def size(cls, quality_sequences: int = 0, **options: Any) -> Size:
         """Return V, T and the end symbol that a text and its options give."""
         found = corpus.load(**options)
         return Size(found.vocabulary, found.length, found.end)
 
-    @staticmethod
-    def fingerprint(data: str, **options: Any) -> str:
+    @classmethod
+    def fingerprint(cls, **options: Any) -> str:
         """Return the SHA-256 of the text."""
-        return corpus.fingerprint(data)
+        return corpus.fingerprint(options["data"]) if options["data"] else ""
 
-    @staticmethod
-    def describe(quality_sequences: int = 0, **options: Any) -> str:
+    @classmethod
+    def describe(cls, quality_sequences: int = 0, **options: Any) -> str:
         """Return a line on what was read and what was left out."""
-        return corpus.load(**options).summary()
+        return corpus.load(**options).summary() if options["data"] else ""
 
     def format(self, tokens: Tensor) -> list[str]:
         """Return sequences int64 ``[n, T]`` as text, each up to its end symbol."""
@@ -283,7 +318,7 @@ def _nll(policy: Policy, tokens: Tensor, end: int) -> float:
     """Return -log q of sequences int64 ``[n, T]``, in nats per real token."""
     nats = count = 0.0
     for chunk, alive, log_q in _chunks(policy, tokens, end):
-        taken = log_q.gather(2, chunk.unsqueeze(2)).squeeze(2)[alive]
+        taken = at_tokens(log_q, chunk)[alive]
         nats -= taken.double().sum().item()
         count += alive.sum().item()
     return nats / count

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.core.reading import read_bytes
 from estbench.models.generator import Generator
-from estbench.store.reading import read_bytes
 from estbench.tasks import filetypes
 from estbench.tasks.filetypes import FileType, file_type
 

@@ -14,15 +14,15 @@ from typing import Any
 
 from torch import Tensor
 
+from estbench.config.experiment import Experiment
+from estbench.core.seeding import stream
 from estbench.estimators import make
 from estbench.estimators.base import Draws
-from estbench.experiment import Experiment
 from estbench.meter.contexts import within_contexts
 from estbench.meter.gradients import DrawGradients
 from estbench.meter.measuring import adapt_once
 from estbench.meter.moments import total_variance
 from estbench.meter.step import measured_step
-from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.training import watching
 from estbench.training.interruptions import Live, Stopwatch, returning, steps

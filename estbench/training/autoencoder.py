@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from estbench.config.experiment import Experiment
+from estbench.core.seeding import stream
 from estbench.estimators.base import Draws
-from estbench.experiment import Experiment
 from estbench.models.adam import Adam
 from estbench.models.autoencoder import Decoder, Encoder, EvidenceBound
-from estbench.seeding import stream
 from estbench.tasks.digits import CODES, DigitsStage, evidence
 from estbench.training.session import Session
 

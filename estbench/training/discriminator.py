@@ -1,4 +1,4 @@
-"""Discriminator updates: binary cross-entropy between real and generated sequences."""
+"""LSTMDiscriminator updates: binary cross-entropy between real and generated sequences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.training.fused import FusedUpdates
 from estbench.training.prefixes import plan_updates
 
@@ -29,7 +29,7 @@ def train_discriminator(
     """Make some updates, each on ``batch_size`` real and as many generated sequences.
 
     Both pools are gone through in shuffled epochs: no sequence comes back before all others have
-    been used. ``Discriminator`` with plain Adam on the CPU takes the hand-written path of
+    been used. ``LSTMDiscriminator`` with plain Adam on the CPU takes the hand-written path of
     ``FusedUpdates``; every other pair takes autograd, and the two agree to rounding.
 
     SeqGAN's k epochs over one set of generated sequences are k * M / ``batch_size`` updates.
@@ -59,7 +59,9 @@ def train_discriminator(
         .to(device)
         for pool in (real, fake)
     )
-    if isinstance(discriminator, Discriminator) and FusedUpdates.supports(discriminator, optimiser):
+    if isinstance(discriminator, LSTMDiscriminator) and FusedUpdates.supports(
+        discriminator, optimiser
+    ):
         return _train_fused(discriminator, optimiser, real, fake)
     return train_by_autograd(discriminator, optimiser, real, fake, rng)
 
@@ -123,7 +125,7 @@ def shuffled_rows(size: int, count: int, rng: torch.Generator) -> Tensor:
 
 
 def _train_fused(
-    discriminator: Discriminator, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor
+    discriminator: LSTMDiscriminator, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor
 ) -> tuple[float, float]:
     """Same as ``train_by_autograd``, several times as fast."""
     batch = 2 * real.shape[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from estbench import tasks
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
 from estbench.models.adam import Adam
 from estbench.tasks.stage import make_stage
 from estbench.training.session import Session

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.models.adam import Adam
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.training.columns import BACKWARD_SCALE, FORWARD_SCALE, HIDDEN_SCALE, Columns
 from estbench.training.prefixes import Plan
 
@@ -30,7 +30,7 @@ class FusedUpdates:
       optimiser: Plain Adam over exactly the discriminator's parameters (see ``supports``).
     """
 
-    def __init__(self, discriminator: Discriminator, optimiser: torch.optim.Optimizer) -> None:
+    def __init__(self, discriminator: LSTMDiscriminator, optimiser: torch.optim.Optimizer) -> None:
         self.discriminator = discriminator
         self.optimiser = optimiser
         H, V = discriminator.hidden, discriminator.vocabulary
@@ -59,7 +59,7 @@ class FusedUpdates:
     @staticmethod
     def supports(discriminator: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
         """Return whether the pair can be trained here; where not, autograd has to do it."""
-        if type(discriminator) is not Discriminator:
+        if type(discriminator) is not LSTMDiscriminator:
             return False
         if type(optimiser) not in (Adam, torch.optim.Adam) or len(optimiser.param_groups) != 1:
             return False

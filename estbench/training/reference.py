@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from estbench import tasks
-from estbench.experiment import FRACTIONS, Experiment
+from estbench.config.experiment import FRACTIONS, Experiment
+from estbench.core.seeding import stream
 from estbench.meter.adam import metric, moments_of
 from estbench.meter.gains import parameters
 from estbench.meter.progress import Adam, exact_steps
 from estbench.meter.truth import true_gradient
-from estbench.seeding import stream
 from estbench.training.adversarial import train
 from estbench.training.session import Session
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from estbench import tasks
+from estbench.config.experiment import Experiment, TrainingSettings
+from estbench.core.seeding import stream
 from estbench.estimators.base import Draws
-from estbench.experiment import Experiment, TrainingSettings
 from estbench.models.adam import Adam
-from estbench.models.generator import Generator
+from estbench.models.policy import Policy
 from estbench.models.reward import Reward
 from estbench.models.tempered import Tempered
-from estbench.seeding import stream
 from estbench.tasks.base import Task
 from estbench.tasks.stage import AdversarialStage
 from estbench.training.discriminator import train_discriminator
@@ -59,7 +59,7 @@ class AdversarialSession(Session):
         )
 
     @property
-    def policy(self) -> Generator:
+    def policy(self) -> Policy:
         """The generator."""
         return self.stage.policy
 

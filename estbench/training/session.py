@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from estbench import tasks
+from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.estimators.base import Draws, Reward
-from estbench.experiment import Experiment, TrainingSettings
 from estbench.models.policy import Policy
 from estbench.tasks.base import Task
 from estbench.tasks.stage import Stage

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.gumbel import one_hot
 from estbench.meter.exact import enumerate_sequences

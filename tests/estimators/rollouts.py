@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 
 
 def takes_rollouts(name: str) -> bool:

@@ -12,7 +12,7 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.arsm import Arsm, swapped
 from estbench.estimators.base import Estimator, Reward
 from estbench.estimators.coupled import Arm, Coupled, pairwise
@@ -54,7 +54,7 @@ def every_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
         assert math.prod(shape) == shape[0], "more than one uniform a draw"
         return ((torch.arange(shape[0], dtype=dtype) + 0.5) / shape[0]).reshape(*shape)
 
-    monkeypatch.setattr("estbench.noise.uniform", uniform)
+    monkeypatch.setattr("estbench.core.noise.uniform", uniform)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def even_noise(monkeypatch: pytest.MonkeyPatch) -> None:
         points = qmc.Sobol(d, seed=5).random(n).reshape(shape)
         return torch.tensor(points, dtype=dtype)
 
-    monkeypatch.setattr("estbench.noise.uniform", uniform)
+    monkeypatch.setattr("estbench.core.noise.uniform", uniform)
 
 
 @pytest.mark.usefixtures("every_uniform")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.score_function import Grouped
 from estbench.meter.exact import exact
 from estbench.models.enumeration import enumerate_sequences

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from estbench import estimators
+from estbench.core.seeding import stream
 from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import Plan, bias_test
 from estbench.meter.gradients import Tape
 from estbench.models.generator import Generator
 from estbench.proof.problems import tiny
 from estbench.proof.rewards import rng
-from estbench.seeding import stream
 
 
 def test_the_copy_keeps_its_share_of_the_past() -> None:

@@ -9,7 +9,7 @@ import torch
 from tasks.tiny_autoencoder import LENGTH, bound, rng, tiny
 from torch import Tensor
 
-from estbench import noise
+from estbench.core import noise
 from estbench.estimators.base import Reward, Surrogate
 from estbench.estimators.gumbel import one_hot
 from estbench.estimators.muprop import MuProp

@@ -155,7 +155,7 @@ def even_noise(monkeypatch: pytest.MonkeyPatch) -> None:
         points = qmc.Sobol(d, seed=5).random(n).reshape(shape)
         return torch.tensor(points, dtype=dtype)
 
-    monkeypatch.setattr("estbench.noise.uniform", uniform)
+    monkeypatch.setattr("estbench.core.noise.uniform", uniform)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def every_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
         assert math.prod(shape) == shape[0], "more than one uniform a draw"
         return ((torch.arange(shape[0], dtype=dtype) + 0.5) / shape[0]).reshape(*shape)
 
-    monkeypatch.setattr("estbench.noise.uniform", uniform)
+    monkeypatch.setattr("estbench.core.noise.uniform", uniform)
 
 
 @pytest.mark.usefixtures("every_uniform")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from estbench import estimators
+from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
 from estbench.estimators.off_policy import OffPolicy, _sequence
 from estbench.meter.bias import BiasResult, Plan, bias_test
@@ -17,7 +18,6 @@ from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem, problem, tiny
 from estbench.proof.rewards import function_reward, rng
-from estbench.seeding import stream
 
 PLAN = Plan(first=49_152, growth=3, looks=3, margin=0.02, alpha=0.001)
 WRONG = (
@@ -97,7 +97,7 @@ def test_the_sampler_is_the_policy_of_so_many_steps_ago(staleness: int) -> None:
 
 
 def uniforms(seed: int) -> torch.Tensor:
-    from estbench import noise
+    from estbench.core import noise
 
     return noise.uniforms(rng(seed), 32, {"tokens": (3,)}, torch.float64)["tokens"]
 

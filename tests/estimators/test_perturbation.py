@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import Direct
 from estbench.estimators.perturbation import Perturbation
 from estbench.estimators.perturbed import sample_each

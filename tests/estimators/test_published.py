@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.base import Surrogate
 from estbench.estimators.published_statistic import element_gradients, element_variance
 from estbench.estimators.rebar import Rebar
 from estbench.meter.gradients import DrawGradients, Tape
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.generator import Generator
 from estbench.models.reward import Reward
 from estbench.proof.problems import expressions
@@ -136,7 +136,7 @@ def test_at_the_start_the_published_ranking_is_that_of_constant_baselines() -> N
     R is exp(.5), and c is 0, .5 and .477 times .5.
     """
     policy = Generator(5, 3).initialise("normal", 0.3, rng(4))
-    reward = Reward(Discriminator(5).initialise(rng(5)), "exp_p")
+    reward = Reward(LSTMDiscriminator(5).initialise(rng(5)), "exp_p")
     found = {}
     for name in NAMES:
         method = estimators.make(name)

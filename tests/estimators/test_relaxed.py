@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from estbench import estimators, noise
+from estbench import estimators
+from estbench.core import noise
+from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
 from estbench.estimators.jacobians import GAP
 from estbench.estimators.relaxed import Relaxed
@@ -29,7 +31,6 @@ from estbench.proof.problems import (
     tiny,
 )
 from estbench.proof.rewards import function_reward, rng
-from estbench.seeding import stream
 
 HARD = [
     "straight-through",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.estimators.formula import evaluate
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
@@ -62,10 +62,7 @@ BASELINED = [
     for name in NAMES
     if estimators.info(name).baseline != "none" and name != "without-replacement-8"
 ]
-STANDARDISED = [
-    *("grpo", "grpo-published", "dapo", "reinforce-standardised", "reinforce-plus-plus-baseline"),
-    *("biased-grpo-2", "biased-grpo-4"),
-]
+STANDARDISED = [name for name in NAMES if getattr(estimators.make(name), "standardised", False)]
 
 
 @pytest.mark.parametrize("name", BASELINED)

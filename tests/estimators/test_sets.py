@@ -11,7 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from estbench import estimators, noise
+from estbench import estimators
+from estbench.core import noise
 from estbench.estimators.base import Surrogate
 from estbench.estimators.beams import Beams, beam_noise, beam_search
 from estbench.estimators.set_weights import order_probabilities

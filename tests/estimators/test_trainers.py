@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
 from estbench.estimators.jacobians import Step, gumbel_rao, reinmax, relaxed_token
 from estbench.estimators.score_function import _mixed
@@ -21,7 +22,6 @@ from estbench.models.reward import FunctionReward
 from estbench.proof.problems import named, tiny
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import learned
-from estbench.seeding import stream
 
 END = 2
 K = 8

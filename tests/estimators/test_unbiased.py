@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from estbench import estimators
+from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator
 from estbench.estimators.controls import Grpo
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.proof.problems import SIZES, Problem, binary, expressions, tiny
 from estbench.proof.rewards import rng
 from estbench.proof.states import STATES, learned
-from estbench.seeding import stream
 
 PLAN = Plan(first=49_152, growth=2, looks=3, margin=0.02, alpha=0.001)
 DECLARED = {name: estimators.info(name).unbiased for name in estimators.names()}

@@ -22,7 +22,7 @@ from runner.conftest import without_processes
 from runner.processes import LISTEN, group
 
 from estbench.cli import main
-from estbench.processes import Terminated, in_workers, stop_workers, terminable
+from estbench.core.processes import Terminated, in_workers, stop_workers, terminable
 from estbench.proof import gate, running
 from estbench.proof.checking import Make, Unit
 from estbench.runner import jobs

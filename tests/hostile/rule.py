@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from estbench.errors import UserError, printable
+from estbench.core.errors import UserError, printable
 
 FUZZ = int(os.environ.get("ESTBENCH_FUZZ", "1"))
 """Multiplies the number of inputs of each kind; 0 leaves two of each, for the quick tests."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from estbench.cli import main
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.report.building import load_comparisons
 from estbench.store import ResultSet, encode
 

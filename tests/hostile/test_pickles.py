@@ -21,7 +21,7 @@ from runner import fakes
 from runner.conftest import SMALL, Grid, Screen, without_processes
 
 from estbench.cli import main
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.proof import gate
 from estbench.proof.memory import Memory
 from estbench.runner import jobs

@@ -12,7 +12,7 @@ from hypothesis import given
 from runner import fakes
 from runner.conftest import SMALL, Grid, Screen, without_processes
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.runner import jobs
 from estbench.store import ResultSet
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estbench import presets
 from estbench.cli import main
-from estbench.errors import UserError
-from estbench.experiment import Experiment
+from estbench.config import presets
+from estbench.config.experiment import Experiment
+from estbench.config.validation import parse_seeds
+from estbench.core.errors import UserError
 from estbench.meter.bias import BiasResult
 from estbench.meter.blocks import Look
 from estbench.proof import gate
 from estbench.proof.judging import BiasFinding
 from estbench.tasks import corpus
-from estbench.validation import parse_seeds
 
 from .conftest import replaced
 from .mutations import DEEP, NAMES, NUMBERS, damaged, documents

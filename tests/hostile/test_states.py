@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.store import CorruptRecordError, ResultSet
 from estbench.store.states import load_states
 from estbench.tasks.weights import NAMES, read_arrays, sizes

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.report.building import load_comparisons
 from estbench.report.records import load
 from estbench.report.stored import MOST_CELLS, read_table

@@ -18,12 +18,13 @@ from runner import fakes
 from runner.conftest import without_processes
 
 import estbench
-from estbench import plugins, report
+from estbench import report
 from estbench.cli import main
-from estbench.console import SafeConsole
-from estbench.errors import UserError, printable
-from estbench.estimators import base
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
+from estbench.core import plugins, registry
+from estbench.core.console import SafeConsole
+from estbench.core.errors import UserError, printable
+from estbench.core.registry import ESTIMATORS
 from estbench.proof import running
 from estbench.proof.checking import Make, Unit
 from estbench.proof.conduct import ConductFinding
@@ -270,9 +271,9 @@ class Mine(Reinforce):
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A plugin whose every declaration is evil; what it registers is forgotten."""
     estbench.estimators.names()
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(ESTIMATORS, "entries", dict(ESTIMATORS.entries))
     monkeypatch.setattr(plugins, "_LOADED", {})
-    monkeypatch.setattr(plugins, "_BROKEN", [EVIL])
+    monkeypatch.setattr(registry, "_BROKEN", [EVIL])
     path = tmp_path / f"{EVIL.replace('/', '')}.py"
     path.write_text(PLUGIN + "\nestbench.register(Mine)\n")
     return path

@@ -91,7 +91,7 @@ def test_event_files_are_written_inside_or_not_at_all(
     original: Path, tmp_path: Path, capsys: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
-    monkeypatch.setattr("estbench.commands._report", lambda directory, latex: None)
+    monkeypatch.setattr("estbench.cli.commands._report", lambda directory, latex: None)
     other = Path(shutil.copytree(original, tmp_path / "other"))
 
     valid = json.loads((original / name).read_bytes())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estbench.checks import Progress
+from estbench.cli.checks import Progress
 from estbench.estimators import make
 from estbench.estimators.base import Component, Surrogate, TensorTerm
 from estbench.meter import measuring, notices, rules

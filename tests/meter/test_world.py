@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
+from estbench.meter.own import OwnPolicy, OwnReward
 from estbench.meter.world import check_world, reward_fault, sampler_fault
 from estbench.models.contexts import Contexts
 from estbench.models.policy import Policy, inverse_cdf
-from estbench.own import OwnPolicy, OwnReward
 from estbench.proof.rewards import SmoothReward, rng
 
 V, T, H = 6, 4, 5

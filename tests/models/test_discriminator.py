@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -24,17 +24,17 @@ def relaxed(n: int, length: int, vocabulary: int, dtype: torch.dtype) -> Tensor:
 
 def make(vocabulary: int = 5, dtype: torch.dtype = torch.float32, scale: float = 0.5):  # type: ignore[no-untyped-def]
     """Weights far larger than the paper's, so that nothing is nearly linear."""
-    return Discriminator(vocabulary, dtype=dtype).initialise(rng(), scale)
+    return LSTMDiscriminator(vocabulary, dtype=dtype).initialise(rng(), scale)
 
 
 def test_it_has_the_papers_number_of_parameters() -> None:
-    assert sum(p.numel() for p in Discriminator(5).parameters()) == 5058
+    assert sum(p.numel() for p in LSTMDiscriminator(5).parameters()) == 5058
 
 
 def test_its_parameters_start_as_in_the_paper() -> None:
-    values = torch.cat([p.flatten() for p in Discriminator(5).initialise(rng()).parameters()])
+    values = torch.cat([p.flatten() for p in LSTMDiscriminator(5).initialise(rng()).parameters()])
     assert values.std().item() == pytest.approx(0.02, rel=0.05)
-    again = torch.cat([p.flatten() for p in Discriminator(5).initialise(rng()).parameters()])
+    again = torch.cat([p.flatten() for p in LSTMDiscriminator(5).initialise(rng()).parameters()])
     assert torch.equal(values, again)
 
 

@@ -11,7 +11,6 @@ from estbench.meter.cost import count_steps
 from estbench.models.contexts import Contexts
 from estbench.models.factorised import FactorisedPolicy
 from estbench.models.policy import Policy, choose_by_gumbel, choose_by_uniform
-from estbench.models.rollouts import grow
 from estbench.models.trees import leaves
 
 
@@ -51,7 +50,10 @@ class TestFastPaths:
         policy = made(vocabulary)
         tokens = torch.randint(vocabulary, (6, 4), generator=rng())
         uniforms = torch.rand(6, 2, 3, 4, generator=rng(), dtype=torch.float64)
-        fast, slow = policy.continue_from(tokens, uniforms), grow(policy, tokens, uniforms)
+        fast, slow = (
+            policy.continue_from(tokens, uniforms),
+            Policy.continue_from(policy, tokens, uniforms),
+        )
         assert torch.equal(fast, slow)
 
     @pytest.mark.parametrize("temperature", [0.5, 1.5])

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from estbench.errors import UserError
-from estbench.models.discriminator import Discriminator
+from estbench.core.errors import UserError
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.reward import FunctionReward, Reward, rollout_rewards
 from estbench.models.text_cnn import TextCNN
 
@@ -16,8 +16,8 @@ TOKENS = torch.tensor([[0, 1, 0], [2, 2, 2], [4, 3, 1]])
 WEIGHTS = torch.nn.functional.one_hot(TOKENS, 5).float()
 
 
-def discriminator() -> Discriminator:
-    return Discriminator(5).initialise(torch.Generator().manual_seed(0), 0.5)
+def discriminator() -> LSTMDiscriminator:
+    return LSTMDiscriminator(5).initialise(torch.Generator().manual_seed(0), 0.5)
 
 
 def text_cnn(vocabulary: int = 5, length: int = 3) -> TextCNN:
@@ -93,7 +93,7 @@ def test_a_one_hot_has_its_tokens_reward_bit_for_bit_in_any_mode(n: int) -> None
 
 
 def test_dropout_is_off_while_a_reward_is_evaluated_and_on_again_afterwards() -> None:
-    class Noisy(Discriminator):
+    class Noisy(LSTMDiscriminator):
         def forward(self, sequences):  # type: ignore[no-untyped-def]
             logits = super().forward(sequences)
             return torch.nn.functional.dropout(logits, 0.5, self.training)

@@ -120,6 +120,31 @@ def _maker(
 HALVED = "        from estbench.estimators.controls import _halved\n        with _halved(policy):\n"
 """What puts a stale policy, its output layer halved, in the current one's place."""
 
+REINFORCE_DRAW = """\
+        tokens, returns, terminal = draw(
+            policy, reward, draws, rng, self.rollouts, state.get("lagged")
+        )
+"""
+GROUP_DRAW = (
+    "        tokens, returns, terminal = draw(policy, reward, draws * K, rng, self.rollouts)\n"
+)
+MUPROP_DRAW = (
+    "        tokens, returns, terminal = draw(policy, reward, draws, rng, self.rollouts)\n"
+)
+
+
+def drawn(sampling: str, count: str = "draws", follow: str = "policy") -> str:
+    """Return the lines of ``returns.draw``, with other lines that sample the tokens."""
+    return (
+        "        from estbench.core import noise\n"
+        "        from estbench.estimators.returns import rollout_noise, token_returns\n"
+        '        shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}\n'
+        f"        u = noise.uniforms(rng, {count}, shapes, policy.dtype)\n"
+        f"{sampling}"
+        f"        returns, terminal = token_returns({follow}, reward, tokens, u)\n"
+    )
+
+
 MUTANTS = [
     # REINFORCE and its baselines.
     Mutant(
@@ -142,28 +167,28 @@ MUTANTS = [
         "tokens are redrawn for the score",
         REDRAWN,
         "score_function",
-        "        chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
-        "        tokens = policy.sample_from(u['tokens'].flip(0))\n"
-        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
+        "        chosen = at_tokens(log_probs, tokens)\n",
+        "        tokens = tokens.flip(0)\n"
+        "        chosen = at_tokens(policy.log_probs(tokens), tokens)\n",
         ("reinforce", "reinforce-ema", "seqgan-rollouts"),
     ),
     Mutant(
         "scores of the previous token's position",
         PREFIX,
         "score_function",
-        "        chosen = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
-        "        chosen = log_probs.roll(1, 1).gather(2, tokens.unsqueeze(2)).squeeze(2)\n",
+        "        chosen = at_tokens(log_probs, tokens)\n",
+        "        chosen = at_tokens(log_probs.roll(1, 1), tokens)\n",
         ("reinforce", "reinforce-constant"),
     ),
     Mutant(
         "noise shared across rows",
         SHARED,
         "score_function",
-        'shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}\n'
-        "        u = noise.uniforms(rng, draws, shapes, policy.dtype)\n",
-        'shapes = {"tokens": (policy.length,), **rollout_noise(policy, self.rollouts)}\n'
-        "        u = noise.uniforms(rng, draws, shapes, policy.dtype)\n"
-        '        u["tokens"] = u["tokens"][:1].expand_as(u["tokens"])\n',
+        REINFORCE_DRAW,
+        drawn(
+            '        tokens = policy.sample_from(u["tokens"][:1].expand_as(u["tokens"]))\n',
+            follow='state.get("lagged", policy)',
+        ),
         ("reinforce", "reinforce-constant"),
         unseen=True,
     ),
@@ -171,10 +196,11 @@ MUTANTS = [
         "tokens come from a stale policy",
         STALE,
         "score_function",
-        '        tokens = policy.sample_from(u["tokens"])\n'
-        "        returns, terminal = token_returns(state",
-        HALVED + '            tokens = policy.sample_from(u["tokens"])\n'
-        "        returns, terminal = token_returns(state",
+        REINFORCE_DRAW,
+        drawn(
+            HALVED + '            tokens = policy.sample_from(u["tokens"])\n',
+            follow='state.get("lagged", policy)',
+        ),
         ("reinforce", "reinforce-critic"),
     ),
     Mutant(
@@ -258,9 +284,11 @@ MUTANTS = [
         "noise shared inside a group",
         SHARED,
         "score_function",
-        "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n",
-        "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n"
-        '        u["tokens"] = u["tokens"][::2].repeat_interleave(2, dim=0)\n',
+        GROUP_DRAW,
+        drawn(
+            '        tokens = policy.sample_from(u["tokens"][::2].repeat_interleave(2, dim=0))\n',
+            "draws * K",
+        ),
         ("rloo",),
     ),
     Mutant(
@@ -275,28 +303,25 @@ MUTANTS = [
         "a group is redrawn for the score",
         REDRAWN,
         "score_function",
-        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))\n",
-        "        tokens = policy.sample_from(u['tokens'].flip(0))\n"
-        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))\n",
+        "        chosen = at_tokens(policy.log_probs(tokens), tokens)\n",
+        "        tokens = tokens.flip(0)\n"
+        "        chosen = at_tokens(policy.log_probs(tokens), tokens)\n",
         ("rloo",),
     ),
     Mutant(
         "a group comes from a stale policy",
         STALE,
         "score_function",
-        "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n"
-        '        tokens = policy.sample_from(u["tokens"])\n',
-        "        u = noise.uniforms(rng, draws * K, shapes, policy.dtype)\n"
-        + HALVED
-        + '            tokens = policy.sample_from(u["tokens"])\n',
+        GROUP_DRAW,
+        drawn(HALVED + '            tokens = policy.sample_from(u["tokens"])\n', "draws * K"),
         ("rloo",),
     ),
     Mutant(
         "a group's scores are of the previous token's position",
         PREFIX,
         "score_function",
-        "        chosen = policy.log_probs(tokens).gather(2, tokens.unsqueeze(2))\n",
-        "        chosen = policy.log_probs(tokens).roll(1, 1).gather(2, tokens.unsqueeze(2))\n",
+        "        chosen = at_tokens(policy.log_probs(tokens), tokens)\n",
+        "        chosen = at_tokens(policy.log_probs(tokens).roll(1, 1), tokens)\n",
         ("rloo",),
     ),
     Mutant(
@@ -313,8 +338,8 @@ MUTANTS = [
         "rollouts reach back by one token",
         PREFIX,
         "returns",
-        'completed = policy.continue_from(tokens, noise["rollouts"])',
-        'completed = policy.continue_from(tokens.roll(1, 1), noise["rollouts"])',
+        'completed = policy.continue_from(tokens, uniforms["rollouts"])',
+        'completed = policy.continue_from(tokens.roll(1, 1), uniforms["rollouts"])',
         ("seqgan-rollouts", "rebar"),
         rollouts=2,
     ),
@@ -340,8 +365,8 @@ MUTANTS = [
         "all sequences are completed with the same noise",
         SHARED,
         "returns",
-        'continue_from(tokens, noise["rollouts"])',
-        'continue_from(tokens, noise["rollouts"][:1].expand_as(noise["rollouts"]))',
+        'continue_from(tokens, uniforms["rollouts"])',
+        'continue_from(tokens, uniforms["rollouts"][:1].expand_as(uniforms["rollouts"]))',
         ("seqgan-rollouts",),
         rollouts=2,
     ),
@@ -349,8 +374,8 @@ MUTANTS = [
         "rollouts continue other sequences",
         REDRAWN,
         "returns",
-        'continue_from(tokens, noise["rollouts"])',
-        'continue_from(tokens.roll(1, 0), noise["rollouts"])',
+        'continue_from(tokens, uniforms["rollouts"])',
+        'continue_from(tokens.roll(1, 0), uniforms["rollouts"])',
         ("seqgan-rollouts",),
         rollouts=2,
     ),
@@ -358,9 +383,9 @@ MUTANTS = [
         "rollouts follow a stale policy",
         STALE,
         "returns",
-        '    completed = policy.continue_from(tokens, noise["rollouts"])\n',
+        '    completed = policy.continue_from(tokens, uniforms["rollouts"])\n',
         HALVED.replace("        ", "    ")
-        + '        completed = policy.continue_from(tokens, noise["rollouts"])\n',
+        + '        completed = policy.continue_from(tokens, uniforms["rollouts"])\n',
         ("seqgan-rollouts",),
         rollouts=2,
     ),
@@ -534,8 +559,8 @@ MUTANTS = [
         "a set's scores are of the previous token's position",
         PREFIX,
         "sets",
-        "chosen = policy.log_probs(tokens).gather(",
-        "chosen = policy.log_probs(tokens).roll(1, 1).gather(",
+        "chosen = at_tokens(policy.log_probs(tokens), tokens)",
+        "chosen = at_tokens(policy.log_probs(tokens).roll(1, 1), tokens)",
         ("unordered-set-2", "without-replacement-8-none"),
     ),
     Mutant(
@@ -594,8 +619,8 @@ MUTANTS = [
         "MuProp's tokens come from a stale policy",
         STALE,
         "muprop",
-        '        tokens = policy.sample_from(u["tokens"])\n',
-        HALVED + '            tokens = policy.sample_from(u["tokens"])\n',
+        MUPROP_DRAW,
+        drawn(HALVED + '            tokens = policy.sample_from(u["tokens"])\n'),
         ("muprop",),
     ),
     Mutant(
@@ -603,8 +628,7 @@ MUTANTS = [
         REDRAWN,
         "muprop",
         "        log_probs = policy.log_probs(tokens)\n",
-        "        tokens = policy.sample_from(u['tokens'].flip(0))\n"
-        "        log_probs = policy.log_probs(tokens)\n",
+        "        tokens = tokens.flip(0)\n        log_probs = policy.log_probs(tokens)\n",
         ("muprop",),
     ),
     Mutant(
@@ -619,8 +643,8 @@ MUTANTS = [
         "MuProp's draws share their noise",
         SHARED,
         "muprop",
-        '        tokens = policy.sample_from(u["tokens"])\n',
-        '        tokens = policy.sample_from(u["tokens"][:1].expand_as(u["tokens"]))\n',
+        MUPROP_DRAW,
+        drawn('        tokens = policy.sample_from(u["tokens"][:1].expand_as(u["tokens"]))\n'),
         ("muprop",),
         unseen=True,
     ),

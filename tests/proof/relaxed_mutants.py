@@ -28,7 +28,7 @@ SHARED_PAIR = "test_both_sides_of_a_pair_share_their_noise"
 
 MOVED = "    return value + (moved - moved.detach())\n"
 SAMPLE = "                sides.append(sample_each(policy, moved, uniforms[start:stop]))\n"
-LOG_P = "    return policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).sum(dim=(1, 2))\n"
+LOG_P = "    return at_tokens(policy.log_probs(sequences), sequences).sum(dim=1)\n"
 
 FOUND_BY: list[tuple[Mutant, str]] = [
     (

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from estbench import estimators
+from estbench.core.processes import Terminated, terminable
 from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.relax import Relax
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
-from estbench.processes import Terminated, terminable
 from estbench.proof.conduct import conduct
 from estbench.proof.judging import judge, plan_for
 from estbench.proof.rewards import rng
@@ -95,7 +95,7 @@ class SharedNoise(Plain):
     def surrogate(
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
     ) -> Surrogate:
-        from estbench import noise
+        from estbench.core import noise
         from estbench.models.policy import choose_by_uniform
 
         u = noise.uniform(rng, (1, policy.length), policy.dtype).expand(draws, -1)
@@ -299,7 +299,7 @@ class Unguarded(Plain):
     def surrogate(
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: State
     ) -> Surrogate:
-        from estbench import noise
+        from estbench.core import noise
         from estbench.models.policy import choose_by_gumbel
 
         u = noise.uniform(rng, (draws, policy.length, policy.vocabulary), policy.dtype)
@@ -526,7 +526,7 @@ def test_a_real_stop_is_no_finding() -> None:
 
 def test_the_meter_is_left_as_it_was() -> None:
     """The rules replace the noise and the policy's methods only while they need them."""
-    from estbench import noise
+    from estbench.core import noise
 
     before: Callable[..., Tensor] = noise.uniform
     conduct(Plain, ["extreme random numbers"])

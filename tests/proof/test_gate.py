@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from estbench import presets
 from estbench.cli import main
-from estbench.estimators import base
+from estbench.config import presets
+from estbench.core.registry import ESTIMATORS
 from estbench.estimators.base import Surrogate
 from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import BiasResult
@@ -230,7 +230,7 @@ def test_a_verdict_of_another_source_is_not_believed(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.remember(proof_of(RLOO))
-    monkeypatch.setattr("estbench.plugins.source_hash", lambda name: "another source")
+    monkeypatch.setattr("estbench.core.plugins.source_hash", lambda name: "another source")
     assert gate.remembered(RLOO) is None
 
 
@@ -317,7 +317,7 @@ def with_entropy(found: Surrogate) -> Surrogate:
 
 @pytest.mark.parametrize("spoil", [discounted, clipped, with_entropy])
 def test_small_faults_are_found(spoil: Callable[[Surrogate], Surrogate], own: None) -> None:
-    base._REGISTRY["spoiled"] = partial(Spoiled, spoil)
+    ESTIMATORS.entries["spoiled"] = partial(Spoiled, spoil)
     proof = gate.prove(replace(RLOO, estimator="spoiled"))
     assert proof.verdict == "biased", proof.detail
     assert not proof.reach
@@ -326,7 +326,7 @@ def test_small_faults_are_found(spoil: Callable[[Surrogate], Surrogate], own: No
 @pytest.fixture
 def own() -> Iterator[None]:
     yield
-    base._REGISTRY.pop("spoiled", None)
+    ESTIMATORS.entries.pop("spoiled", None)
 
 
 def test_a_proof_says_what_it_was_proven_for_and_all_its_tests_share_the_error_rate() -> None:
@@ -371,7 +371,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("plugin") / "wrong.py"
     path.write_text(textwrap.dedent(WRONG))
     yield path
-    base._REGISTRY.pop("wrong", None)
+    ESTIMATORS.entries.pop("wrong", None)
 
 
 @pytest.fixture

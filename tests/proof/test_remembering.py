@@ -153,7 +153,7 @@ def test_what_went_wrong_is_tried_again(finding: Finding) -> None:
 def test_findings_are_forgotten_when_the_code_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     Memory("rloo", 0.02).add(WHERE, BIAS, 1.5)
     with monkeypatch.context() as patch:
-        patch.setattr("estbench.plugins.source_hash", lambda name: "another plugin")
+        patch.setattr("estbench.core.plugins.source_hash", lambda name: "another plugin")
         assert not Memory("rloo", 0.02).findings
     monkeypatch.setattr(gate, "_code", lambda: "another estbench")
     assert not Memory("rloo", 0.02).findings

@@ -21,7 +21,7 @@ from scipy import stats
 import estbench
 from estbench import report
 from estbench.cli import main
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.report.between import between, compare
 from estbench.report.between.contents import ranges
 from estbench.report.between.documents import as_document, as_markdown

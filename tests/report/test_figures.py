@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estbench.experiment import FRACTIONS
+from estbench.config.experiment import FRACTIONS
 from estbench.report.building import load_comparisons
 from estbench.report.figures import progress, quality
 from estbench.report.figures.base import drawing, n_text

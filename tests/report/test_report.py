@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from estbench import report
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.report.labels import EstimatorFacts
 from estbench.report.records import load
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.report import build
 from estbench.report.records import load
 

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
-from estbench.processes import stop_workers
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
+from estbench.core.processes import stop_workers
 from estbench.runner import Summary, jobs, run_experiment
 from estbench.store import ResultSet, numbers
 
@@ -107,7 +112,7 @@ def without_processes(patch: pytest.MonkeyPatch) -> None:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    patch.setattr("estbench.processes._sweep", here)
+    patch.setattr("estbench.core.processes._sweep", here)
     for user in ("runner.backends.local", "runner.timing", "commands", "checks"):
         patch.setattr(f"estbench.{user}.stop_workers", lambda: None)
 

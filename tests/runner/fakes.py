@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
 
 FOLDER = "ESTBENCH_TEST_FOLDER"
 PACE = "ESTBENCH_TEST_PACE"  # seconds that every job takes

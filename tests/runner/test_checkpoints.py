@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from training.interrupting import Killed, dying, experiment
 
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
 from estbench.runner import jobs, worker
 from estbench.runner.events import event_folder
 from estbench.runner.jobs import Job

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from estbench.errors import UserError
-from estbench.experiment import TimingSettings, TrainingSettings
+from estbench.config.experiment import TimingSettings, TrainingSettings
+from estbench.core.errors import UserError
 from estbench.runner import jobs, run_experiment
 from estbench.store import SCHEMA, SetGoneError, StorageError
 

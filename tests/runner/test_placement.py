@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.runner.jobs import placed
 from estbench.runner.plan import make_plan
 from estbench.store import ResultSet

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from estbench.processes import surviving
+from estbench.core.processes import surviving
 from estbench.runner.backends.local import LocalBackend
 from estbench.runner.manifest import manifest
 from estbench.store import StorageError
@@ -142,7 +142,7 @@ def test_no_more_workers_start_than_there_is_work(monkeypatch: pytest.MonkeyPatc
         widths.append(width)
         yield from ((index, call()) for index, call in calls)
 
-    monkeypatch.setattr("estbench.processes._sweep", sweep)
+    monkeypatch.setattr("estbench.core.processes._sweep", sweep)
     found = surviving("abc", lambda letter: letter.upper, 24, label=str, note=print)
     assert list(found) == [("a", "A"), ("b", "B"), ("c", "C")]
     assert widths == [3]
@@ -218,7 +218,7 @@ def test_a_run_that_kills_its_worker_alone_is_given_up(
                 yield index, call()
 
     without_processes(monkeypatch)
-    monkeypatch.setattr("estbench.processes._sweep", sweep)
+    monkeypatch.setattr("estbench.core.processes._sweep", sweep)
     summary = pool.run(workers)
     assert [failure.label for failure in summary.failures] == [poison]
     assert fakes.calls().count(poison) == kills

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from estbench import presets
+from estbench.config import presets
 from estbench.store import ResultSet
 
 from .conftest import Grid, without_processes

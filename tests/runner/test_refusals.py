@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from estbench.cli import main
-from estbench.errors import UserError
-from estbench.experiment import SnapshotSettings, TrainingSettings
-from estbench.fit import REFUSED, check_fit, refusals
+from estbench.config.experiment import SnapshotSettings, TrainingSettings
+from estbench.core.errors import UserError
 from estbench.proof.gate import configurations
 from estbench.report.records import load
+from estbench.tasks.fit import REFUSED, check_fit, check_names, refusals
 
 from . import fakes
 from .conftest import SMALL, Grid
@@ -104,6 +104,6 @@ def test_a_size_in_a_name_has_to_divide_the_batch() -> None:
         training=TrainingSettings(batch_size=96),
         snapshots=SnapshotSettings(sequences=256),
     )
-    given.check_names()
+    check_names(given)
     why = "batch_size = 96 must be a multiple of 192, the sequences of one draw"
     assert refusals(given) == {"expressions-3": {"rloo-192": why}}, "rloo-96 is the whole batch"

@@ -14,8 +14,8 @@ import pytest
 from hostile.planted import Evil
 
 from estbench.cli import main
-from estbench.errors import UserError
-from estbench.experiment import ExecutionSettings, TimingSettings
+from estbench.config.experiment import ExecutionSettings, TimingSettings
+from estbench.core.errors import UserError
 from estbench.runner.backends import slurm
 from estbench.runner.backends.slurm import SlurmBackend
 from estbench.runner.manifest import manifest

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.store import ResultSet, envelope, numbers, write_json
 from estbench.store.digest import _lean, digest
 

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
-from estbench.errors import UserError
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
+from estbench.core.errors import UserError
 from estbench.store import (
     CorruptRecordError,
     ResultSet,

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.config.experiment import Experiment
 from estbench.estimators import make
-from estbench.experiment import Experiment
 from estbench.meter.exact import exact
 from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.truth import true_gradient

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.tasks import corpus
 from estbench.tasks.corpus import END, Text, encode, fingerprint, load, read, split
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.config.experiment import Experiment, SnapshotSettings, TrainingSettings
 from estbench.estimators import make
-from estbench.experiment import Experiment, SnapshotSettings, TrainingSettings
-from estbench.fit import refusals
 from estbench.meter.exact import exact
 from estbench.meter.measuring import adapt_once, measure
 from estbench.meter.snapshots import measure_at_snapshots
 from estbench.meter.truth import true_gradient
+from estbench.tasks.fit import refusals
 from estbench.tasks.rough import RoughTask
 from estbench.tasks.stage import make_stage
 from estbench.training.reference import reference

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from estbench import tasks
-from estbench.errors import UserError
-from estbench.experiment import TrainingSettings
+from estbench.config.experiment import TrainingSettings
+from estbench.core.errors import UserError
 from estbench.models.generator import Generator
 from estbench.tasks.base import Task
-from estbench.tasks.catalogue import TaskInfo
+from estbench.tasks.declaring import TaskInfo
 from estbench.tasks.estimates import copied, cross_entropy, log_probs_in_chunks
 from estbench.tasks.expressions import goodness
 from estbench.tasks.oracle import OracleTask

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from estbench import tasks
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.models.generator import Generator
 from estbench.models.policy import Policy
 from estbench.tasks import text
-from estbench.tasks.catalogue import Size
+from estbench.tasks.declaring import Size
 from estbench.tasks.text import Bleu, TextTask, distinct_ngrams
 
 bleu_score = pytest.importorskip("nltk.translate.bleu_score", reason="nltk is missing")

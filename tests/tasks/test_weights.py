@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from estbench import tasks
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.models.generator import Generator
 from estbench.tasks.weights import NAMES, load_into, read_arrays, sizes
 
@@ -258,7 +258,7 @@ def test_the_task_takes_the_file_and_checks_its_size(tmp_path: Path) -> None:
     path = written(tmp_path, arrays())
     chosen = {"vocabulary": V, "length": 6, "oracle_width": H, "quality_sequences": 50}
     with pytest.raises(UserError, match="embedding 3 and LSTM 4"):
-        tasks.builder("oracle").check(  # type: ignore[attr-defined]
+        tasks.task_class("oracle").check(
             tasks.info("oracle"), oracle_weights=str(path), oracle_seed=0, **chosen
         )
     square = arrays()

@@ -7,8 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
-from estbench.processes import Stopped
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
+from estbench.core.processes import Stopped
 from estbench.store import encode, finite, numbers
 from estbench.training.interruptions import Checkpoint, continued
 

@@ -8,8 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
 from estbench.estimators import make
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
 from estbench.meter.snapshots import halfway, measure_at_snapshots

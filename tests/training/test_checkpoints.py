@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from training.interrupting import HEAD, Killed, bits, dying, experiment, in_pieces, open_checkpoint
 
 import estbench
-from estbench import estimators, plugins
+from estbench import estimators
+from estbench.core import plugins
+from estbench.core.seeding import stream
 from estbench.meter.step import measured_step
-from estbench.seeding import stream
 from estbench.store import StorageError
 from estbench.store.checkpoints import read_checkpoint, write_checkpoint
 from estbench.tasks.stage import Stage, make_stage

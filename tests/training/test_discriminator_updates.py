@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estbench.models.discriminator import Discriminator
+from estbench.models.discriminator import LSTMDiscriminator
 from estbench.models.text_cnn import TextCNN
 from estbench.training.discriminator import (
     shuffled_rows,
@@ -48,13 +48,13 @@ def batches(case: str) -> tuple[Tensor, Tensor]:
 
 def pair(
     vocabulary: int, dtype: torch.dtype, scale: float = 0.3
-) -> tuple[Discriminator, torch.optim.Adam]:
-    model = Discriminator(vocabulary, dtype=dtype).initialise(rng(), scale)
+) -> tuple[LSTMDiscriminator, torch.optim.Adam]:
+    model = LSTMDiscriminator(vocabulary, dtype=dtype).initialise(rng(), scale)
     return model, torch.optim.Adam(model.parameters(), lr=1e-2)
 
 
 def fused_updates(
-    model: Discriminator, optimiser: torch.optim.Adam, real: Tensor, fake: Tensor
+    model: LSTMDiscriminator, optimiser: torch.optim.Adam, real: Tensor, fake: Tensor
 ) -> None:
     plan = plan_updates(real, fake, model.vocabulary, model.output.weight.dtype)
     FusedUpdates(model, optimiser).run(plan, 2 * real.shape[1])
@@ -203,7 +203,7 @@ def test_it_learns_to_tell_expressions_from_noise() -> None:
     real = torch.zeros(500, 3, dtype=torch.int64)
     real[:, 1] = torch.randint(1, 5, (500,), generator=rng())
     fake = torch.randint(5, (500, 3), generator=rng(1))
-    model = Discriminator(5).initialise(rng())
+    model = LSTMDiscriminator(5).initialise(rng())
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     first = train_discriminator(model, optimiser, real, fake, 10, 64, rng(2))
     train_discriminator(model, optimiser, real, fake, 300, 64, rng(3))
@@ -283,7 +283,7 @@ def test_dropout_without_a_stream_is_refused() -> None:
 def test_epochs_over_one_set_of_fakes_are_so_many_more_updates() -> None:
     seen: list[Tensor] = []
 
-    class Listening(Discriminator):
+    class Listening(LSTMDiscriminator):
         def forward(self, sequences):  # type: ignore[no-untyped-def]
             seen.append(sequences)
             return super().forward(sequences)

@@ -8,13 +8,20 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from estbench import presets, tasks
-from estbench.errors import UserError
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench import tasks
+from estbench.config import presets
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
+from estbench.core.errors import UserError
 from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import time_step
 from estbench.store.schema import check_payload, finite
 from estbench.tasks.digits import MEASURED, TRAINING, DigitsStage, DigitsTask
+from estbench.tasks.fit import check_names
 from estbench.tasks.stage import make_stage
 from estbench.training import adversarial
 from estbench.training.adversarial import VARIANCE_EVERY, train
@@ -131,7 +138,7 @@ class TestAutoencoder:
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"digits needs scikit-learn: pip install 'estbench\[dig"):
-        presets.preset("digits").check_names()
+        check_names(presets.preset("digits"))
 
 
 class TestBernoulli:

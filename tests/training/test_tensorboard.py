@@ -14,7 +14,12 @@ import pytest
 from runner.conftest import Screen, without_processes
 
 from estbench.cli import main
-from estbench.experiment import Experiment, SnapshotSettings, TimingSettings, TrainingSettings
+from estbench.config.experiment import (
+    Experiment,
+    SnapshotSettings,
+    TimingSettings,
+    TrainingSettings,
+)
 from estbench.runner import run_experiment
 from estbench.runner.events import Events, event_folder, export, tag
 from estbench.store import ResultSet, numbers

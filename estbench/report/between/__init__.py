@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.report.between.contents import Changed, Only, changed_failures, changed_proofs, only
 from estbench.report.between.rows import differences
 from estbench.report.between.settings import Difference, environments, same_machine, settings

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from estbench.errors import printable
+from estbench.core.errors import printable
 from estbench.report.between.contents import said
 from estbench.report.between.texts import (
     HEADS,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from estbench import tasks
-from estbench.experiment import Experiment, TrainingSettings
+from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.report.between.sides import Side
 from estbench.report.provenance import flat
 

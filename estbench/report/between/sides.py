@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError
-from estbench.experiment import Experiment
+from estbench.config.experiment import Experiment
+from estbench.core.errors import UserError
 from estbench.report.comparisons import Comparisons
 from estbench.report.records import Results, load
 from estbench.report.replicates import Replicates, log, split

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from estbench.core.terminal import plain
 from estbench.report.between.contents import said
 from estbench.report.between.texts import (
     HEADS,
@@ -18,7 +19,6 @@ from estbench.report.between.texts import (
     summary,
 )
 from estbench.report.formatting import clean
-from estbench.terminal import plain
 
 if TYPE_CHECKING:
     import pandas as pd

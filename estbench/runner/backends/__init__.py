@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from estbench.errors import UserError
-from estbench.experiment import ExecutionSettings
+from estbench.config.experiment import ExecutionSettings
+from estbench.core.errors import UserError
 from estbench.runner.backends.base import Backend, BackendLostError
 
 __all__ = ["Backend", "BackendLostError", "check_backend", "make_backend"]

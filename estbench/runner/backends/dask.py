@@ -17,8 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from estbench import __version__
-from estbench.errors import UserError
-from estbench.processes import WorkerKilled, undisturbed
+from estbench.core.errors import UserError
+from estbench.core.processes import WorkerKilled, undisturbed
 from estbench.runner.backends.base import BackendLostError
 from estbench.runner.backends.remote import Blind, Delivery, inputs_of, perform, receive
 from estbench.runner.jobs import Job

@@ -7,7 +7,7 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from estbench.processes import WorkerKilled, stop_workers, surviving
+from estbench.core.processes import WorkerKilled, stop_workers, surviving
 from estbench.runner.jobs import Job
 from estbench.runner.worker import Outcome, execute, found, give_up
 from estbench.store import ResultSet

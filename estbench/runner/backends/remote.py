@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from estbench import __version__
-from estbench.errors import UserError
+from estbench.core.errors import UserError
 from estbench.runner.jobs import Job
 from estbench.runner.limits import interruptible
 from estbench.runner.worker import Outcome, execute

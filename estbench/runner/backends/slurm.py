@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from estbench import __version__
-from estbench.errors import UserError, unknown_name
-from estbench.experiment import ExecutionSettings
-from estbench.processes import WorkerKilled
+from estbench.config.experiment import ExecutionSettings
+from estbench.core.errors import UserError, unknown_name
+from estbench.core.processes import WorkerKilled
 from estbench.runner.backends.base import BackendLostError
 from estbench.runner.backends.remote import foreign
 from estbench.runner.jobs import Job

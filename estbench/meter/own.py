@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from estbench.errors import UserError
-from estbench.estimators.base import Direct, Estimator, Surrogate
+from estbench.core.errors import UserError
+from estbench.estimators.base import Direct, Estimator, Learned, Surrogate
 from estbench.meter.notices import warn
 from estbench.meter.taps import at_least_float32
 from estbench.models.contexts import Contexts
@@ -194,11 +194,9 @@ class OwnPolicy(Wrapper):
         return at_least_float32(self.inner_dtype)
 
     def initial_state(self, n: int) -> State:
-        """See ``Policy.initial_state``."""
         return self.policy.initial_state(n)
 
     def step(self, previous: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """See ``Policy.step``."""
         hard = previous is not None and not previous.is_floating_point()
         ended = previous == self.end if hard and self.end is not None else None
         if previous is not None and not hard:
@@ -227,13 +225,11 @@ class OwnPolicy(Wrapper):
         return torch.stack(rows, dim=1), torch.stack(padded, dim=1)
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """See ``Policy.log_probs``."""
         if "log_probs" in self.own:
             return self._completed(self.policy.log_probs(tokens), self._ended(tokens))
         return super().log_probs(tokens)
 
     def embed(self, weights: Tensor) -> Tensor | None:
-        """See ``Policy.embed``."""
         if "embed" not in self.own:
             return None
         found: Tensor | None = self.policy.embed(weights.to(self.inner_dtype))
@@ -241,7 +237,6 @@ class OwnPolicy(Wrapper):
 
     @torch.no_grad()
     def sample_by(self, n: int, choose: Choose) -> Tensor:
-        """See ``Policy.sample_by``."""
         # In half precision ``choose`` must be given what ``step`` here returns.
         if "sample_by" in self.own and self.dtype == self.inner_dtype:
             return self._filled(self.policy.sample_by(n, choose))
@@ -249,25 +244,21 @@ class OwnPolicy(Wrapper):
 
     @torch.no_grad()
     def sample_from(self, uniforms: Tensor) -> Tensor:
-        """See ``Policy.sample_from``."""
         if "sample_from" in self.own:
             return self._filled(self.policy.sample_from(uniforms))
         return super().sample_from(uniforms)
 
     @torch.no_grad()
     def greedy(self) -> Tensor:
-        """See ``Policy.greedy``."""
         return self._filled(self.policy.greedy()) if "greedy" in self.own else super().greedy()
 
     @torch.no_grad()
     def continue_from(self, tokens: Tensor, uniforms: Tensor) -> Tensor:
-        """See ``Policy.continue_from``."""
         if "continue_from" in self.own:
             return self._filled(self.policy.continue_from(tokens, uniforms))
         return super().continue_from(tokens, uniforms)
 
     def relaxed_from(self, gumbel: Tensor, temperature: float) -> Tensor:
-        """See ``Policy.relaxed_from``."""
         if "relaxed_from" in self.own:
             found: Tensor = self.policy.relaxed_from(gumbel.to(self.inner_dtype), temperature)
             return found.to(self.dtype)
@@ -440,11 +431,7 @@ def _check_faster(
 
 
 def check_surrogate(
-    method: Estimator,
-    policy: Policy,
-    reward: OwnReward,
-    rng: torch.Generator,
-    state: dict[str, Any],
+    method: Estimator, policy: Policy, reward: OwnReward, rng: torch.Generator, state: Learned
 ) -> None:
     """Make a few draws and check that they are laid out as the contract says.
 

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from estbench.errors import printable
+from estbench.core.errors import printable
 
 __all__ = ["SafeConsole"]
 
 
 class SafeConsole(Console):
-    """Shows control characters of a text as text, as ``estbench.terminal`` does.
+    """Shows control characters of a text as text, as ``estbench.core.terminal`` does.
 
     The parts of a table are rendered by ``render`` too, so that columns stay as wide as they are.
     """

@@ -1,19 +1,23 @@
 """What an experiment is: frozen dataclasses, checked as they are made.
 
 The fields below are the keys of a preset's or user's TOML file, and the line under each is their
-documentation. ``estbench.presets`` reads the files.
+documentation. ``estbench.config.presets`` reads the files.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
+import textwrap
 import types
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from estbench.errors import UserError, unknown_name
-from estbench.validation import (
+from estbench.config.validation import (
     MAX_JOBS,
     AtLeast,
     MoreThan,
@@ -24,6 +28,7 @@ from estbench.validation import (
     shown,
     table,
 )
+from estbench.core.errors import UserError
 
 __all__ = [
     "FRACTIONS",
@@ -44,11 +49,43 @@ Rate = Annotated[float, MoreThan(0.0)]
 Fraction = Annotated[float, AtLeast(0, 1)]
 
 
+def _meanings(settings: type) -> dict[str, str]:
+    """Return the text under each field of a dataclass."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(settings))).body
+    assert isinstance(tree, ast.ClassDef)
+    found: dict[str, str] = {}
+    for entry, text in itertools.pairwise(tree.body):
+        match entry, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=said)):
+                found[name] = " ".join(str(said).split())
+    return found
+
+
 @dataclass(frozen=True)
 class Settings:
     """A table of settings; says which field is wrong, where, and what it may be."""
 
     section: ClassVar[str] = ""
+
+    @classmethod
+    def flags(cls) -> tuple[str, ...]:
+        """Return the settings that ``estbench run`` takes as flags."""
+        return ()
+
+    @staticmethod
+    def flag(name: str) -> str:
+        """Return the flag of a setting: its name without a unit."""
+        return name.removesuffix("_mb").removesuffix("_s")
+
+    @classmethod
+    def kind(cls, name: str) -> Any:
+        """Return a setting's type without its bound, such as int."""
+        return typing.get_type_hints(cls)[name]
+
+    @classmethod
+    def meaning(cls, name: str) -> str:
+        """Return what is written under a setting, in one line."""
+        return _meanings(cls)[name]
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -61,6 +98,10 @@ class TrainingSettings(Settings):
     """How a run is trained."""
 
     section: ClassVar[str] = "training"
+
+    @classmethod
+    def flags(cls) -> tuple[str, ...]:
+        return ("data", "level", "oracle_weights", "vocabulary", "length")
 
     batches: Count = 234
     """Adversarial batches; one generator update each."""
@@ -95,8 +136,12 @@ class TrainingSettings(Settings):
     """Times a pool is gone through before the next one is drawn."""
     discriminator_pretrain_rounds: Count = 1
     """Pools of generated sequences before the first adversarial batch."""
-    discriminator: Literal["lstm", "cnn"] = "lstm"
-    """The paper's LSTM of 32 units, or SeqGAN's convolutions with a highway layer."""
+    generator: str = "lstm"
+    """The policy of an adversarial task: lstm (the paper's, 32 units), gru, transformer, or the
+    name of one that a plugin registers."""
+    discriminator: str = "lstm"
+    """lstm (the paper's, 32 units), cnn (SeqGAN's convolutions with a highway layer), or the name
+    of one that a plugin registers."""
     reward: Literal["p", "log_p", "logit", "exp_p"] = "p"
     """What of the discriminator's belief "real" is the reward; exp_p as in the published runs."""
     rollouts: Natural = 0
@@ -115,21 +160,22 @@ class TrainingSettings(Settings):
     quality_sequences: Natural = 0
     """Sequences in a full quality evaluation; 0 is the task's own number."""
     vocabulary: Natural = 0
-    """Tokens V, where a task lets one choose: of an oracle, or at most of a text; 0 is its own."""
+    """Number of tokens V of an oracle, or at most of a text; 0 is the task's own."""
     length: Natural = 0
-    """Sequence length T, where a task lets one choose; 0 is its own."""
+    """Sequence length T of an oracle or a text; 0 is the task's own."""
     oracle_width: Count = 32
     """Width of an oracle's embedding and of its LSTM."""
     oracle_seed: Natural = 0
     """Which oracle; every seed of an experiment meets the same one."""
     oracle_weights: str = ""
-    """File with an oracle's parameters (.pkl or .npz) in place of a drawn oracle."""
+    """File with the oracle's parameters (the published .pkl, or .npz); without it one is drawn."""
     data: str = ""
-    """Training text: a file with a sequence a line, or the name of a ready corpus."""
+    """Text for the task text: a UTF-8 file with one sequence on each line, or a ready corpus
+    (pydoc, kjv or words)."""
     level: Literal["words", "characters"] = "words"
     """What the tokens of a text are."""
     minimum_count: Count = 1
-    """Times that a token has to occur in a text to be kept."""
+    """How often a token must occur in a text to be kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,21 +235,27 @@ class TimingSettings(Settings):
 
 @dataclass(frozen=True)
 class ExecutionSettings(Settings):
-    """Where and within which bounds runs are made; of these only ``threads`` can touch a number."""
+    """Where runs are made and what they may take; only ``threads`` can change a number."""
 
     section: ClassVar[str] = "execution"
+
+    @classmethod
+    def flags(cls) -> tuple[str, ...]:
+        return tuple(entry.name for entry in fields(cls))
 
     backend: Literal["local", "dask", "slurm"] = "local"
     """What hands out the runs: processes of this machine, dask, or a Slurm cluster."""
     jobs: Annotated[int, AtLeast(0, MAX_JOBS)] = 0
-    """Runs at the same time, at most 1000; 0 is one a physical core, or one a worker of a running
-    dask cluster, or 16 on Slurm. There are never more workers than runs."""
+    """Runs at the same time, at most 1000. By default (0) one for each physical core, one for each
+    worker of a running dask cluster, or 16 on Slurm; never more than there are runs."""
     threads: Count = 1
-    """Threads of a run. Small models are faster on one; sums may round otherwise on more."""
+    """Threads of a run. Small models are fastest on one; with more, sums may round differently."""
     memory_mb: Natural = 0
-    """Memory that a run may take, in MiB; what needs more fails, and is a row. 0 is no bound."""
+    """Memory that a run may take, in MiB. A run that needs more fails and the others continue; 0 is
+    no limit."""
     deadline_s: Annotated[float, AtLeast(0)] = 0.0
-    """Seconds that a run may take; what takes longer fails, and is a row. 0 is no bound."""
+    """Seconds that a run may take. A run that takes longer fails and the others continue; 0 is no
+    limit."""
     scheduler: str = ""
     """Address of a running dask scheduler, tcp://HOST:PORT; without it dask starts workers here."""
     slurm: str = ""
@@ -308,31 +360,6 @@ class Experiment:
         own = self.per_task.get(task, {})
         kept = [entry.name for entry in fields(settings) if entry.name in own]
         return {key: checked(settings, key, own[key], f"per_task.{task}") for key in kept}
-
-    def check_names(self) -> None:
-        """Check tasks and estimators against those that exist.
-
-        Raises:
-          UserError: One does not exist.
-        """
-        from estbench import estimators, tasks
-
-        existing = tasks.names()
-        for name in (*self.tasks, *self.per_task):
-            if name not in existing:
-                raise unknown_name("task", name, existing, "(see: estbench list tasks)")
-        for name, own in self.per_task.items():
-            for option in tasks.OPTIONS:
-                if option in own and option not in tasks.info(name).options:
-                    takers = [t for t in existing if option in tasks.info(t).options]
-                    raise UserError(
-                        f"[per_task.{name}] {option}: {name} has no such choice; "
-                        f"it is one of {', '.join(takers)}"
-                    )
-        for name in self.tasks:
-            tasks.check_options(name, self.training_for(name))
-        for name in self.measured:
-            estimators.check_name(name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON would hold it."""

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estbench.commands import command_line, load_plugin
-from estbench.errors import UserError
-from estbench.processes import Terminated, stop_workers, undisturbed
+from estbench.cli.commands import command_line, load_plugin
+from estbench.core.errors import UserError
+from estbench.core.processes import Terminated, stop_workers, undisturbed
+from estbench.core.terminal import console, plain, say, show_json
 from estbench.store.atomic import StorageError, storing
 from estbench.store.outputs import check_output
 from estbench.store.private import distrusted
-from estbench.terminal import console, plain, say, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,7 +60,8 @@ def check(
         folder cannot be written to.
       StorageError: The disk is full.
     """
-    from estbench import estimators, plugins
+    from estbench import estimators
+    from estbench.core import plugins
     from estbench.proof.checking import by_name
     from estbench.proof.judging import MARGIN
     from estbench.proof.running import check_many

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from estbench.errors import printable
+from estbench.core.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +81,7 @@ def show_json(document: Any) -> None:
 
 def console(stream: TextIO | None = None) -> Console:
     """Return where tables and bars are printed: stdout unless another stream is given."""
-    from estbench.console import SafeConsole
+    from estbench.core.console import SafeConsole
 
     if stream is not None:
         return SafeConsole(file=stream)

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estbench import presets
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.fit import check_fit, refusals
-from estbench.processes import Terminated, stop_workers
-from estbench.terminal import console, say, show, show_json
-from estbench.validation import parse_seeds
+from estbench.config import presets
+from estbench.config.experiment import Experiment
+from estbench.config.validation import parse_seeds
+from estbench.core.errors import UserError
+from estbench.core.processes import Terminated, stop_workers
+from estbench.core.terminal import console, say, show, show_json
+from estbench.tasks.fit import check_fit, check_names, refusals
 
 if TYPE_CHECKING:
     from estbench.runner import Summary
@@ -44,13 +44,11 @@ def experiment(
     estimators: str | None = None,
     seeds: str | None = None,
     device: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    execution: Mapping[str, Any] | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Experiment:
     """Return the experiment that was asked for; what was typed wins over the file or preset.
 
-    ``options`` are training settings that some tasks take, such as ``data``; ``execution`` those of
-    the table of that name. None is not given.
+    ``tables`` are settings by the experiment's tables; a setting of None was not typed.
 
     Estimators that were typed are all that is measured, but for one: ``reinforce`` without a
     baseline brings ``reinforce-ema``, without which no ratio to it means anything.
@@ -68,12 +66,9 @@ def experiment(
         changes["also_measured"] = []
     if device is not None:
         changes["device"] = device
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    if given:
-        changes["training"] = given
-    bounds = {key: value for key, value in (execution or {}).items() if value is not None}
-    if bounds:
-        changes["execution"] = bounds
+    for table, values in (tables or {}).items():
+        if typed := {key: value for key, value in values.items() if value is not None}:
+            changes[table] = typed
     if file is not None and preset is not None:
         raise UserError(
             f'give --preset or {file}, not both; the file may begin with preset = "{preset}"'
@@ -84,8 +79,8 @@ def experiment(
         wanted = presets.read(file, changes)
     else:
         wanted = presets.preset(preset or presets.DEFAULT, changes)
-    wanted.check_names()
-    _check_taken(wanted, given)
+    check_names(wanted)
+    _check_taken(wanted, changes.get("training", {}))
     check_fit(wanted)
     if "reinforce" in wanted.estimators and COMPANION not in wanted.measured:
         wanted = dataclasses.replace(wanted, also_measured=(*wanted.also_measured, COMPANION))
@@ -255,7 +250,7 @@ def load_plugin(path: Path | None) -> list[str]:
     """
     if path is None:
         return []
-    from estbench import plugins
+    from estbench.core import plugins
 
     return plugins.load(path)
 

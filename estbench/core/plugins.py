@@ -1,10 +1,9 @@
-"""A user's own estimators: files that register some, and installed packages that offer some.
+"""Plugins: a user's Python files that register estimators, tasks, policies or discriminators.
 
-A plugin is a Python file in which ``estbench.register`` is called, or stands over a class or a
-function. A package offers its own by an entry point of the group ``estbench.estimators``, which
-names a module that registers them, or a class or function to be registered.
+In a plugin ``estbench.register`` is called, or is written over a class or a function. Installed
+packages offer theirs by entry points: see ``estbench.core.registry``.
 
-What a plugin imports from beside it belongs to it: where that has changed, the plugin has.
+Whatever a plugin imports from its own folder belongs to it: if that changes, so does the plugin.
 """
 
 from __future__ import annotations
@@ -12,40 +11,36 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.metadata
 import linecache
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from estbench.errors import UserError
-from estbench.processes import is_stop, message
-from estbench.store.reading import read_bytes
+import estbench
+from estbench.core.errors import UserError
+from estbench.core.processes import is_stop
+from estbench.core.reading import read_bytes
+from estbench.core.registry import (
+    ESTIMATORS,
+    MORE,
+    REGISTRIES,
+    load_entry_points,
+    one_line,
+    origin,
+    registering,
+)
 
-__all__ = [
-    "GROUP",
-    "broken",
-    "ensure",
-    "load",
-    "load_entry_points",
-    "loaded",
-    "offered",
-    "place",
-    "source_hash",
-]
+__all__ = ["MORE", "ensure", "load", "loaded", "place", "source_hash", "source_of"]
 
-GROUP = "estbench.estimators"
 MOST_BYTES = 1 << 24  # of a plugin
 STREAMS = {1: "stdout", 2: "stderr"}
-MORE = "(--traceback shows all of it)"
 
 
 @dataclass(frozen=True)
@@ -54,26 +49,24 @@ class _Plugin:
 
     Attributes:
       digest: Of the file itself.
-      names: Names of the estimators that it registered.
+      names: (kind, name) of all that it registered.
       beside: For each file that it imports from beside it, at whatever remove, its digest.
     """
 
     digest: str
-    names: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
     beside: dict[str, str]
 
 
 # What an interpreter has imported belongs to the interpreter, as in ``sys.modules``.
 _LOADED: dict[str, _Plugin] = {}
-_BROKEN: list[str] = []
-_LOOKED_FOR_ENTRY_POINTS: list[bool] = []
 
 
 def load(path: Path) -> list[str]:
     """Import a plugin and return the names of the estimators that it registers.
 
-    A file that is loaded already is not imported again, unless it has changed, or what it imports
-    from beside it has: then its estimators take the place of those it registered before.
+    A file that is loaded already is not imported again, unless it or a file that it imports from
+    its folder has changed: then what it registers replaces what it registered before.
 
     Args:
       path: The file.
@@ -87,7 +80,7 @@ def load(path: Path) -> list[str]:
     file = path.resolve()
     before = _LOADED.get(str(file))
     if before is not None and before.digest == digest and _unchanged(before.beside):
-        return list(before.names)
+        return _estimators(before.names)
     module = ModuleType(f"estbench_plugin_{_digest(str(file).encode())[:12]}_{file.stem}")
     module.__file__ = str(file)
     if str(file.parent) not in sys.path:
@@ -97,12 +90,12 @@ def load(path: Path) -> list[str]:
     replaced = sys.modules.get(module.__name__)
     forgotten = _forget(before.beside if before else ())
     try:
-        with _registering(before.names if before else ()) as added, _open_streams():
+        with registering(before.names if before else ()) as added, _open_streams():
             sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
             exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
             names = added()
             if not names:
-                raise UserError("registers no estimator: write @estbench.register over its class")
+                raise UserError("registers nothing: write @estbench.register over a class")
     except BaseException as error:
         sys.modules.pop(module.__name__)
         if replaced is not None:
@@ -110,10 +103,14 @@ def load(path: Path) -> list[str]:
         sys.modules.update(forgotten)
         if is_stop(error):
             raise
-        raise UserError(f"{_place(path, file, error)}: {_text(error)}") from error
+        raise UserError(f"{_place(path, file, error)}: {one_line(error)}") from error
     beside = {str(p): _digest(p.read_bytes()) for p in _local_imports(source, file.parent)}
     _LOADED[str(file)] = _Plugin(digest, tuple(names), beside)
-    return names
+    return _estimators(names)
+
+
+def _estimators(names: Iterable[tuple[str, str]]) -> list[str]:
+    return [name for kind, name in names if kind == ESTIMATORS.kind]
 
 
 def loaded() -> tuple[str, ...]:
@@ -129,31 +126,6 @@ def ensure(paths: Iterable[str | Path]) -> None:
     """
     for path in paths:
         load(Path(path))
-
-
-def offered() -> list[EntryPoint]:
-    """Return the entry points of installed packages that offer estimators; imports none of them."""
-    return list(importlib.metadata.entry_points(group=GROUP))
-
-
-def load_entry_points() -> None:
-    """Load what installed packages offer, once; what is broken is skipped, see ``broken``."""
-    if _LOOKED_FOR_ENTRY_POINTS:
-        return
-    _LOOKED_FOR_ENTRY_POINTS.append(True)  # first: a package may ask for names while it loads
-    for point in offered():
-        try:
-            _load_entry_point(point)
-        except BaseException as error:
-            if is_stop(error):
-                raise
-            package = point.dist.name if point.dist else "a package"
-            _BROKEN.append(f"{package} offers {point.name!r} ({point.value}): {_text(error)}")
-
-
-def broken() -> list[str]:
-    """Return a line for each entry point that could not be loaded."""
-    return list(_BROKEN)
 
 
 def place(error: BaseException) -> str:
@@ -185,7 +157,7 @@ def source_hash(name: str) -> str:
     made = base.make(plain)
     digests: dict[str, str] = {}
     for path, plugin in _LOADED.items():
-        if plain in plugin.names:
+        if (ESTIMATORS.kind, plain) in plugin.names:
             digests |= {path: plugin.digest, **plugin.beside}
     code = _own_code(made)
     module = sys.modules.get(code.__module__)
@@ -201,6 +173,24 @@ def source_hash(name: str) -> str:
     if len(digests) < 2:
         return next(iter(digests.values()), "")
     return _digest("".join(sorted(digests.values())).encode())
+
+
+def source_of(kind: str, name: str) -> str:
+    """Return what identifies a user's task, policy or discriminator; "" for estbench's own.
+
+    Args:
+      kind: The ``kind`` of its registry.
+      name: Its name.
+    """
+    for plugin in _LOADED.values():
+        if (kind, name) in plugin.names:
+            return _digest("".join(sorted([plugin.digest, *plugin.beside.values()])).encode())
+    for registry in REGISTRIES:
+        if registry.kind == kind and name in registry.entries and name not in registry.own:
+            module = sys.modules.get(origin(registry.entries[name])[0])
+            if (file := getattr(module, "__file__", None)) is not None:
+                return _digest(Path(file).read_bytes())
+    return ""
 
 
 def _local_imports(source: bytes, folder: Path, package: str = "") -> list[Path]:
@@ -274,7 +264,7 @@ def _is_local(path: Path, folder: Path) -> bool:
     return (
         path.is_relative_to(folder)
         and not installed & set(path.relative_to(folder).parts)
-        and not path.is_relative_to(Path(__file__).resolve().parent)
+        and not path.is_relative_to(Path(estbench.__file__).resolve().parent)
         and path.is_file()
     )
 
@@ -297,20 +287,6 @@ def _forget(files: Iterable[str]) -> dict[str, ModuleType]:
             found[name] = sys.modules.pop(name)
     importlib.invalidate_caches()
     return found
-
-
-def _load_entry_point(point: EntryPoint) -> None:
-    from estbench.estimators import base
-
-    with _registering(()) as added:
-        found = point.load()
-        if isinstance(found, ModuleType):
-            # One that was imported before has done so before.
-            mine = (getattr(f, "__module__", "") for f in base._REGISTRY.values())
-            if not added() and found.__name__ not in mine:
-                raise UserError("registers no estimator")
-        elif found not in base._REGISTRY.values():
-            base.register(found)
 
 
 @contextmanager
@@ -346,31 +322,6 @@ def _is_closed(number: int) -> bool:
     return bool(getattr(getattr(sys, STREAMS[number]), "closed", False))
 
 
-@contextmanager
-def _registering(stale: Iterable[str]) -> Iterator[Callable[[], list[str]]]:
-    """Return the names that were registered inside; on an error nothing has changed.
-
-    Args:
-      stale: Names to forget at the start.
-    """
-    from estbench.estimators import base
-
-    before = dict(base._REGISTRY)
-    for name in stale:
-        base._REGISTRY.pop(name, None)
-    kept = dict(base._REGISTRY)
-
-    def added() -> list[str]:
-        return [n for n, f in base._REGISTRY.items() if kept.get(n) is not f]
-
-    try:
-        yield added
-    except BaseException:
-        base._REGISTRY.clear()
-        base._REGISTRY.update(before)
-        raise
-
-
 def _read(path: Path) -> tuple[bytes, str]:
     try:
         source = read_bytes(path, MOST_BYTES)
@@ -391,14 +342,6 @@ def _place(path: Path, file: Path, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(file)]
     return f"{path}:{lines[-1]}" if lines else str(path)
-
-
-def _text(error: BaseException) -> str:
-    """Return an error in one line, with its kind where the text was not written for users."""
-    text = error.msg if isinstance(error, SyntaxError) else message(error)
-    if isinstance(error, UserError):
-        return " ".join(text.split())
-    return " ".join(f"{type(error).__name__}: {text} {MORE}".split())
 
 
 def _own_code(made: Any) -> Any:

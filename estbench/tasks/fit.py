@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from estbench.errors import UserError
-from estbench.experiment import Experiment
-from estbench.processes import described, is_stop
+from estbench.config.experiment import Experiment
+from estbench.core.errors import UserError
+from estbench.core.processes import described, is_stop
+from estbench.core.registry import POLICIES, REWARDS, TASKS
 from estbench.store.keys import REFERENCE_ESTIMATOR
 
 if TYPE_CHECKING:
     from estbench.estimators.base import Estimator
 
-__all__ = ["REFUSED", "check_fit", "refusals"]
+__all__ = ["REFUSED", "check_fit", "check_names", "refusals"]
 
 REFUSED = "does not fit"
 """The status of a run that was never begun, because the estimator refuses the task or its batch."""
@@ -35,6 +36,36 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
             if reason:
                 found.setdefault(task, {})[name] = " ".join(reason.split())
     return found
+
+
+def check_names(experiment: Experiment) -> None:
+    """Check that the tasks, estimators and parts that an experiment names exist and fit together.
+
+    Raises:
+      UserError: One does not exist, or a task cannot be made with its settings.
+    """
+    from estbench import estimators, tasks
+
+    existing = tasks.names()
+    for name in (*experiment.tasks, *experiment.per_task):
+        if name not in existing:
+            raise TASKS.unknown(name, existing)
+    for name, own in experiment.per_task.items():
+        for option in tasks.OPTIONS:
+            if option in own and option not in tasks.info(name).options:
+                takers = [t for t in existing if option in tasks.info(t).options]
+                raise UserError(
+                    f"[per_task.{name}] {option}: {name} has no such choice; "
+                    f"it is one of {', '.join(takers)}"
+                )
+    for name in experiment.tasks:
+        settings = experiment.training_for(name)
+        for registry in (POLICIES, REWARDS):
+            if (part := getattr(settings, registry.kind)) not in registry.names():
+                raise registry.unknown(part)
+        tasks.check_options(name, settings)
+    for name in experiment.measured:
+        estimators.check_name(name)
 
 
 def check_fit(experiment: Experiment) -> None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import sys
 from collections.abc import Callable
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from estbench import presets
-from estbench.terminal import console, plain, say, show_json
+from estbench.config import presets
+from estbench.core.registry import ESTIMATORS, TASKS, broken
+from estbench.core.terminal import console, plain, say, show_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["CATALOGUE", "described", "evaluations", "listing"]
-
-CATALOGUE = resources.files("estbench") / "estimators" / "catalogue.json"
-"""What each of estbench's own estimators declares; written by ``python -m estbench.index``."""
+__all__ = ["described", "evaluations", "listing"]
 
 Declared = dict[str, Any]  # as JSON has it
 Cells = dict[str, str]  # of a row of a table, by column
@@ -50,9 +44,7 @@ def listing(what: str | None, *, as_json: bool) -> int:
         if name != list(wanted)[-1]:
             out.print()
     if "estimators" in wanted:
-        from estbench import plugins
-
-        for line in plugins.broken():
+        for line in broken():
             say(f"estbench: left out: {line}")
     return 0
 
@@ -66,20 +58,6 @@ def _print(rows: list[Cells], out: Console) -> None:
     for row in rows:
         table.add_row(*row.values())
     out.print(table)
-
-
-def _estimators() -> list[Declared]:
-    """Return what every estimator declares, in the order of the catalogue.
-
-    The registry is asked, which imports torch, only if it may hold more than estbench's own.
-    """
-    from estbench import plugins
-
-    if "estbench.estimators" not in sys.modules and not plugins.offered():
-        return list(json.loads(CATALOGUE.read_text(encoding="utf-8")))
-    from estbench import estimators
-
-    return [dataclasses.asdict(estimators.info(name)) for name in estimators.names()]
 
 
 def _estimator_cells(declared: Declared, width: int) -> Cells:
@@ -134,12 +112,6 @@ def _narrow(cells: Cells) -> Cells:
     return {"name": cells["name"], "what it is": f"{cells['what it is']}\n[dim]{facts}[/dim]"}
 
 
-def _tasks() -> list[Declared]:
-    from estbench import tasks
-
-    return [dataclasses.asdict(tasks.info(name)) for name in tasks.names()]
-
-
 def _task_cells(declared: Declared, width: int) -> Cells:
     return {
         "name": declared["name"],
@@ -168,8 +140,8 @@ def _preset_cells(declared: Declared, width: int) -> Cells:
 
 
 KINDS: dict[str, tuple[Callable[[], list[Declared]], Callable[[Declared, int], Cells]]] = {
-    "estimators": (_estimators, _estimator_cells),
-    "tasks": (_tasks, _task_cells),
+    "estimators": (ESTIMATORS.rows, _estimator_cells),
+    "tasks": (TASKS.rows, _task_cells),
     "presets": (_presets, _preset_cells),
 }
 """What can be listed: what is declared, and how a terminal of some width shows it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal
 
-from estbench.errors import UserError, unknown_name
+from estbench.core.errors import UserError, unknown_name
 
 __all__ = [
     "AtLeast",

@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from estbench.errors import UserError, unknown_name
-from estbench.experiment import Experiment, check_keys
-from estbench.store.reading import read_bytes
-from estbench.validation import shown
+from estbench.config.experiment import Experiment, check_keys
+from estbench.config.validation import shown
+from estbench.core.errors import UserError, unknown_name
+from estbench.core.reading import read_bytes
 
 __all__ = ["DEFAULT", "names", "preset", "read"]
 

@@ -10,16 +10,18 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError
 
 from estbench import __version__
-from estbench.errors import MACHINE, UserError, unknown_name
-from estbench.processes import Terminated, described, terminable
-from estbench.terminal import encode_anything, say, show
-from estbench.validation import MAX_JOBS
+from estbench.config.experiment import TABLES
+from estbench.config.validation import MAX_JOBS
+from estbench.core.errors import MACHINE, UserError, unknown_name
+from estbench.core.processes import Terminated, described, terminable
+from estbench.core.terminal import encode_anything, say, show
 
 __all__ = ["app", "main"]
 
@@ -38,6 +40,26 @@ app = App(
 )
 
 JSON = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+
+
+FLAGS = {
+    table: {settings.flag(name): name for name in settings.flags()}
+    for table, settings in TABLES.items()
+}
+"""For each table of an experiment the flags of ``run`` that set something in it."""
+
+if TYPE_CHECKING:
+    RunSettings = Any
+else:
+    RunSettings = make_dataclass(
+        "RunSettings",
+        [
+            (flag, Annotated[settings.kind(name), Parameter(help=settings.meaning(name))], None)
+            for table, settings in TABLES.items()
+            for flag, name in FLAGS[table].items()
+        ],
+        namespace={"__module__": __name__},
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +101,7 @@ def _ended_by(error: BaseException, whole: bool) -> int:
         if whole and error.__cause__ is not None:
             _say_traceback(error.__cause__)
         return _fail(str(error), 2)
-    from estbench import plugins
+    from estbench.core import plugins
     from estbench.store import StorageError
 
     if isinstance(error, StorageError):
@@ -158,20 +180,9 @@ def run(
     tasks: str | None = None,
     estimators: str | None = None,
     seeds: str | None = None,
-    jobs: int | None = None,
-    out: Path | None = None,
     device: str | None = None,
-    backend: Literal["local", "dask", "slurm"] | None = None,
-    scheduler: str | None = None,
-    slurm: str | None = None,
-    threads: int | None = None,
-    memory: int | None = None,
-    deadline: float | None = None,
-    data: str | None = None,
-    level: Literal["words", "characters"] | None = None,
-    oracle_weights: str | None = None,
-    vocabulary: int | None = None,
-    length: int | None = None,
+    out: Path | None = None,
+    settings: Annotated[RunSettings | None, Parameter(name="*")] = None,
     retry_failed: Annotated[bool, Parameter(negative="")] = False,
     renew: Annotated[bool, Parameter(negative="")] = False,
     plugin: Path | None = None,
@@ -193,43 +204,17 @@ def run(
         Estimators to train and measure, separated by commas.
     seeds
         A count (10: seeds 0 to 9), or seeds and ranges (0-4,7).
-    jobs
-        Runs at the same time; by default one a physical core, one a worker of a running dask
-        cluster, or 16 on Slurm. There are never more workers than runs.
-    out
-        Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
-        NAME being the preset's or the file's.
     device
         cpu, cuda or cuda:N; or several cards, cuda:0,cuda:1, among which the runs are shared out.
-    backend
-        What hands out the runs: local (processes of this machine), dask, or slurm.
-    scheduler
-        A running dask scheduler, tcp://HOST:PORT; without it dask starts its workers here.
-    slurm
-        What sbatch is asked for, such as partition=cpu,account=lab,time=240 (time in minutes).
-    threads
-        Threads of a run; 1 unless given, which is fastest for small models.
-    memory
-        Memory that a run may take, in MiB; a run that needs more fails, the others go on.
-    deadline
-        Seconds that a run may take; a run that takes longer fails, the others go on.
-    data
-        Text for the task text: a UTF-8 file, one sequence a line; or a ready corpus: pydoc, kjv or
-        words.
-    level
-        What its tokens are: words or characters.
-    oracle_weights
-        Parameters of the oracle, for the task oracle: the published pickle, or an .npz.
-    vocabulary
-        Tokens V of an oracle, or at most of a text.
-    length
-        Sequence length T of an oracle or a text.
+    out
+        Folder of the result set: a new or empty one, or one to go on with; by default results/NAME,
+        with the name of the preset or the file.
     retry_failed
         Run again what failed before.
     renew
         Set aside, in OUT/stale, what another version of estbench made, and make it again.
     plugin
-        A Python file that registers estimators of your own, for --estimators or the TOML file.
+        A Python file that registers estimators, tasks, generators or discriminators of your own.
     gate
         Prove, before anything is run, every estimator that declares itself unbiased; verdicts are
         kept. With --no-gate it is run all the same, and marked as not proven.
@@ -239,9 +224,10 @@ def run(
     tensorboard
         Write event files for TensorBoard while runs train: OUT/tensorboard/TASK/ESTIMATOR/seed-000.
     """
-    from estbench import commands
+    from estbench.cli import commands
 
-    _check_jobs(jobs)
+    typed: dict[str, Any] = {} if settings is None else asdict(settings)
+    _check_jobs(typed.get("jobs"))
     if tensorboard:
         from estbench.runner.events import check_installed
 
@@ -254,22 +240,7 @@ def run(
         estimators=estimators,
         seeds=seeds,
         device=device,
-        options={
-            "data": data,
-            "level": level,
-            "oracle_weights": oracle_weights,
-            "vocabulary": vocabulary,
-            "length": length,
-        },
-        execution={
-            "jobs": jobs,
-            "backend": backend,
-            "scheduler": scheduler,
-            "slurm": slurm,
-            "threads": threads,
-            "memory_mb": memory,
-            "deadline_s": deadline,
-        },
+        tables={table: {k: typed.get(f) for f, k in kept.items()} for table, kept in FLAGS.items()},
     )
     return commands.run(
         experiment,
@@ -317,7 +288,7 @@ def check(
     out
         Folder for check.csv, check.json and the figure; by default results/check.
     """
-    from estbench import checks, commands
+    from estbench.cli import checks, commands
 
     _check_jobs(jobs)
     wanted = [*names, *(commands.split_names("--estimators", estimators) if estimators else ())]
@@ -345,7 +316,7 @@ def report(
     tensorboard
         Write event files for TensorBoard, DIR/tensorboard, of every finished run.
     """
-    from estbench import commands
+    from estbench.cli import commands
 
     return commands.report(directory, latex=latex, tensorboard=tensorboard)
 
@@ -377,7 +348,7 @@ def compare(
     out
         Folder for compare.csv, compare.json and compare.md (for a pull request); none by default.
     """
-    from estbench import comparing
+    from estbench.cli import comparing
 
     return comparing.compare(
         a, b, fail_on_worse=fail_on_worse, as_json=as_json, out=out, margin=margin
@@ -401,8 +372,8 @@ def list_(
     plugin
         A Python file that registers estimators of your own.
     """
-    from estbench import commands
-    from estbench.listing import listing
+    from estbench.cli import commands
+    from estbench.cli.listing import listing
 
     commands.load_plugin(plugin)
     return listing(what, as_json=as_json)
@@ -423,7 +394,7 @@ def env(
         left out. Jobs, order, backend and interruptions make no difference to it. With --json also
         of each kind of record, task and estimator, to see where two sets differ.
     """
-    from estbench import commands
+    from estbench.cli import commands
 
     if hash_ is not None:
         return commands.show_digest(hash_, as_json=as_json)
@@ -439,8 +410,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     shell
         The shell. README.md says where it looks for the script.
     """
-    from estbench import estimators, presets, tasks
-    from estbench.completion import script
+    from estbench import estimators, tasks
+    from estbench.cli.completion import script
+    from estbench.config import presets
 
     proven = estimators.names()
     names = {"estimators": proven, "names": proven, "tasks": tasks.names()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from estbench.terminal import console, say, show_json
+from estbench.core.terminal import console, say, show_json
 
 __all__ = ["compare"]
 

@@ -1,0 +1,1 @@
+"""What an experiment is: its settings, their checks, and the presets."""

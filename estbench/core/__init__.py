@@ -1,0 +1,1 @@
+"""What every other part may use: names, errors, noise, streams, processes and the terminal."""
