@@ -18,7 +18,7 @@ from estbench.proof.judging import plan_for
 from estbench.proof.problems import Problem, named, tiny
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import learned
-from estbench.seeding import stream
+from estbench.core.seeding import stream
 
 
 def flat(gradient: list[Tensor]) -> Tensor:
