@@ -117,7 +117,7 @@ def _maker(
     return (lambda: factory(rollouts=rollouts)) if rollouts else factory
 
 
-HALVED = "        from estbench.estimators.controls import _halved\n        with _halved(policy):\n"
+HALVED = "        from estbench.estimators.wrong import _halved\n        with _halved(policy):\n"
 """What puts a stale policy, its output layer halved, in the current one's place."""
 
 REINFORCE_DRAW = """\

@@ -148,7 +148,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
             STALE,
             "relaxed",
             "            log_probs, memory = policy.step(previous, memory)\n",
-            "            from estbench.estimators.controls import _halved\n"
+            "            from estbench.estimators.wrong import _halved\n"
             "            with _halved(policy):\n"
             "                log_probs, memory = policy.step(previous, memory)\n",
             ("straight-through", "gapped-straight-through"),
@@ -265,7 +265,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
             STALE,
             "exact",
             "            p = torch.cat([_log_p(policy, part) for part in parts]).double().exp()\n",
-            "            from estbench.estimators.controls import _halved\n"
+            "            from estbench.estimators.wrong import _halved\n"
             "            with _halved(policy):\n"
             "                p = torch.cat([_log_p(policy, x) for x in parts]).double().exp()\n",
             ("exact",),
