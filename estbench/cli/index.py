@@ -1,7 +1,7 @@
 """Write down what estbench's own things declare: for readers, and for ``estbench list``.
 
-``make index`` (``python -m estbench.cli.index``) writes docs/estimators/README.md, and the catalogue
-that the command line reads where it can do without importing torch.
+``make index`` writes docs/estimators/README.md, and the catalogue
+that the command line reads as long as it needs no torch.
 """
 
 from __future__ import annotations
