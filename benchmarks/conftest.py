@@ -16,8 +16,8 @@ import torch
 from estbench import tasks
 from estbench.core.seeding import stream
 from estbench.models.build import build
-from estbench.models.discriminator import LSTMDiscriminator
-from estbench.models.generator import Generator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain

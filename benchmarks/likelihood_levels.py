@@ -17,7 +17,7 @@ from pathlib import Path
 
 from estbench import tasks
 from estbench.core.seeding import stream
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.tasks.oracle import OracleTask
 from estbench.training.pretraining import pretrain
 

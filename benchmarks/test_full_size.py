@@ -26,7 +26,7 @@ from estbench.estimators.base import Surrogate
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import total_variance
 from estbench.meter.step import measured_step
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.models.text_cnn import TextCNN
 from estbench.training.pretraining import pretrain

@@ -15,7 +15,7 @@ import torch
 from estbench.estimators import make
 from estbench.meter.moments import total_variance
 from estbench.meter.step import measured_step
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 
 BATCH = 128

@@ -15,7 +15,7 @@ import torch
 from estbench.estimators.base import Surrogate
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import total_variance
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 
 DRAWS = 1000

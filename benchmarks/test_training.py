@@ -9,7 +9,7 @@ import torch
 
 from estbench import tasks
 from estbench.models.build import build
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.training.discriminator import train_by_autograd, train_discriminator
 from estbench.training.pretraining import pretrain

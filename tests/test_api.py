@@ -21,7 +21,7 @@ from estbench.core.errors import UserError
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.exact import exact
 from estbench.meter.own import OwnPolicy, OwnReward
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import has_ended
 from estbench.models.reward import FunctionReward
 from estbench.models.tempered import Tempered

@@ -334,26 +334,26 @@ CODES = [
     ("run", "runner.run_experiment", TOO_LITTLE, 3),
     ("run", "runner.run_experiment", BackendLostError("the scheduler is gone"), 3),
     ("run", "report.build", FULL, 3),
-    ("report set", "commands._report", None, 0),
+    ("report set", "cli.commands._report", None, 0),
     ("report set", "report.build", NO_SUCH, 2),
     ("report set", "report.build", PermissionError(errno.EACCES, "Permission denied", "x"), 2),
     ("report set", "report.build", FULL, 3),
     ("report set", "report.build", TOO_LITTLE, 3),
-    ("compare a b", "comparing.compare", 0, 0),
-    ("compare a b", "comparing.compare", 1, 1),
+    ("compare a b", "cli.comparing.compare", 0, 0),
+    ("compare a b", "cli.comparing.compare", 1, 1),
     ("compare a b", "report.between.between", NO_SUCH, 2),
     ("compare a b", "report.between.between", LOST, 3),
     ("check rloo", "proof.running.check_many", UNSURE, 1),
     ("check rloo", "proof.running.check_many", NO_SUCH, 2),
     ("check rloo", "proof.running.check_many", LOST, 3),
-    ("list", "listing.listing", 0, 0),
-    ("list", "listing.listing", NO_SUCH, 2),
-    ("list", "listing.listing", OSError(errno.ENOSPC, "No space left on device"), 3),
+    ("list", "cli.listing.listing", 0, 0),
+    ("list", "cli.listing.listing", NO_SUCH, 2),
+    ("list", "cli.listing.listing", OSError(errno.ENOSPC, "No space left on device"), 3),
     ("env", "runner.environment.environment", {}, 0),
     ("env", "runner.environment.environment", TOO_LITTLE, 3),
     ("env --hash set", "store.digest.digest", NO_SUCH, 2),
-    ("completion bash", "completion.script", "", 0),
-    ("completion bash", "completion.script", TOO_LITTLE, 3),
+    ("completion bash", "cli.completion.script", "", 0),
+    ("completion bash", "cli.completion.script", TOO_LITTLE, 3),
 ]
 
 
@@ -422,7 +422,7 @@ def test_a_full_disk_is_one_line_and_exit_code_3(
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize("where", ["store.atomic.write_bytes", "checks._write"])
+@pytest.mark.parametrize("where", ["store.atomic.write_bytes", "cli.checks._write"])
 def test_what_was_checked_is_printed_whatever_becomes_of_the_files(
     where: str,
     as_json: bool,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from estbench import estimators, tasks
+from estbench.cli import main
 from estbench.config import presets
 from estbench.core import plugins
 from estbench.core.errors import UserError
@@ -204,6 +205,13 @@ def own(tmp_path: Path) -> Iterator[Path]:
     for registry, entries in before:
         registry.entries.clear()
         registry.entries.update(entries)
+
+
+def test_a_plugin_without_estimators_leaves_nothing_to_check(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--plugin", str(own)]) == 2
+    assert "own.py registers no estimator: name the estimators" in capsys.readouterr().err
 
 
 def test_a_plugins_discriminator_trains_and_is_part_of_the_key(own: Path) -> None:

@@ -76,6 +76,8 @@ def check(
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"--seed {seed}: must be a whole number from 0 to {LARGEST_SEED}")
     own = load_plugin(plugin)
+    if plugin is not None and not (own or names):
+        raise UserError(f"{plugin} registers no estimator: name the estimators to be checked")
     wanted = list(dict.fromkeys(names)) or own or estimators.names()
     for name in wanted:
         estimators.info(name)  # raises for a name that does not exist

@@ -1,7 +1,7 @@
 """Write down what estbench's own things declare: for readers, and for ``estbench list``.
 
-``make index`` (``python -m estbench.cli.index``) writes docs/estimators/README.md and the catalogue
-that the command line reads where it can do without importing torch.
+``make index`` writes docs/estimators/README.md, and the catalogue
+that the command line reads as long as it needs no torch.
 """
 
 from __future__ import annotations
@@ -33,15 +33,18 @@ made by `make index`.
 
 
 def contents() -> str:
-    """Return what estbench's own things declare, by kind, as JSON."""
-    rows: dict[str, object] = {}
+    """Return what estbench's own things declare, by kind, as JSON with a line for each."""
+    parts = []
     for registry in REGISTRIES:
-        registry.load()
         own = (registry.entries[name] for name in registry.own_names())
-        rows[registry.group.partition(".")[2]] = [
-            dataclasses.asdict(registry.info(entry)) for entry in own
-        ]
-    return json.dumps(rows | {"looks": looks()}, indent=1, ensure_ascii=False) + "\n"
+        rows = (_json(dataclasses.asdict(registry.info(entry))) for entry in own)
+        parts.append(f'"{registry.group.partition(".")[2]}": [\n' + ",\n".join(rows) + "\n]")
+    parts.append(f'"looks": {_json(looks())}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def looks() -> dict[str, dict[str, str | int]]:

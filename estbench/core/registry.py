@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 CATALOGUE = resources.files("estbench") / "core" / "catalogue.json"
-"""What all that is estbench's own declares; written by ``python -m estbench.cli.index``."""
+"""What all that is estbench's own declares; written by ``make index``."""
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{p}{i}" for p in ("COM", "LPT") for i in range(1, 10))}

@@ -17,7 +17,7 @@ from estbench.estimators.base import (
     register,
 )
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import combine, without_control
+from estbench.estimators.control_weights import combine, without_control
 from estbench.estimators.futures import frozen
 from estbench.estimators.gumbel import one_hot
 from estbench.estimators.returns import draw, evaluations

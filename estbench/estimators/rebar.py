@@ -26,7 +26,7 @@ from estbench.estimators.base import (
 )
 from estbench.estimators.baselines import make_baseline
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import (
+from estbench.estimators.control_weights import (
     GumbelSample,
     combine,
     control_weights,

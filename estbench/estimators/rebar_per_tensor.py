@@ -14,7 +14,7 @@ from estbench.estimators.base import (
     TensorTerm,
     register,
 )
-from estbench.estimators.control import GumbelSample, linear_components
+from estbench.estimators.control_weights import GumbelSample, linear_components
 from estbench.estimators.rebar import Rebar
 from estbench.estimators.returns import rollout_noise
 from estbench.models.policy import Policy

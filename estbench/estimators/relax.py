@@ -30,7 +30,7 @@ from estbench.estimators.baselines import (
     update_moments,
 )
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import (
+from estbench.estimators.control_weights import (
     GumbelSample,
     combine,
     control_weights,

@@ -10,7 +10,7 @@ from torch import Tensor
 from estbench.estimators.base import Component, Learned, PerDrawGradients, Surrogate, register
 from estbench.estimators.baselines import Critic
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import GumbelSample
+from estbench.estimators.control_weights import GumbelSample
 from estbench.estimators.gumbel import one_hot
 from estbench.estimators.relax import Relax
 from estbench.models.policy import Policy

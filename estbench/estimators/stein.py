@@ -32,7 +32,7 @@ from estbench.estimators.base import (
 )
 from estbench.estimators.baselines import moving_deviation, moving_moments, update_moments
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import combine, learn
+from estbench.estimators.control_weights import combine, learn
 from estbench.models.policy import Policy, at_tokens
 from estbench.models.sequence_network import SequenceNetwork
 from estbench.models.trees import insert_rows, map_rows, repeat_rows

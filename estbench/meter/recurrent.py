@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from estbench.meter.taps import Declined, Part, Record, Tap, affine_parts, require_gradient
-from estbench.models.lstm import LSTMRecurrence
+from estbench.models.lstm_recurrence import LSTMRecurrence
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
 

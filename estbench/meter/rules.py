@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from estbench.meter import attention, convolution, norms, recurrent
 from estbench.meter.taps import Declined, Part, Tap, affine_parts
-from estbench.models.generator import TokenEmbedding
-from estbench.models.lstm import LSTMRecurrence
+from estbench.models.lstm_generator import TokenEmbedding
+from estbench.models.lstm_recurrence import LSTMRecurrence
 
 __all__ = ["DENSE_VOCABULARY", "RULES", "UNROLLED", "Part", "Rule", "Tap", "Unrolled"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from estbench.models.generator import Generator
+    from estbench.models.lstm_generator import Generator
 
 __all__ = ["LARGE", "Sampler"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import IMPOSSIBLE, Choose, Policy
 from estbench.models.sampling import LARGE, Sampler
 from estbench.models.trees import State

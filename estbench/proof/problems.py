@@ -23,8 +23,8 @@ from estbench.estimators.base import Estimator
 from estbench.meter.bias import Centred
 from estbench.meter.exact import Exact, exact
 from estbench.models.adam import Adam
-from estbench.models.discriminator import LSTMDiscriminator
-from estbench.models.generator import Generator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
+from estbench.models.lstm_generator import Generator
 from estbench.models.penalty import Penalised
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward, Reward

@@ -14,7 +14,7 @@ from estbench.estimators.base import Draws, Estimator
 from estbench.meter.centred import Centred
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import FunctionReward
 from estbench.proof.breaches import NotApplicableError
 from estbench.proof.rewards import function_reward, rng

@@ -15,7 +15,7 @@ from torch import Tensor
 from estbench.core.errors import UserError
 from estbench.core.registry import register
 from estbench.core.seeding import stream
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import DISTINCT, ENTROPY, MetricInfo, TaskInfo

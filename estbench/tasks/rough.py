@@ -14,7 +14,7 @@ from estbench.config.experiment import TrainingSettings
 from estbench.core.registry import register
 from estbench.core.seeding import stream
 from estbench.models.enumeration import enumerate_sequences
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy, at_tokens
 from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.estimates import cross_entropy, log_probs_in_chunks

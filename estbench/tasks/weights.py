@@ -21,7 +21,7 @@ import torch
 
 from estbench.core.errors import UserError
 from estbench.core.reading import read_bytes
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.tasks import filetypes
 from estbench.tasks.filetypes import FileType, file_type
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from estbench.models.discriminator import LSTMDiscriminator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.training.fused import FusedUpdates
 from estbench.training.prefixes import plan_updates
 

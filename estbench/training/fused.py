@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.models.adam import Adam
-from estbench.models.discriminator import LSTMDiscriminator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.training.columns import BACKWARD_SCALE, FORWARD_SCALE, HIDDEN_SCALE, Columns
 from estbench.training.prefixes import Plan
 

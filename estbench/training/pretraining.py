@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from estbench.models.adam import Adam
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE
 from estbench.training.discriminator import shuffled_rows

@@ -10,7 +10,7 @@ from estbench import estimators
 from estbench.estimators.all_actions import MOST, SumAndSample
 from estbench.estimators.branches import branch
 from estbench.meter.gradients import Tape
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import named, tiny
 from estbench.proof.rewards import rng
 

@@ -20,7 +20,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "estimators"
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_what_is_generated_is_up_to_date(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == FILES[path](), "type: python -m estbench.cli.index"
+    assert path.read_text(encoding="utf-8") == FILES[path](), "type: make index"
 
 
 def test_every_estimator_stands_in_the_table_once() -> None:

@@ -14,7 +14,7 @@ from estbench.core.seeding import stream
 from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import Plan, bias_test
 from estbench.meter.gradients import Tape
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import tiny
 from estbench.proof.rewards import rng
 

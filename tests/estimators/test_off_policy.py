@@ -14,7 +14,7 @@ from estbench.estimators.base import Surrogate
 from estbench.estimators.off_policy import OffPolicy, _sequence
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.meter.measuring import adapt_once
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem, problem, tiny
 from estbench.proof.rewards import function_reward, rng

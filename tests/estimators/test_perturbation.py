@@ -15,7 +15,7 @@ from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference, total_variance
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import bernoulli, named, problem, tiny
 from estbench.proof.rewards import function_reward, rng
 

@@ -10,11 +10,11 @@ import torch
 from estbench import estimators
 from estbench.core.errors import UserError
 from estbench.estimators.base import Surrogate
-from estbench.estimators.published_statistic import element_gradients, element_variance
 from estbench.estimators.rebar import Rebar
+from estbench.estimators.regan_statistic import element_gradients, element_variance
 from estbench.meter.gradients import DrawGradients, Tape
-from estbench.models.discriminator import LSTMDiscriminator
-from estbench.models.generator import Generator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
+from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.proof.problems import expressions
 from estbench.proof.rewards import rng

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Component, Surrogate
-from estbench.estimators.control import combine
+from estbench.estimators.control_weights import combine
 from estbench.estimators.relax import Relax
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once

@@ -14,11 +14,11 @@ from estbench.core import noise
 from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
 from estbench.estimators.jacobians import GAP
-from estbench.estimators.relaxed import Relaxed
+from estbench.estimators.straight_through import Relaxed
 from estbench.meter.bias import Centred, Plan, bias_test
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import choose_by_gumbel
 from estbench.models.reward import FunctionReward
 from estbench.proof.problems import (

@@ -14,7 +14,7 @@ from estbench.estimators.formula import evaluate
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.meter.moments import total_variance
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.rewards import rng
 
 from .rollouts import takes_rollouts

@@ -20,7 +20,7 @@ from estbench.estimators.sets import UnorderedSet, WithoutReplacement
 from estbench.meter.centred import Centred
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy
 from estbench.proof.problems import Problem, named, problem, three_bernoullis, tiny
 from estbench.proof.rewards import rng

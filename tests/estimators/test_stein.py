@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estbench.estimators.double_control import DoubleControl
+from estbench.estimators.double_cv import DoubleControl
 from estbench.estimators.stein import (
     Rodeo,
     _kernel,

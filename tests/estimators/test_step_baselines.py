@@ -13,7 +13,7 @@ from estbench.estimators.score_function import LeaveOneOut
 from estbench.estimators.step_baselines import StepConstants
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import Problem, named, tiny
 from estbench.proof.rewards import rng
 from estbench.proof.states import learned

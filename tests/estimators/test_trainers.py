@@ -16,7 +16,7 @@ from estbench.estimators.trainers import weighted_mean
 from estbench.meter.bias import bias_test
 from estbench.meter.measuring import adapt_once
 from estbench.models.factorised import FactorisedPolicy
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import sequence_lengths
 from estbench.models.reward import FunctionReward
 from estbench.proof.problems import named, tiny

@@ -15,7 +15,7 @@ import torch
 from estbench import estimators
 from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator
-from estbench.estimators.controls import Grpo
+from estbench.estimators.wrong import Grpo
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.proof.problems import SIZES, Problem, binary, expressions, tiny
 from estbench.proof.rewards import rng

@@ -16,7 +16,7 @@ from estbench.meter import measuring, notices, rules
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
 

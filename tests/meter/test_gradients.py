@@ -14,7 +14,7 @@ from estbench.estimators.base import Component, Direct, Surrogate
 from estbench.estimators.score_function import LeaveOneOut
 from estbench.meter.bias import Centred
 from estbench.meter.gradients import DrawGradients, Tape
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import disturb

@@ -14,7 +14,7 @@ from estbench.meter.exact import enumerate_sequences, exact
 from estbench.meter.factors import Factors
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference, tail_index, total_variance
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import tiny
 from estbench.proof.rewards import function_reward, rng
 

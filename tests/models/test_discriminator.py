@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from estbench.models.discriminator import LSTMDiscriminator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -9,7 +9,7 @@ from estbench import estimators
 from estbench.core.seeding import stream
 from estbench.meter.bias import Plan, bias_test
 from estbench.meter.exact import enumerate_sequences
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import Problem, problem
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import learned

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from estbench.models import lstm
-from estbench.models.lstm import LSTMRecurrence, plain
+from estbench.models import lstm_recurrence as lstm
+from estbench.models.lstm_recurrence import LSTMRecurrence, plain
 
 N, T, H = 3, 5, 2
 Outputs = tuple[Tensor, Tensor]

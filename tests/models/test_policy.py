@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from estbench.core import noise
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy, choose_by_gumbel, choose_by_uniform, inverse_cdf
 from estbench.models.trees import flatten_rows, insert_rows, repeat_rows
 

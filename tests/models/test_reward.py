@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from estbench.core.errors import UserError
-from estbench.models.discriminator import LSTMDiscriminator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.models.reward import FunctionReward, Reward, rollout_rewards
 from estbench.models.text_cnn import TextCNN
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy, choose_by_uniform
 from estbench.models.sampling import LARGE, Sampler
 from estbench.models.tempered import Tempered

@@ -153,7 +153,7 @@ COUPLED = [
     Mutant(
         "the correction for the slopes has the wrong sign",
         SIGN,
-        "double_control",
+        "double_cv",
         "(on_scores + probs * others)",
         "(on_scores - probs * others)",
         ("double-cv",),
@@ -178,7 +178,7 @@ COUPLED = [
     Mutant(
         "noise shared inside a group",
         SHARED,
-        "double_control",
+        "double_cv",
         "        tokens = policy.sample_from(u)\n",
         "        tokens = policy.sample_from(u[::2].repeat_interleave(2, dim=0))\n",
         ("double-cv",),
@@ -203,7 +203,7 @@ COUPLED = [
     Mutant(
         "a group comes from a stale policy",
         STALE,
-        "double_control",
+        "double_cv",
         "        tokens = policy.sample_from(u)\n",
         HALVED + "            tokens = policy.sample_from(u)\n",
         ("double-cv",),
@@ -244,7 +244,7 @@ COUPLED = [
     Mutant(
         "slopes are also taken at the sequence itself",
         OTHER,
-        "double_control",
+        "double_cv",
         "        others = (slopes.sum(dim=1, keepdim=True) - slopes) / (K - 1)\n",
         "        others = slopes.mean(dim=1, keepdim=True).expand_as(slopes)\n",
         ("double-cv",),
@@ -252,7 +252,7 @@ COUPLED = [
     Mutant(
         "the policy's probabilities at the position before",
         PREFIX,
-        "double_control",
+        "double_cv",
         "        hot = hot.reshape(draws, K, T, V)\n",
         "        hot = hot.reshape(draws, K, T, V)\n        probs = probs.roll(1, 2)\n",
         ("double-cv",),

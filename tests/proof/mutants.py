@@ -117,7 +117,7 @@ def _maker(
     return (lambda: factory(rollouts=rollouts)) if rollouts else factory
 
 
-HALVED = "        from estbench.estimators.controls import _halved\n        with _halved(policy):\n"
+HALVED = "        from estbench.estimators.wrong import _halved\n        with _halved(policy):\n"
 """What puts a stale policy, its output layer halved, in the current one's place."""
 
 REINFORCE_DRAW = """\
@@ -717,7 +717,7 @@ MUTANTS = [
     Mutant(
         "the score term is multiplied by the relaxed token",
         OTHER,
-        "control",
+        "control_weights",
         "    scores = one_hot(sample.tokens, sample.z.shape[-1], sample.z.dtype)\n",
         "    scores = sample.z.softmax(dim=-1)\n",
         ("rebar", "relax"),
@@ -725,7 +725,7 @@ MUTANTS = [
     Mutant(
         "z of the log-probabilities one position back",
         PREFIX,
-        "control",
+        "control_weights",
         "        z = log_probs.detach() + gumbel\n",
         "        z = log_probs.detach().roll(1, 1) + gumbel\n",
         ("rebar", "relax-none"),
@@ -733,7 +733,7 @@ MUTANTS = [
     Mutant(
         "z is of noise that did not draw b",
         REDRAWN,
-        "control",
+        "control_weights",
         "        z = log_probs.detach() + gumbel\n",
         "        z = log_probs.detach() + gumbel.flip(0)\n",
         ("rebar", "rebar-uniform", "relax"),
@@ -741,7 +741,7 @@ MUTANTS = [
     Mutant(
         "b comes from a stale policy",
         STALE,
-        "control",
+        "control_weights",
         "        tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))\n",
         HALVED + "            tokens = policy.sample_by(draws, choose_by_gumbel(gumbel))\n",
         ("rebar", "rebar-uniform", "relax"),
@@ -749,7 +749,7 @@ MUTANTS = [
     Mutant(
         "one Gumbel noise for all rows",
         SHARED,
-        "control",
+        "control_weights",
         '        gumbel = noise.gumbel(u["gumbel"])\n',
         '        gumbel = noise.gumbel(u["gumbel"][:1].expand_as(u["gumbel"]))\n',
         ("rebar", "rebar-zeros", "relax"),
@@ -758,7 +758,7 @@ MUTANTS = [
     Mutant(
         "c(z~) is not detached in the score term, and -log p grad c(z~) stays",
         UNDETACHED,
-        "control",
+        "control_weights",
         "        return coupled_weights(value, slope, sample.z, tokens)\n",
         "        index = tokens.unsqueeze(-1)\n"
         "        share = (sample.z - sample.z.gather(-1, index)).clamp_max(0).exp()\n"

@@ -124,7 +124,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "tokens of other noise than the relaxed ones",
             REDRAWN,
-            "relaxed",
+            "straight_through",
             "            token = z.argmax(dim=-1)\n",
             "            token = (detached + gumbel[:, t].flip(0)).argmax(dim=-1)\n",
             ("straight-through", "st-gumbel", "reinmax"),
@@ -135,7 +135,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "the noise of the previous position",
             PREFIX,
-            "relaxed",
+            "straight_through",
             "            z = detached + gumbel[:, t]\n",
             "            z = detached + gumbel[:, max(0, t - 1)]\n",
             ("straight-through", "gumbel-rao"),
@@ -146,9 +146,9 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "sequences come from a stale policy",
             STALE,
-            "relaxed",
+            "straight_through",
             "            log_probs, memory = policy.step(previous, memory)\n",
-            "            from estbench.estimators.controls import _halved\n"
+            "            from estbench.estimators.wrong import _halved\n"
             "            with _halved(policy):\n"
             "                log_probs, memory = policy.step(previous, memory)\n",
             ("straight-through", "gapped-straight-through"),
@@ -159,7 +159,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "sequences go on after their end",
             PREFIX,
-            "relaxed",
+            "straight_through",
             "                ended = ended | (token == policy.end)\n",
             "                ended = ended & (token == policy.end)\n",
             ("gumbel-softmax", "reinmax"),
@@ -170,7 +170,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "what is fed on is detached",
             UNDETACHED,
-            "relaxed",
+            "straight_through",
             "            log_probs, memory = policy.step(previous, memory)\n",
             "            fed = None if previous is None else previous.detach()\n"
             "            log_probs, memory = policy.step(fed, memory)\n",
@@ -182,7 +182,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "one Gumbel noise for all rows",
             SHARED,
-            "relaxed",
+            "straight_through",
             '        gumbel = noise.gumbel(u["gumbel"])\n',
             '        gumbel = noise.gumbel(u["gumbel"][:1].expand_as(u["gumbel"]))\n',
             ("gumbel-softmax", "straight-through", "reinmax"),
@@ -265,7 +265,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
             STALE,
             "exact",
             "            p = torch.cat([_log_p(policy, part) for part in parts]).double().exp()\n",
-            "            from estbench.estimators.controls import _halved\n"
+            "            from estbench.estimators.wrong import _halved\n"
             "            with _halved(policy):\n"
             "                p = torch.cat([_log_p(policy, x) for x in parts]).double().exp()\n",
             ("exact",),

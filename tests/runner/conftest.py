@@ -113,7 +113,7 @@ def without_processes(patch: pytest.MonkeyPatch) -> None:
             signal.signal(signal.SIGINT, before)
 
     patch.setattr("estbench.core.processes._sweep", here)
-    for user in ("runner.backends.local", "runner.timing", "commands", "checks"):
+    for user in ("runner.backends.local", "runner.timing", "cli.commands", "cli.checks"):
         patch.setattr(f"estbench.{user}.stop_workers", lambda: None)
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.tasks.expressions import BRANCHING, fixed_length, variable_length
 from estbench.tasks.grammar import Grammar
 

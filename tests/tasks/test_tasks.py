@@ -12,7 +12,7 @@ import torch
 from estbench import tasks
 from estbench.config.experiment import TrainingSettings
 from estbench.core.errors import UserError
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import TaskInfo
 from estbench.tasks.estimates import copied, cross_entropy, log_probs_in_chunks

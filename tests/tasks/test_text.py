@@ -15,7 +15,7 @@ from torch import Tensor
 
 from estbench import tasks
 from estbench.core.errors import UserError
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy
 from estbench.tasks import text
 from estbench.tasks.declaring import Size

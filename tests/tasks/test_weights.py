@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from estbench import tasks
 from estbench.core.errors import UserError
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.tasks.weights import NAMES, load_into, read_arrays, sizes
 
 V, E, H = 12, 3, 4

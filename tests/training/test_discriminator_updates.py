@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estbench.models.discriminator import LSTMDiscriminator
+from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.models.text_cnn import TextCNN
 from estbench.training.discriminator import (
     shuffled_rows,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from estbench.models.adam import Adam
-from estbench.models.generator import Generator
+from estbench.models.lstm_generator import Generator
 from estbench.training import pretraining
 from estbench.training.likelihood import summed_cross_entropy
 from estbench.training.pretraining import fastest_loss, negative_log_likelihood, pretrain

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from estbench.core import noise
 from estbench.core.errors import UserError
 from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, Surrogate, register
-from estbench.estimators.control import GumbelSample
+from estbench.estimators.control_weights import GumbelSample
 from estbench.estimators.coupled import Coupled
 from estbench.estimators.coupling import inverse_cdf_pair
 from estbench.estimators.grouped import GroupRelative

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from estbench.core import noise
 from estbench.core.registry import Declared, register
-from estbench.models.lstm import LSTMRecurrence
+from estbench.models.lstm_recurrence import LSTMRecurrence
 from estbench.models.network import TokenEmbedding
 from estbench.models.policy import Choose, Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE, Sampler

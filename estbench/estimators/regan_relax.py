@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Learned, PerDrawGradients, Surrogate, register
-from estbench.estimators.control import learn
-from estbench.estimators.published import Drawn, PublishedRebar, Seen
+from estbench.estimators.control_weights import learn
+from estbench.estimators.regan import Drawn, PublishedRebar, Seen
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
 

@@ -20,7 +20,7 @@ from estbench.estimators.base import (
     register,
 )
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control import combine
+from estbench.estimators.control_weights import combine
 from estbench.estimators.gumbel import one_hot
 from estbench.models.policy import Policy
 

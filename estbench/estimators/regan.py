@@ -25,7 +25,7 @@ from estbench.estimators.base import (
 )
 from estbench.estimators.futures import frozen, with_futures
 from estbench.estimators.gumbel import conditional, independent_weights, one_hot
-from estbench.estimators.published_statistic import element_variance
+from estbench.estimators.regan_statistic import element_variance
 from estbench.models.policy import Policy, choose_by_gumbel, inverse_cdf
 
 __all__ = ["PublishedRebar", "PublishedReinforce"]
