@@ -38,7 +38,7 @@ from estbench.store.checkpoints import checkpoint_path, remove_checkpoint, sourc
 
 if TYPE_CHECKING:
     from estbench.runner.events import Events
-    from estbench.training.interruptions import Checkpoint
+    from estbench.training.resume import Checkpoint
 
 __all__ = [
     "Outcome",
@@ -51,6 +51,7 @@ __all__ = [
     "outcome",
     "recorded",
     "save",
+    "state_file",
     "use_threads",
 ]
 
@@ -128,23 +129,19 @@ def _made(job: Job, results: ResultSet) -> Outcome:
 
     def bounded() -> Record:
         with limited(execution, lambda error: save(results, job, failed(job, error), {})):
-            if checkpoint is None:
-                return compute()
-            from estbench.training.interruptions import continued
-
-            return continued(checkpoint, compute)
+            return compute()
 
     def compute() -> Record:
         grid = (job.experiment, job.task)
-        if job.kind == "reference":
-            payload, state = job.function(*grid, job.seed)
-            states.update(state)
-            return dict(payload)
         if job.kind == "snapshots":
             _require_reference(results, job)
             state = results.states(job.task, job.seed)
             return dict(job.function(*grid, job.estimator, job.seed, state))
-        return dict(job.function(*grid, job.estimator, job.seed))
+        if job.kind == "run":
+            return dict(job.function(*grid, job.estimator, job.seed, checkpoint))
+        payload, state = job.function(*grid, job.seed, checkpoint)
+        states.update(state)
+        return dict(payload)
 
     head = (job.kind, job.key, job.task, job.estimator, job.seed)
     with _events(job, directory) as events:
@@ -165,7 +162,7 @@ def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
     import numpy
     import torch
 
-    from estbench.training.interruptions import EVERY_S, Checkpoint
+    from estbench.training.resume import EVERY_S, Checkpoint
 
     given, notes = os.environ.get(CHECKPOINT_VARIABLE, ""), list[str]()
     try:
@@ -292,7 +289,7 @@ def save(results: ResultSet, job: Job, record: Record, states: Mapping[str, Any]
     """
     if job.kind == "reference":
         if record["status"] == "ok":
-            data = _dump(states)
+            data = state_file(states)
             results.write(results.state_path(job.task, job.seed), data)
             record = record | {"state_sha256": sha256(data).hexdigest()}
         if REFERENCE_ESTIMATOR in job.experiment.estimators:
@@ -346,9 +343,22 @@ def _peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _dump(states: Mapping[str, Any]) -> bytes:
+def state_file(states: Mapping[str, Any]) -> bytes:
+    """Return the file that holds a reference's states."""
     import torch
 
     buffer = io.BytesIO()
-    torch.save(dict(states), buffer)
+    torch.save(_interned(dict(states)), buffer)
     return buffer.getvalue()
+
+
+def _interned(value: Any) -> Any:
+    """Return states whose equal texts are one text: a pickle writes a text once an object.
+
+    So the bytes do not depend on whether the run went on from a checkpoint.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) is dict:
+        return {_interned(name): _interned(entry) for name, entry in value.items()}
+    return [_interned(entry) for entry in value] if type(value) is list else value

@@ -16,7 +16,8 @@ from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import shuffled, time_step
 from estbench.meter.truth import true_gradient
 from estbench.tasks.stage import make_stage
-from estbench.training.adversarial import step_metrics, train
+from estbench.training.curves import step_metrics
+from estbench.training.loop import train
 from estbench.training.reference import reference, snapshot_steps
 from estbench.training.session import Session, prepare
 
