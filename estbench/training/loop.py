@@ -59,8 +59,7 @@ def train(
     run.tell_again()
     run.session.pretrain(phases)
     for _ in phases.steps("start", 1):
-        run.start = run.full_quality("start")
-        run.seconds = 0.0
+        run.begin()
         if at_batch:
             at_batch(0, run.session)
     for batch in phases.steps("batches", run.settings.batches):
@@ -103,15 +102,14 @@ class Run(Stateful):
         self.session = make_session(experiment, task, seed)
         self.settings = self.session.settings
         self.identity, self.device = (task, seed), experiment.device
-        self.at_batch = at_batch
+        self.estimator, self.at_batch = estimator, at_batch
         self.method = make(
             estimator, self.settings.rollouts, self.settings.truncation, self.settings.staleness
         )
         self.method_attributes = dict(vars(self.method))
         self.group = self.method.info.group
         self.draws = self.settings.batch_size // self.group
-        learned = stream("learned", task, seed, estimator)
-        self.learned = self.method.initial_state(self.session.policy, learned)
+        self.learned = self.initial_state()
         self.noise = stream("estimator", task, seed, estimator, device=self.device)
         self.aside = stream("variance", task, seed, estimator, device=self.device)
         self.evaluation = stream("evaluation", task, seed, device=self.device)
@@ -171,9 +169,17 @@ class Run(Stateful):
             metrics = {name: values[index] for name, values in curves.metrics.items()}
             watching.tell(batch, evals, seconds, metrics, at=began + seconds)
 
-    def full_quality(self, name: str) -> dict[str, float]:
-        """Return the session's full quality, with noise of its own."""
-        return self.session.full_quality(stream(name, *self.identity, device=self.device))
+    def initial_state(self) -> dict[str, Any]:
+        """Return what the estimator has learned before its first step."""
+        rng = stream("learned", *self.identity, self.estimator)
+        return self.method.initial_state(self.session.policy, rng)
+
+    def begin(self) -> None:
+        """Evaluate the pre-trained policy, and let the estimator and the clock begin."""
+        noise = stream("start", *self.identity, device=self.device)
+        self.start = self.session.full_quality(noise)
+        self.learned = self.initial_state()  # which may hold a copy of the policy
+        self.seconds = 0.0
 
     def policy_step(self, batch: int) -> None:
         """Train the policy and what the estimator learns, measure the step, evaluate."""
