@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from estbench.errors import UserError
 from estbench.store.atomic import (
@@ -19,6 +19,13 @@ from estbench.store.atomic import (
     remove_leftovers,
     write_bytes,
     write_json,
+)
+from estbench.store.layout import (
+    AnyRecord,
+    ReferenceRecord,
+    RunRecord,
+    SnapshotsRecord,
+    TimingRecord,
 )
 from estbench.store.links import check_links
 from estbench.store.outputs import probe
@@ -35,8 +42,16 @@ __all__ = ["RECORDS", "CorruptRecordError", "ResultSet", "SetGoneError"]
 
 
 LOCK = ".lock"
-RECORDS = ("runs", "reference", "snapshots", "timing")
+FOLDERS: dict[type[AnyRecord], str] = {
+    RunRecord: "runs",
+    ReferenceRecord: "reference",
+    SnapshotsRecord: "snapshots",
+    TimingRecord: "timing",
+}
+RECORDS = tuple(FOLDERS.values())
 """Folders of a result set that hold records."""
+
+AnyKind = TypeVar("AnyKind", bound=AnyRecord)
 
 MOST_STATE_BYTES = 1 << 34
 """Of the states of a reference: a policy, its reward and its optimiser for each snapshot."""
@@ -99,6 +114,11 @@ class ResultSet:
           CorruptRecordError: The file is not a whole record.
           UserError: It is of another version of estbench.
         """
+        found = self._read(path)
+        return found and found[0]
+
+    def _read(self, path: Path) -> tuple[Record, AnyRecord] | None:
+        """Return a record as it stands in its file, and as an object."""
         try:
             document = read_document(path)
         except FileNotFoundError:
@@ -108,12 +128,12 @@ class ResultSet:
             raise CorruptRecordError(f"{path} is not readable ({reason})") from None
         check_schema(document, path)
         try:
-            check_record(document)
+            record = check_record(document)
         except ValueError as error:
             raise CorruptRecordError(f"{path} is not a whole record: {error}") from None
         if path != self._path_of(document):
             raise CorruptRecordError(f"{path} does not lie where the record that it holds belongs")
-        return dict(document)
+        return document, record
 
     def _path_of(self, record: Record) -> Path:
         """Return where a record belongs: no other place may speak for it."""
@@ -136,6 +156,18 @@ class ResultSet:
     def timing(self) -> Iterator[Record]:
         """Yield the timing rounds, in order."""
         return self._records("timing")
+
+    def typed(self, kind: type[AnyKind]) -> Iterator[AnyKind]:
+        """Yield the records of a kind as objects, by task, estimator and seed.
+
+        Raises:
+          CorruptRecordError: A file is not a whole record.
+          UserError: It is of another version of estbench.
+        """
+        for path in self._paths(FOLDERS[kind]):
+            found = self._read(path)
+            if found is not None and isinstance(found[1], kind):
+                yield found[1]
 
     def manifest(self) -> Record | None:
         """Return the manifest, or None where there is none.
@@ -387,11 +419,14 @@ class ResultSet:
             "written there"
         )
 
-    def _records(self, kind: str) -> Iterator[Any]:
-        for path in sorted((self.path / kind).rglob("*.json")):
+    def _records(self, folder: str) -> Iterator[Record]:
+        for path in self._paths(folder):
             record = self.read(path)
             if record is not None:
                 yield record
+
+    def _paths(self, folder: str) -> list[Path]:
+        return sorted((self.path / folder).rglob("*.json"))
 
 
 def _damaged(path: Path, error: OSError | ValueError, remedy: str) -> UserError:
