@@ -214,18 +214,18 @@ def _local_imports(source: bytes, folder: Path, package: str = "") -> list[Path]
       folder: Where it lies, resolved.
       package: The package that it belongs to, if any.
     """
-    found: dict[Path, None] = {}
+    local: dict[Path, None] = {}
     waiting = [(source, package)]
     while waiting:
         for name in _imported(*waiting.pop()):
             path = _file_of(name)
-            if path is None or path in found or not _is_local(path, folder):
+            if path is None or path in local or not _is_local(path, folder):
                 continue
-            found[path] = None
+            local[path] = None
             if path.suffix == ".py":
                 inside = name if path.stem == "__init__" else name.rpartition(".")[0]
                 waiting.append((path.read_bytes(), inside))
-    return list(found)
+    return list(local)
 
 
 def _imported(source: bytes, package: str) -> Iterator[str]:
@@ -290,27 +290,27 @@ def _forget(files: Iterable[str]) -> dict[str, ModuleType]:
     """Take the modules of some files out of ``sys.modules``, so that they are imported anew."""
     wanted = {Path(file) for file in files}
     called = {path.name for path in wanted}
-    found = {}
+    forgotten = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and Path(file).name in called and Path(file).resolve() in wanted:
-            found[name] = sys.modules.pop(name)
+            forgotten[name] = sys.modules.pop(name)
     importlib.invalidate_caches()
-    return found
+    return forgotten
 
 
 def _load_entry_point(point: EntryPoint) -> None:
     from estbench.estimators import base
 
     with _registering(()) as added:
-        found = point.load()
-        if isinstance(found, ModuleType):
+        offer = point.load()
+        if isinstance(offer, ModuleType):
             # One that was imported before has done so before.
             mine = (getattr(f, "__module__", "") for f in base._REGISTRY.values())
-            if not added() and found.__name__ not in mine:
+            if not added() and offer.__name__ not in mine:
                 raise UserError("registers no estimator")
-        elif found not in base._REGISTRY.values():
-            base.register(found)
+        elif offer not in base._REGISTRY.values():
+            base.register(offer)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _whole(record: Record, tasks: set[str], estimators: set[str], pairs: set[Pai
 
 def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
     """Return for each task the first seed whose reference is there with its states."""
-    found = {}
+    seeds = {}
     for task in experiment.tasks:
         for seed in experiment.seeds:
             try:
@@ -112,9 +112,9 @@ def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
             if record is None or record["status"] != "ok":
                 continue
             if record.get("state_sha256") == results.state_digest(task, seed):
-                found[task] = seed
+                seeds[task] = seed
                 break
-    return found
+    return seeds
 
 
 def run_timing(
@@ -239,11 +239,11 @@ def _round(
             left=partial(_word, word),
             note=note,
         )
-        for pair, found in endings:
-            if isinstance(found, WorkerKilled):
-                rows.append(_failure(pair, found))
+        for pair, outcome in endings:
+            if isinstance(outcome, WorkerKilled):
+                rows.append(_failure(pair, outcome))
                 continue
-            row, timing = found
+            row, timing = outcome
             rows.append(row)
             if row.get("status") != "failed":
                 costs["wall_s"] += timing["wall_s"]

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "already_done",
     "copy_as_run",
     "execute",
     "failed",
-    "found",
     "give_up",
     "one_line",
     "outcome",
@@ -105,7 +105,7 @@ def execute(job: Job, directory: Path) -> Outcome:
     results = ResultSet(directory)
     with results.watching():
         results.check_there()
-        ended = found(results, job)
+        ended = already_done(results, job)
         if ended is not None:
             return ended
         try:
@@ -212,7 +212,7 @@ def outcome(job: Job, record: Record) -> Outcome:
     return Outcome(job, one_line(record["error"]), float(record["timing"]["wall_s"]))
 
 
-def found(results: ResultSet, job: Job) -> Outcome | None:
+def already_done(results: ResultSet, job: Job) -> Outcome | None:
     """Return how a job ended whose record is on disk; None where there is none, or another's."""
     try:
         record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))

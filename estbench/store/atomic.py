@@ -131,6 +131,6 @@ def remove_leftovers(folder: Path, of: str | None = None) -> None:
       of: Name of the file that was being written; any if None.
     """
     for path in folder.rglob(f".*{TEMPORARY}"):
-        found = _NAME.fullmatch(path.name)
-        if found and of in (None, found["of"]):
+        match = _NAME.fullmatch(path.name)
+        if match and of in (None, match["of"]):
             path.unlink(missing_ok=True)

@@ -133,10 +133,10 @@ def source_digest() -> str:
     another would be neither's.
     """
     package = Path(__file__).parents[1]
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in COMPUTING:
         place = package / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            found.update(path.relative_to(package).as_posix().encode() + b"\0")
-            found.update(path.read_bytes() + b"\0")
-    return found.hexdigest()
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()

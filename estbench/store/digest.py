@@ -94,11 +94,11 @@ def digest(directory: Path | str) -> Digest:
     parts: dict[str, dict[str, dict[str, str]]] = {}
     for (kind, task, estimator), hashed in sorted(hashes.items(), key=lambda item: item[0]):
         parts.setdefault(kind, {}).setdefault(task, {})[estimator] = hashed.hexdigest()
-    found = Digest(None, dict(counts), failed, parts, absent)
+    known = Digest(None, dict(counts), failed, parts, absent)
     if absent:
-        return found
-    kinds = {kind: entry["sha256"] for kind, entry in found.as_dict()["kinds"].items()}
-    return Digest(_joined(kinds), found.records, failed, parts)
+        return known
+    kinds = {kind: entry["sha256"] for kind, entry in known.as_dict()["kinds"].items()}
+    return Digest(_joined(kinds), known.records, failed, parts)
 
 
 def _paths(results: ResultSet) -> Iterator[tuple[str, Path]]:

@@ -118,15 +118,15 @@ def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     from estbench import tasks
 
     settings = experiment.training_for(task)
-    found = _without_defaults(settings)
+    kept = _without_defaults(settings)
     for option in tasks.OPTIONS:
         if option not in tasks.info(task).options:
-            found.pop(option, None)
+            kept.pop(option, None)
     content = tasks.fingerprint(task, settings)
     if content:  # what a file holds counts, not where it lies
-        found = {k: v for k, v in found.items() if k not in ("data", "oracle_weights")}
-        found["files"] = content
-    return found
+        kept = {k: v for k, v in kept.items() if k not in ("data", "oracle_weights")}
+        kept["files"] = content
+    return kept
 
 
 def _without_defaults(settings: TrainingSettings) -> dict[str, Any]:

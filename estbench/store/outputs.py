@@ -53,8 +53,8 @@ def probe(folder: Path) -> None:
 
 def _ours(path: Path, keys: Collection[str]) -> bool:
     try:
-        found: Any = read_document(path)
+        document: Any = read_document(path)
     except (OSError, ValueError):
         return False
-    tables = found if isinstance(found, list) else [found]
+    tables = document if isinstance(document, list) else [document]
     return bool(tables) and all(isinstance(t, dict) and set(keys) <= t.keys() for t in tables)

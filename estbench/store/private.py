@@ -42,10 +42,10 @@ def check_private(path: Path) -> None:
       OSError: It is not there, belongs to somebody else, or others may write to it.
     """
     for place in _levels(path):
-        found = place.stat()
-        if {found.st_uid, place.lstat().st_uid} != {os.geteuid()}:
+        status = place.stat()
+        if {status.st_uid, place.lstat().st_uid} != {os.geteuid()}:
             raise OSError(errno.EPERM, "it belongs to somebody else", str(place))
-        if found.st_mode & OTHERS_WRITE:
+        if status.st_mode & OTHERS_WRITE:
             raise OSError(errno.EPERM, "others may write to it", str(place))
 
 

@@ -114,8 +114,8 @@ class ResultSet:
           CorruptRecordError: The file is not a whole record.
           UserError: It is of another version of estbench.
         """
-        found = self._read(path)
-        return found and found[0]
+        both = self._read(path)
+        return both and both[0]
 
     def _read(self, path: Path) -> tuple[Record, AnyRecord] | None:
         """Return a record as it stands in its file, and as an object."""
@@ -165,9 +165,9 @@ class ResultSet:
           UserError: It is of another version of estbench.
         """
         for path in self._paths(FOLDERS[kind]):
-            found = self._read(path)
-            if found is not None and isinstance(found[1], kind):
-                yield found[1]
+            both = self._read(path)
+            if both is not None and isinstance(both[1], kind):
+                yield both[1]
 
     def manifest(self) -> Record | None:
         """Return the manifest, or None where there is none.
@@ -255,13 +255,13 @@ class ResultSet:
           UserError: The file is damaged.
         """
         try:
-            found = read_document(self.proofs_path)
-            check_proofs(found)
+            verdicts = read_document(self.proofs_path)
+            check_proofs(verdicts)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
             raise _damaged(self.proofs_path, error, "delete it and run again") from None
-        return list(found)
+        return list(verdicts)
 
     def write_proofs(self, proofs: list[dict[str, Any]]) -> None:
         """Add verdicts; one on a configuration takes the place of an older one.

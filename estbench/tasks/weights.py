@@ -90,9 +90,9 @@ def _reconstruct(*_: Any) -> _Array:
 
 def _from_buffer(content: Any, kind: Any, shape: Any, order: Any = "C") -> _Array:
     """How NumPy writes an array in protocol 5."""
-    found = _Array()
-    found.__setstate__((1, shape, kind, order == "F", content))
-    return found
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", content))
+    return array
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -137,13 +137,13 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
         raise UserError(f"cannot read {path}: {error.strerror}; name a .pkl or .npz file") from None
     kind = file_type(content, path.name)
     if kind == filetypes.NPZ:
-        found = _npz(content, path)
+        entries = _npz(content, path)
     elif kind in PERHAPS_PICKLES:
-        found = _pickle(content, path, kind)
+        entries = _pickle(content, path, kind)
     else:
         raise _wrong_kind(path, kind)
     arrays = []
-    for name, value in zip(NAMES, found, strict=True):
+    for name, value in zip(NAMES, entries, strict=True):
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
             raise UserError(f"{path}: {name} is no array of numbers but {type(value).__name__}")
         with np.errstate(over="ignore"):
@@ -172,14 +172,15 @@ def _wrong_kind(path: Path, kind: FileType) -> UserError:
 
 def _pickle(content: bytes, path: Path, kind: FileType) -> Sequence[Any]:
     try:
-        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        entries = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # whatever a damaged or hostile pickle stumbles over
         raise _not_loaded(content, path, kind, error) from None
-    if not isinstance(found, list | tuple) or len(found) != len(NAMES):
-        size = f"{len(found)} entries" if isinstance(found, list | tuple) else type(found).__name__
+    listed = isinstance(entries, list | tuple)
+    if not listed or len(entries) != len(NAMES):
+        size = f"{len(entries)} entries" if listed else type(entries).__name__
         raise UserError(f"{path} holds {size}; an oracle is a list of {len(NAMES)} arrays")
     try:
-        return [entry.numpy() if isinstance(entry, _Array) else entry for entry in found]
+        return [entry.numpy() if isinstance(entry, _Array) else entry for entry in entries]
     except Exception as error:
         raise UserError(f"{path} is no pickle of arrays ({_line(error)}): give {WANTED}") from None
 

@@ -307,7 +307,7 @@ class _Filling:
         kept: Tensor = node["value"]
         # What an optimiser or a network holds is filled. Anything else is replaced: one tensor may
         # have several names as long as nothing was learned.
-        if not (filled or node["trained"]):
+        if not (filled or node["trained"] or getattr(live, "requires_grad", False)):
             return kept
         if not self.claim(node, live) or (live.shape, live.dtype) != (kept.shape, kept.dtype):
             raise MismatchError(f"{where} has no tensor to take what was kept")
