@@ -25,16 +25,16 @@ from estbench.report.style import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
 from estbench.store.layout import (
     AnyRecord,
-    ByStep,
-    Curves,
-    Ended,
-    Job,
-    Progress,
+    CurveFields,
+    EndedFields,
+    JobRecord,
+    ProgressFields,
     ReferenceRecord,
     RunRecord,
-    Snapshot,
+    SnapshotFields,
     SnapshotsRecord,
-    Timed,
+    StepFields,
+    TimedFields,
     TimingRecord,
 )
 
@@ -47,7 +47,7 @@ AnyKind = TypeVar("AnyKind", bound=AnyRecord)
 COSTS = ["wall_s", "cpu_s", "peak_mb"]
 RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", *COSTS]
 CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
-SNAPSHOT_NUMBERS = Snapshot.__struct_fields__[1:-3]
+SNAPSHOT_NUMBERS = SnapshotFields.__struct_fields__[1:-3]
 """Numbers of a measurement, DESIGN's columns first; older records lack some of them."""
 # What tables/ have to hold where they stand in for run files.
 STORED = {
@@ -59,7 +59,14 @@ MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
 SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
 SOURCE_COLUMNS += ["share"]
-PROGRESS_COLUMNS = ["task", "estimator", "seed", "snapshot", "step", *Progress.__struct_fields__]
+PROGRESS_COLUMNS = [
+    "task",
+    "estimator",
+    "seed",
+    "snapshot",
+    "step",
+    *ProgressFields.__struct_fields__,
+]
 PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
 
 
@@ -171,7 +178,7 @@ def load(directory: Path) -> Results:
         _start_frame(runs),
         _temperature_frame(runs),
     )
-    every: list[tuple[str, Sequence[Ended]]] = [
+    every: list[tuple[str, Sequence[EndedFields]]] = [
         ("training", runs),
         ("snapshots", snapshots),
         ("reference", references),
@@ -266,18 +273,18 @@ def _checked(store: ResultSet, kind: type[AnyKind]) -> Iterator[AnyKind]:
         raise UserError(f"{error}: delete it and run again; other runs are kept") from None
 
 
-def _arrays(curves: Curves) -> dict[str, NDArray[np.float64]]:
+def _arrays(curves: CurveFields) -> dict[str, NDArray[np.float64]]:
     """Return curves as arrays, by name; null is nan."""
     named: dict[str, Any] = dict(curves.metrics.items())
     named |= {name: getattr(curves, name) for name in ("step", "reward_evals", "seconds")}
     return {str(name): np.array(values, dtype=np.float64) for name, values in named.items()}
 
 
-def _rows(timing: Sequence[TimingRecord]) -> list[Timed]:
+def _rows(timing: Sequence[TimingRecord]) -> list[TimedFields]:
     return [row for record in timing if not record.failed for row in record.rows or ()]
 
 
-def _failure(kind: str, ended: Ended) -> Failure:
+def _failure(kind: str, ended: EndedFields) -> Failure:
     return Failure(
         kind,
         str(getattr(ended, "task", "")),
@@ -288,7 +295,7 @@ def _failure(kind: str, ended: Ended) -> Failure:
     )
 
 
-def _message(ended: Ended) -> str:
+def _message(ended: EndedFields) -> str:
     """Return "Type: message" of a failure, "" where there is none."""
     return clean(f"{ended.error.type}: {ended.error.message}") if ended.error else ""
 
@@ -381,7 +388,7 @@ def _samples(records: Sequence[RunRecord]) -> dict[tuple[str, str], tuple[str, .
     return samples
 
 
-def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Record, Snapshot]]:
+def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Record, SnapshotFields]]:
     """Yield every measurement, and of which task, estimator, seed and snapshot it is."""
     for record in records:
         for entry in () if record.failed else record.snapshots or ():
@@ -426,7 +433,7 @@ def _source_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
     """Return a row a snapshot and tensor, or time step, with its share of the total variance."""
     rows: list[Record] = []
     for head, entry in _measured(records):
-        steps = entry.by_step or ByStep()
+        steps = entry.by_step or StepFields()
         parts: list[tuple[str, str, int, float | None]] = [
             *(("tensor", n, i, v) for i, (n, v) in enumerate((entry.by_tensor or {}).items())),
             *(("step", str(t + 1), t, v) for t, v in enumerate(steps.parts)),
@@ -470,11 +477,11 @@ def _phase_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
     return frame.astype({"round": "int64", "position": "int64", "seconds": "float64"})
 
 
-def _identity(job: Job) -> Record:
+def _identity(job: JobRecord) -> Record:
     return {"task": str(job.task), "estimator": str(job.estimator), "seed": job.seed}
 
 
-def _pair(row: Timed) -> Record:
+def _pair(row: TimedFields) -> Record:
     return {"task": str(row.task), "estimator": str(row.estimator)}
 
 

@@ -18,16 +18,24 @@ from estbench.validation import MAX_SEED, MAX_SEEDS, MOST_LETTERS, is_name, show
 
 __all__ = [
     "LARGEST",
+    "RECORD",
     "AnyRecord",
-    "Curves",
+    "CurveFields",
+    "EndedFields",
+    "JobRecord",
     "Label",
-    "Manifest",
+    "ManifestFields",
     "Name",
-    "Proof",
+    "ProgressFields",
+    "ProofFields",
+    "ReferenceRecord",
     "RunRecord",
-    "Snapshot",
+    "SnapshotFields",
     "SnapshotsRecord",
+    "StepFields",
+    "TimedFields",
     "TimingRecord",
+    "distinct",
     "typed",
 ]
 
@@ -72,11 +80,11 @@ Values = Annotated[dict[str, float | None], Meta(max_length=1_000)]
 Names = Annotated[list[Name], Meta(max_length=10_000)]
 
 
-class Table(msgspec.Struct):
+class Fields(msgspec.Struct):
     """A table of named fields; others may be there."""
 
 
-class Seconds(Table):
+class CostFields(Fields):
     """What a job took: seconds, and the resident peak of its process in MiB."""
 
     wall_s: Annotated[float, Meta(ge=0)]
@@ -84,7 +92,7 @@ class Seconds(Table):
     peak_mb: Size = None
 
 
-class Fault(Table):
+class ErrorFields(Fields):
     """How a job failed."""
 
     type: str
@@ -92,11 +100,11 @@ class Fault(Table):
     traceback: str | None = None
 
 
-class Ended(Table, kw_only=True):
+class EndedFields(Fields, kw_only=True):
     """How something ended."""
 
     status: Literal["ok", "failed"] = "ok"
-    error: Fault | None = None
+    error: ErrorFields | None = None
 
     def __post_init__(self) -> None:
         if self.failed != (self.error is not None):
@@ -108,17 +116,17 @@ class Ended(Table, kw_only=True):
         return self.status == "failed"
 
 
-class AnyRecord(Ended, kw_only=True, tag_field="kind"):
+class AnyRecord(EndedFields, kw_only=True, tag_field="kind"):
     """What every record has: see ``estbench.store.schema``."""
 
     schema: Count
     key: str
     status: Literal["ok", "failed"]
-    error: Fault | None
-    timing: Seconds
+    error: ErrorFields | None
+    timing: CostFields
 
 
-class Job(AnyRecord, kw_only=True):
+class JobRecord(AnyRecord, kw_only=True):
     """A record of one task, estimator and seed."""
 
     task: Name
@@ -129,7 +137,7 @@ class Job(AnyRecord, kw_only=True):
 NEVER_NEGATIVE = frozenset({"total_variance", "mean_norm2", "bias_element_variance"})
 
 
-class Curves(Table):
+class CurveFields(Fields):
     """Metrics by batch, None where a metric is unknown."""
 
     step: list[int]
@@ -156,11 +164,11 @@ class Curves(Table):
                 raise ValueError(f"{name} has {len(values)} values for {len(self.step)} steps")
 
 
-class RunRecord(Job, tag="run"):
+class RunRecord(JobRecord, tag="run"):
     """A training run."""
 
     steps: Count | None = None
-    curves: Curves | None = None
+    curves: CurveFields | None = None
     start: Values | None = None
     final: Values | None = None
     temperatures: list[Values] | None = None
@@ -179,7 +187,7 @@ class ReferenceRecord(RunRecord, tag="reference"):
     """A training run whose snapshots are kept."""
 
 
-class Progress(Table, kw_only=True):
+class ProgressFields(Fields, kw_only=True):
     """What optimiser steps gain: see ``estbench.meter.progress``."""
 
     optimiser: Literal["sgd", "adam"]
@@ -200,7 +208,7 @@ class Progress(Table, kw_only=True):
     useful_share: Measure = None
 
 
-class ByStep(Table):
+class StepFields(Fields):
     """Parts of the total variance by the step of the sequence."""
 
     parts: Column = []
@@ -208,7 +216,7 @@ class ByStep(Table):
     total: Measure = None
 
 
-class Snapshot(Table):
+class SnapshotFields(Fields):
     """What was measured at a snapshot. Older records lack some of it."""
 
     snapshot: Index
@@ -244,25 +252,25 @@ class Snapshot(Table):
     evaluations_in_limit: Size = None
     relative_bias_squared: Measure = None
     by_tensor: Values | None = None
-    by_step: ByStep | None = None
-    progress: list[Progress] | None = None
+    by_step: StepFields | None = None
+    progress: list[ProgressFields] | None = None
 
     def __post_init__(self) -> None:
         cells = ((p.optimiser, p.rate_factor, p.batch, p.steps) for p in self.progress or ())
         distinct("progress", cells)
 
 
-class SnapshotsRecord(Job, tag="snapshots"):
+class SnapshotsRecord(JobRecord, tag="snapshots"):
     """An estimator's measurements at the snapshots of a trajectory."""
 
-    snapshots: Annotated[list[Snapshot], Meta(max_length=100_000)] | None = None
+    snapshots: Annotated[list[SnapshotFields], Meta(max_length=100_000)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         distinct("snapshots", (entry.snapshot for entry in self.snapshots or ()))
 
 
-class Timed(Ended, kw_only=True):
+class TimedFields(EndedFields, kw_only=True):
     """A step of an estimator, timed; or how that failed."""
 
     task: Name
@@ -275,7 +283,7 @@ class TimingRecord(AnyRecord, kw_only=True, tag="timing"):
     """A round of the timing pass."""
 
     round: Index
-    rows: Annotated[list[Timed], Meta(max_length=100_000)] | None = None
+    rows: Annotated[list[TimedFields], Meta(max_length=100_000)] | None = None
     tasks: Names = []
     estimators: Names = []
 
@@ -286,13 +294,13 @@ class TimingRecord(AnyRecord, kw_only=True, tag="timing"):
             distinct(name, getattr(self, name))
 
 
-class Settings(Table):
+class TrainingFields(Fields):
     """Settings of training that are read of a manifest."""
 
     truncation: Count = 0
 
 
-class Asked(Table):
+class ExperimentFields(Fields):
     """The experiment that a manifest asks for, as far as it is read."""
 
     tasks: Names
@@ -301,8 +309,8 @@ class Asked(Table):
     also_measured: Names = []
     name: str = ""
     description: str = ""
-    training: Settings = msgspec.field(default_factory=Settings)
-    per_task: dict[str, Settings] = {}
+    training: TrainingFields = msgspec.field(default_factory=TrainingFields)
+    per_task: dict[str, TrainingFields] = {}
 
     def __post_init__(self) -> None:
         for name in ("tasks", "estimators", "also_measured", "seeds"):
@@ -314,20 +322,20 @@ class Asked(Table):
             raise ValueError(f"it asks for more than {MOST_RUNS:,} runs")
 
 
-class Environment(Table):
+class EnvironmentFields(Fields):
     """Where a result set was made."""
 
     cpu: dict[str, Any] | None = None
     git: dict[str, Any] | None = None
 
 
-class Manifest(Table):
+class ManifestFields(Fields):
     """What a result set is to hold."""
 
     schema: Count
-    experiment: Asked
+    experiment: ExperimentFields
     refused: dict[str, dict[str, str]] | None = None
-    environment: Environment | None = None
+    environment: EnvironmentFields | None = None
 
     def __post_init__(self) -> None:
         refused = self.refused or {}
@@ -335,16 +343,16 @@ class Manifest(Table):
             Name(name)
 
 
-class Configuration(Table):
+class ConfigurationFields(Fields):
     """What a verdict is on, as far as it is read."""
 
     estimator: Name
 
 
-class Proof(Table):
+class ProofFields(Fields):
     """A verdict on an estimator."""
 
-    configuration: Configuration
+    configuration: ConfigurationFields
     verdict: Literal["unbiased", "biased", "undecided", "declared biased", "not proven"]
     detail: str
     reach: str = ""

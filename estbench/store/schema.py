@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from estbench.errors import UserError
-from estbench.store.layout import LARGEST, RECORD, AnyRecord, Manifest, Proof, distinct, typed
+from estbench.store.layout import (
+    LARGEST,
+    RECORD,
+    AnyRecord,
+    ManifestFields,
+    ProofFields,
+    distinct,
+    typed,
+)
 from estbench.validation import shown
 
 __all__ = [
@@ -133,7 +141,7 @@ def check_manifest(document: Any) -> None:
     Raises:
       ValueError: It is none; the text names the place.
     """
-    typed(document, Manifest)
+    typed(document, ManifestFields)
 
 
 def check_proofs(document: Any) -> None:
@@ -142,7 +150,7 @@ def check_proofs(document: Any) -> None:
     Raises:
       ValueError: It is none; the text names the place.
     """
-    typed(document, list[Proof])
+    typed(document, list[ProofFields])
     distinct("it", (json.dumps(p["configuration"], sort_keys=True) for p in document))
 
 

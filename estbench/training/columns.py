@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estbench.training.prefixes import Stage
+from estbench.training.prefixes import Stretch
 
 __all__ = ["BACKWARD_SCALE", "FORWARD_SCALE", "GATES", "HIDDEN_SCALE", "Columns"]
 
@@ -71,7 +71,7 @@ class Columns:
         the last position; ``backward`` leaves in it the gradient before the first one.
     """
 
-    def __init__(self, stage: Stage, hidden: int, rows: int, vocabulary: int) -> None:
+    def __init__(self, stage: Stretch, hidden: int, rows: int, vocabulary: int) -> None:
         L, n, H, dtype = stage.steps, stage.width, hidden, stage.tokens.dtype
         self.tokens = stage.tokens.flatten(1)
         self.parents = stage.parents

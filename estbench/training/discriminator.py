@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from estbench.models.discriminator import Discriminator
 from estbench.training.fused import FusedUpdates
-from estbench.training.prefixes import plan_updates
+from estbench.training.prefixes import merge_prefixes
 
 __all__ = ["shuffled_rows", "train_by_autograd", "train_discriminator"]
 
@@ -132,7 +132,7 @@ def _train_fused(
     loss = accuracy = 0.0
     chunks = zip(*(torch.split(pool, UPDATES_PER_PLAN) for pool in (real, fake)), strict=True)
     for reals, fakes in chunks:
-        plan = plan_updates(reals, fakes, discriminator.vocabulary, dtype)
+        plan = merge_prefixes(reals, fakes, discriminator.vocabulary, dtype)
         logits = fused.run(plan, batch).double()
         generated = plan.rows - plan.real
         # -log p of a real row is softplus(-logit), of a generated one softplus(logit).
