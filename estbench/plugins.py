@@ -1,8 +1,8 @@
 """A user's own estimators: files that register some, and installed packages that offer some.
 
-A plugin is a Python file in which ``estbench.register`` is called, or stands over a class or a
-function. A package offers its own by an entry point of the group ``estbench.estimators``, which
-names a module that registers them, or a class or function to be registered.
+A plugin is a Python file that calls ``estbench.register``, or uses it as a decorator. A package
+offers estimators by an entry point of the group ``estbench.estimators``, which names a module that
+registers them, or a class or function to be registered.
 
 What a plugin imports from beside it belongs to it: where that has changed, the plugin has.
 """
@@ -91,7 +91,7 @@ def load(path: Path) -> list[str]:
     module = ModuleType(f"estbench_plugin_{_digest(str(file).encode())[:12]}_{file.stem}")
     module.__file__ = str(file)
     if str(file.parent) not in sys.path:
-        # What stands beside the file can be imported, but stands in the way of nothing.
+        # Modules beside the plugin can be imported, but never shadow installed ones.
         sys.path.append(str(file.parent))
     linecache.checkcache()
     replaced = sys.modules.get(module.__name__)
@@ -137,7 +137,7 @@ def offered() -> list[EntryPoint]:
 
 
 def load_entry_points() -> None:
-    """Load what installed packages offer, once; what is broken is skipped, see ``broken``."""
+    """Load the estimators of installed packages, once; broken ones are skipped: see ``broken``."""
     if _LOOKED_FOR_ENTRY_POINTS:
         return
     _LOOKED_FOR_ENTRY_POINTS.append(True)  # first: a package may ask for names while it loads
@@ -206,12 +206,12 @@ def source_hash(name: str) -> str:
 def _local_imports(source: bytes, folder: Path, package: str = "") -> list[Path]:
     """Return the files under a folder that a Python file imports, and those that they import.
 
-    What is imported only later, inside a function, counts as well. Installed packages do not, nor
+    Imports inside functions count as well. Installed packages do not, nor
     estbench itself, wherever they lie.
 
     Args:
       source: The file.
-      folder: Where it lies, resolved.
+      folder: Its folder, resolved.
       package: The package that it belongs to, if any.
     """
     local: dict[Path, None] = {}
@@ -233,7 +233,7 @@ def _imported(source: bytes, package: str) -> Iterator[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return  # whoever imports it will say so
+        return  # importing it will raise the error
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -254,7 +254,7 @@ def _imported(source: bytes, package: str) -> Iterator[str]:
 
 
 def _file_of(name: str) -> Path | None:
-    """Return the file of a module, imported or not; None where it has none, or there is none."""
+    """Return the file of a module, imported or not; None if it has none or does not exist."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if module is None:
@@ -287,7 +287,7 @@ def _unchanged(beside: dict[str, str]) -> bool:
 
 
 def _forget(files: Iterable[str]) -> dict[str, ModuleType]:
-    """Take the modules of some files out of ``sys.modules``, so that they are imported anew."""
+    """Take the modules of some files out of ``sys.modules``, so that they are imported again."""
     wanted = {Path(file) for file in files}
     called = {path.name for path in wanted}
     forgotten = {}

@@ -49,7 +49,7 @@ RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", *COSTS]
 CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
 SNAPSHOT_NUMBERS = SnapshotFields.__struct_fields__[1:-3]
 """Numbers of a measurement, DESIGN's columns first; older records lack some of them."""
-# What tables/ have to hold where they stand in for run files.
+# The columns that tables/ must have where they replace missing run files.
 STORED = {
     "curves": [*CURVE_COLUMNS, "metric", "value"],
     "starts": ["task", "estimator", "seed", "metric", "value"],
@@ -87,8 +87,8 @@ class Results:
     """A result set in memory.
 
     Attributes:
-      directory: Where it lies.
-      manifest: manifest.json, or {} where there is none.
+      directory: Its folder.
+      manifest: manifest.json, or {} if there is no file.
       runs: One row a training run that exists, failed, is missing or "does not fit" (`status`),
         with final metrics.
       curves: One row a run and batch; a column a metric.
@@ -148,7 +148,7 @@ def load(directory: Path) -> Results:
     """Read the result set in `directory`.
 
     Raises:
-      UserError: It is no result set, there is no record in it, or one is not readable.
+      UserError: It is not a result set, holds no records, or holds an unreadable one.
     """
     store = ResultSet(directory)
     store.require()
@@ -296,7 +296,7 @@ def _failure(kind: str, ended: EndedFields) -> Failure:
 
 
 def _message(ended: EndedFields) -> str:
-    """Return "Type: message" of a failure, "" where there is none."""
+    """Return "Type: message" of a failure, "" otherwise."""
     return clean(f"{ended.error.type}: {ended.error.message}") if ended.error else ""
 
 

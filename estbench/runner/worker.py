@@ -81,7 +81,7 @@ class Outcome:
 def use_threads(count: int = 1) -> None:
     """Let this process compute on so many threads: small models are slower on two than on one.
 
-    The variables hold for what is imported later; torch is told if it is there already.
+    The variables affect modules imported later; torch is told directly if it is already imported.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(count)
@@ -92,11 +92,10 @@ def use_threads(count: int = 1) -> None:
 def execute(job: Job, directory: Path) -> Outcome:
     """Do a job and write its record, whole, whether it succeeds or fails in whatever way.
 
-    A record that is there already, because whoever handed the job out did not hear of its end, is
-    left as it is.
+    An existing record is left as it is: the driver may not have heard that the job ended.
 
     Raises:
-      StorageError: The disk refused the record, or the result set is no longer there.
+      StorageError: The disk refused the record, or the result set is gone.
       UserError: A plugin cannot be loaded here.
     """
     if threading.current_thread() is threading.main_thread():
@@ -188,7 +187,7 @@ def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
 def _events(job: Job, directory: Path) -> Iterator[Events | None]:
     """Have a training run tell its event files of every batch, where that was asked for.
 
-    A reference is rloo's training run; its files stand there if rloo is trained at all.
+    A reference is rloo's training run; it has event files if rloo is to be trained.
     """
     trained = job.kind == "run" or (
         job.kind == "reference" and REFERENCE_ESTIMATOR in job.experiment.estimators
@@ -213,7 +212,7 @@ def outcome(job: Job, record: Record) -> Outcome:
 
 
 def already_done(results: ResultSet, job: Job) -> Outcome | None:
-    """Return how a job ended whose record is on disk; None where there is none, or another's."""
+    """Return how a job ended if its record is on disk, else None."""
     try:
         record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))
     except CorruptRecordError:
@@ -243,7 +242,7 @@ def give_up(results: ResultSet, job: Job, error: BaseException) -> Outcome:
 
 
 def one_line(error: Mapping[str, Any] | None) -> str:
-    """Return a record's error as one line; "" where there is none."""
+    """Return a record's error as one line; "" if it has none."""
     if not error:
         return ""
     text = printable(" ".join(f"{error['type']}: {error['message']}".split()))
@@ -262,8 +261,8 @@ def recorded(compute: Callable[[], Record], *head: Any) -> Record:
         payload = compute()
         bad = _not_finite(payload)
         payload = finite(payload)
-        encode(payload)  # what is no JSON is the job's failure, not the disk's
-        check_payload(head[0], payload)  # and so is what no reader would take
+        encode(payload)  # a payload that is not JSON is a failure of the job, not of the disk
+        check_payload(head[0], payload)  # so is a payload that readers would refuse
         if bad:
             error = {"type": "NotFinite", "message": bad, "traceback": None}
     except StorageError:

@@ -99,7 +99,7 @@ def storing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path``; what is written there takes its place whole, at the end.
+    """Give a temporary path beside ``path``; the file there replaces ``path`` at the end.
 
     For files that others write and that can be made again: nothing is flushed to the disk.
     """

@@ -36,7 +36,7 @@ COMPUTING = ("estimators", "meter", "models", "tasks", "training", "noise.py", "
 
 
 class UnusableCheckpointError(Exception):
-    """A checkpoint that is damaged or of another run: one line; the run begins anew."""
+    """A checkpoint that is damaged or of another run, with the reason in one line."""
 
 
 def checkpoint_path(directory: Path, kind: str, task: str, estimator: str, seed: int) -> Path:
@@ -73,7 +73,7 @@ def write_checkpoint(path: Path, head: Mapping[str, str], state: Any) -> int:
 
 
 def read_checkpoint(path: Path, head: Mapping[str, str], device: str = "cpu") -> Any:
-    """Return the state of a checkpoint; None where there is none.
+    """Return the state of a checkpoint; None if there is no file.
 
     Args:
       path: Its file.

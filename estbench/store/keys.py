@@ -78,7 +78,7 @@ def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int)
 
 
 def timing_key(experiment: Experiment) -> str:
-    """Return the key of the timing rounds; which estimators a round holds stands in the record."""
+    """Return the key of the timing rounds; each record says which estimators it holds."""
     threads = experiment.execution.threads
     return _digest(
         {
@@ -123,14 +123,14 @@ def _training(experiment: Experiment, task: str) -> dict[str, Any]:
         if option not in tasks.info(task).options:
             kept.pop(option, None)
     content = tasks.fingerprint(task, settings)
-    if content:  # what a file holds counts, not where it lies
+    if content:  # the content of a file counts, not its path
         kept = {k: v for k, v in kept.items() if k not in ("data", "oracle_weights")}
         kept["files"] = content
     return kept
 
 
 def _without_defaults(settings: TrainingSettings) -> dict[str, Any]:
-    """Return settings as a mapping, without those added later that stand at their default.
+    """Return settings as a mapping, without later additions that have their default value.
 
     The default of a setting that is added is what was always done: older records keep their keys.
     """

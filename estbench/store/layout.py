@@ -1,4 +1,4 @@
-"""The layout of the files of a result set, as types: what is read of records, manifest and proofs.
+"""The layout of the files of a result set, as types: the fields that are read.
 
 A file may come from elsewhere. Whatever is in it, ``typed`` returns an object whose fields hold
 what they declare, or raises a ``ValueError`` whose text is a line: "snapshots[3].mse: expected a
@@ -382,7 +382,7 @@ def typed(document: Any, kind: Any) -> Any:
 
 
 def distinct(name: str, entries: Iterable[Hashable]) -> None:
-    """Check that no entry is there twice.
+    """Check that no entry is repeated.
 
     Raises:
       ValueError: One is; the text names its place in the list of that name.

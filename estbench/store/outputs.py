@@ -21,7 +21,7 @@ def check_output(folder: Path, names: Sequence[str], keys: Collection[str]) -> N
 
     Args:
       folder: The folder.
-      names: The files; the first is a JSON file, by which the verb knows them again.
+      names: The files; the first is JSON, and shows whether estbench wrote them.
       keys: What that JSON file holds, or each entry of it if it is a list.
 
     Raises:

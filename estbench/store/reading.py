@@ -1,8 +1,8 @@
 """Reading files that may come from elsewhere: regular files of a bounded size, and strict JSON.
 
-A file may be a pipe that never ends, a device, or far larger than it has any right to be; JSON may
-be nested until a reader's stack overflows, or hold numbers that are none. Whatever it is, what is
-raised here is an ``OSError`` or a ``ValueError`` that says it in a line.
+A file may be a pipe that never ends, a device, or far too large. JSON may be nested until the stack
+overflows, or hold NaN. In every such case an ``OSError`` or a ``ValueError`` gives the reason in
+one line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
       most: Bytes that it may have.
 
     Raises:
-      OSError: There is none, it is something else, such as a pipe, or it is larger.
+      OSError: It does not exist, is not a regular file, or is too large.
     """
     try:
         # Without O_NONBLOCK a pipe that nobody writes to is waited for.
@@ -55,8 +55,8 @@ def document(content: bytes) -> Any:
     """Return a JSON document; half of a surrogate pair, which no file can hold, becomes "?".
 
     Raises:
-      ValueError: It is no JSON, nested too deeply, or holds NaN, Infinity or a number of thousands
-        of digits.
+      ValueError: It is not JSON, is nested too deeply, or holds NaN, Infinity or a number of
+        thousands of digits.
     """
     try:
         parsed = json.loads(content, parse_constant=_not_finite)
@@ -91,10 +91,10 @@ def _not_finite(name: str) -> NoReturn:
 
 
 def _depth_exceeds(value: Any, most: int) -> bool:
-    """Whether lists and tables stand in one another more than ``most`` times."""
+    """Return whether lists and tables are nested more than ``most`` levels deep."""
     level = [value]
     for _ in range(most + 1):
-        # Level by level, not by recursion, which is what deep documents are after.
+        # Level by level: recursion would overflow on a deep document.
         level = [
             entry
             for outer in level

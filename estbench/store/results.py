@@ -58,7 +58,7 @@ MOST_STATE_BYTES = 1 << 34
 
 
 class SetGoneError(StorageError):
-    """The result set is no longer where its driver made it; nothing more may be written there."""
+    """The result set was deleted or moved; nothing more may be written."""
 
 
 class CorruptRecordError(Exception):
@@ -66,7 +66,7 @@ class CorruptRecordError(Exception):
 
 
 class ResultSet:
-    """The paths of a result set, and what is read from them.
+    """The paths of a result set, and readers of its files.
 
     Attributes:
       path: The folder. Nothing is made or read until it is asked for.
@@ -108,7 +108,7 @@ class ResultSet:
         return {"run": self.run_path, "snapshots": self.snapshots_path}[kind](task, estimator, seed)
 
     def read(self, path: Path) -> Record | None:
-        """Return a record, or None where there is none.
+        """Return a record, or None if there is no file.
 
         Raises:
           CorruptRecordError: The file is not a whole record.
@@ -118,7 +118,7 @@ class ResultSet:
         return both and both[0]
 
     def _read(self, path: Path) -> tuple[Record, AnyRecord] | None:
-        """Return a record as it stands in its file, and as an object."""
+        """Return a record as JSON and as an object."""
         try:
             document = read_document(path)
         except FileNotFoundError:
@@ -170,7 +170,7 @@ class ResultSet:
                 yield both[1]
 
     def manifest(self) -> Record | None:
-        """Return the manifest, or None where there is none.
+        """Return the manifest, or None if there is no file.
 
         Raises:
           UserError: It is damaged, or of another version of estbench.
@@ -193,7 +193,7 @@ class ResultSet:
         """Check, at a glance, that the folder is a result set, or a part of one without a manifest.
 
         Raises:
-          UserError: There is no such folder, or nothing of a result set in it.
+          UserError: The folder does not exist, or is not a result set.
         """
         if not self.path.is_dir():
             raise UserError(
@@ -209,8 +209,8 @@ class ResultSet:
     def check_there(self) -> None:
         """Check that the manifest is still there, and the folder still the one that is held.
 
-        Somebody may delete or move a result set while it is written. What is finished after that
-        must not bring back a part of it, nor be put into another set in its place.
+        A user may delete or move a result set while it is written. Later jobs must not recreate a
+        part of it, nor write into another set in its place.
 
         Raises:
           SetGoneError: It is not.
@@ -249,7 +249,7 @@ class ResultSet:
         return self.path / "proofs.json"
 
     def proofs(self) -> list[dict[str, Any]]:
-        """Return the verdicts on the estimators' configurations; none where there is no file.
+        """Return the verdicts on the estimators' configurations; an empty list if there is no file.
 
         Raises:
           UserError: The file is damaged.
@@ -268,7 +268,7 @@ class ResultSet:
 
         Raises:
           StorageError: The disk refused them.
-          UserError: What is there is damaged.
+          UserError: The existing file is damaged.
         """
         before = self.proofs()
         held = {json.dumps(p["configuration"], sort_keys=True): p for p in [*before, *proofs]}
@@ -276,7 +276,7 @@ class ResultSet:
             self.write(self.proofs_path, encode(list(held.values())))
 
     def set_aside(self, path: Path) -> None:
-        """Move a record out of the way, into stale/; what lies there already stays.
+        """Move a record into stale/; existing files there are kept.
 
         Raises:
           SetGoneError: The set was deleted or moved.
@@ -306,7 +306,7 @@ class ResultSet:
         """Return a reference's states; nothing that the file holds is run.
 
         Raises:
-          CorruptRecordError: There are none, or the file is not what ``torch.save`` writes.
+          CorruptRecordError: There is no file, or ``torch.save`` did not write it.
         """
         from estbench.store.states import load_states
 
@@ -332,7 +332,7 @@ class ResultSet:
             self.path.mkdir(parents=True, exist_ok=True)
             check_links(self.path)
             probe(self.path)
-            # A file, not the folder: network file systems lock only what is open to write.
+            # A file, not the folder: network file systems lock only files opened for writing.
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             reason = "it is a file" if self.path.is_file() else error.strerror

@@ -1,4 +1,4 @@
-"""What stands in a record, and which of it must be the same on every machine.
+"""The fields of a record, and which of them must be the same on every machine.
 
 A record is one JSON file: the envelope below, and beside its keys those of the payload that a job
 returned. A number that is not finite is stored as null.
@@ -53,6 +53,7 @@ OLDEST = 1
 """The oldest schema whose records mean what today's mean; settings added since have defaults."""
 
 Record = dict[str, Any]
+CONTAINERS = (Mapping, list, tuple)
 
 VOLATILE = frozenset(
     {
@@ -102,7 +103,7 @@ def check_schema(document: Any, path: Path) -> None:
     table = document if isinstance(document, dict) else {}
     schema, environment = table.get("schema"), table.get("environment")
     if type(schema) is not int or OLDEST <= schema <= SCHEMA:
-        return  # what is no number is damage, which is said of everything else too
+        return  # a schema that is not a number is reported as damage, like any other field
     version = environment.get("estbench") if isinstance(environment, dict) else None
     maker = (f"estbench {str(version)[:40]}, " if version else "") + f"schema {shown(schema)}"
     if schema > SCHEMA:
@@ -121,7 +122,7 @@ def check_record(document: Any) -> AnyRecord:
     """Return a JSON document as a record.
 
     Raises:
-      ValueError: It is none; the text names the place.
+      ValueError: It does not fit; the text names the place.
     """
     return typed(document, RECORD)  # type: ignore[no-any-return]
 
@@ -136,10 +137,10 @@ def check_payload(kind: str, payload: Any) -> None:
 
 
 def check_manifest(document: Any) -> None:
-    """Check what is read of a manifest, whoever's settings it holds.
+    """Check the fields of a manifest that are read.
 
     Raises:
-      ValueError: It is none; the text names the place.
+      ValueError: It does not fit; the text names the place.
     """
     typed(document, ManifestFields)
 
@@ -148,7 +149,7 @@ def check_proofs(document: Any) -> None:
     """Check a list of verdicts on estimators, as ``estbench.proof.gate`` writes them.
 
     Raises:
-      ValueError: It is none; the text names the place.
+      ValueError: It does not fit; the text names the place.
     """
     typed(document, list[ProofFields])
     distinct("it", (json.dumps(p["configuration"], sort_keys=True) for p in document))
@@ -169,6 +170,6 @@ def numbers(value: Any) -> Any:
     """Return what of a record is determined by its key: all but time and memory."""
     if isinstance(value, Mapping):
         return {key: numbers(entry) for key, entry in value.items() if key not in VOLATILE}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and any(isinstance(e, CONTAINERS) for e in value):
         return [numbers(entry) for entry in value]
-    return value
+    return value  # a column is long, and stays as it is

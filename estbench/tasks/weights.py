@@ -1,8 +1,8 @@
 """Reading an oracle's parameters from a file that somebody else wrote.
 
 The published oracle is a pickle of a list of arrays. A pickle may ask for any code to be run when
-it is read, so this reader admits the few names that stand for NumPy arrays and puts its own in
-their place: what they are given is kept, and an array is made of it where it fits.
+it is read, so this reader allows only the few names that pickles of NumPy arrays use, and
+replaces them by its own classes: these keep their arguments, and make an array of them if they fit.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Array:
 
 
 def _reconstruct(*_: Any) -> _Array:
-    """How NumPy begins an array; what stands in it comes as a state."""
+    """How NumPy begins an array; its content follows as a state."""
     return _Array()
 
 
@@ -127,7 +127,7 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
         arr_14).
 
     Raises:
-      UserError: There is no such file, or it is anything else.
+      UserError: The file does not exist, or holds something else.
     """
     try:
         content = read_bytes(path, LARGEST_FILE)

@@ -1,7 +1,7 @@
 """One stage of a batched LSTM on tokens, forward and backward, in buffers that are made once.
 
 Columns are sequences (or prefixes that several share) and rows are units, so that every gate is a
-contiguous block. Gates stand in the order output, cell, forget, input: then input gate, old cell
+contiguous block. Gates are in the order output, cell, forget, input: then input gate, old cell
 and cell gate are neighbours too, and those are the factors of the gradients of cell, forget and
 input gate. tanh(x) is 2 sigmoid(2x) - 1, because torch's sigmoid is three times as fast as its
 tanh on CPUs without AVX-512; so what is stored is

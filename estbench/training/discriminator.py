@@ -105,7 +105,7 @@ def train_by_autograd(
 def _objective(
     discriminator: nn.Module, rng: torch.Generator | None
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[], Tensor] | None]:
-    """Return what makes a batch's logits in training, and what is added to the loss, if any."""
+    """Return the function that makes a batch's logits in training, and the penalty, if any."""
     penalty: Callable[[], Tensor] | None = getattr(discriminator, "penalty", None)
     with_dropout = getattr(discriminator, "training_logits", None)
     if with_dropout is None:

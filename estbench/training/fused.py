@@ -107,7 +107,7 @@ class FusedUpdates:
     def _read(self, last: Columns, real: Tensor, rows: Tensor, logits: Tensor) -> None:
         """Fill the logits and the gradients of the output layer and of the last hidden state.
 
-        The loss is the cross-entropy of the real and generated rows that a column stands for;
+        The loss is the cross-entropy of the real and generated rows that a column represents;
         ``real`` and ``rows`` are their shares of the batch, ``[n]``.
         """
         H = self.hidden

@@ -150,7 +150,7 @@ class Run(Stateful):
                 what = f"{class_name(self.method)}.{name}"
                 raise UnknownObjectError(f"{what} changes: what is learned belongs in the state")
         for part in self.session.parts.values():
-            part.zero_grad()  # every step sets their gradients anew: no need to save them
+            part.zero_grad()  # every step sets their gradients, so they are not saved
         return super().state_dict()
 
     def complete(self) -> None:
@@ -162,7 +162,7 @@ class Run(Stateful):
         adapt_once(self.method, policy, reward, self.draws, noise, self.learned)
 
     def tell_again(self) -> None:
-        """Tell whoever watches of the batches before an interruption, as if it had not been."""
+        """Tell the watcher of the batches before an interruption again."""
         began, curves = time.time() - self.seconds, self.curves
         columns = zip(curves.steps, curves.evals, curves.seconds, strict=True)
         for index, (batch, evals, seconds) in enumerate(columns):
@@ -213,7 +213,7 @@ class Run(Stateful):
             self.metrics |= session.full_quality(self.evaluation)
 
     def record(self, batch: int) -> None:
-        """Add the metrics of a batch to the curves, and tell whoever watches."""
+        """Add the metrics of a batch to the curves, and tell the watcher."""
         evals, seconds = self.evals, self.seconds
         self.curves.add(batch, evals, seconds, self.metrics)
         watching.tell(batch, evals, seconds, dict(self.metrics))

@@ -52,7 +52,7 @@ class PrefixTrees:
 
     Attributes:
       stretches: From the first token to the last.
-      real: How many real rows each column of the last stage stands for, ``[U, n]``.
+      real: How many real rows each column of the last stretch represents, ``[U, n]``.
       rows: How many rows, real or generated. Columns that only fill up the width have 0.
     """
 
@@ -72,7 +72,7 @@ def merge_prefixes(real: Tensor, fake: Tensor, vocabulary: int, dtype: torch.dty
     """
     tokens = torch.cat([real, fake], dim=1)
     U, N, T = tokens.shape
-    # Prefixes are told apart by one integer; past 62 bits every row counts as distinct.
+    # Each prefix is coded as one integer; past 62 bits every row counts as distinct.
     coded = min(T, int(62 / math.log2(max(vocabulary, 2))))
     powers = vocabulary ** torch.arange(coded - 1, -1, -1)
     code, order = (tokens[..., :coded] * powers).sum(dim=-1).sort(dim=1)

@@ -25,8 +25,8 @@ Loss = Callable[[Tensor], Tensor]
 class MaximumLikelihood(Stateful):
     """Trains a policy by maximum likelihood with Adam, epoch by epoch.
 
-    Every epoch goes once through a fresh shuffle; its last batch holds what is left (the paper's
-    10,000 sequences are 79 batches of 128, the last one of 16).
+    Every epoch is a fresh shuffle of the data. Its last batch holds the remaining sequences (the
+    paper's 10,000 are 79 batches of 128, the last one of 16).
 
     Args:
       policy: Trained in place.

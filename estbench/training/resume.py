@@ -121,7 +121,7 @@ class Checkpoint(Phases):
     def restored(self, make: Callable[[], Run]) -> Run:
         """Return the run that ``make`` sets up, with the state that was saved, if any.
 
-        A checkpoint that cannot be used is removed, with a note: the run begins anew.
+        A checkpoint that cannot be used is removed, with a note, and the run starts over.
         """
         run = make()
         try:

@@ -112,7 +112,7 @@ class AdversarialSession(Session):
 
         Args:
           updates: Updates in all.
-          rounds: Pools of generated sequences, each drawn anew and gone through
+          rounds: Pools of generated sequences, each freshly drawn and used
             ``discriminator_epochs`` times; the updates are shared out among them.
           phases: Counts the pools.
           phase: What this training is called.

@@ -72,10 +72,10 @@ class Session(Stateful):
         return []
 
     def pretrain(self, phases: Phases) -> None:
-        """Train whatever is trained before the first batch."""
+        """Do all training that comes before the first batch."""
 
     def after_step(self, used: Draws | None, phases: Phases) -> dict[str, float]:
-        """Train what else there is, after the policy's step and its evaluation; return metrics.
+        """Train everything but the policy, after its step and evaluation; return metrics.
 
         Args:
           used: The draws of the step; None where the run goes on from a checkpoint within this
@@ -85,15 +85,15 @@ class Session(Stateful):
         return {}
 
     def quality(self, rng: torch.Generator) -> dict[str, float]:
-        """Return what is cheap enough for every batch."""
+        """Return metrics that are cheap enough for every batch."""
         raise NotImplementedError
 
     def full_quality(self, rng: torch.Generator) -> dict[str, float]:
-        """Return what is exact or needs a large sample; see ``Task.full_quality``."""
+        """Return metrics that are exact or need a large sample; see ``Task.full_quality``."""
         raise NotImplementedError
 
     def quality_at(self, temperature: float, rng: torch.Generator) -> dict[str, float]:
-        """Return ``full_quality`` of the policy at a temperature; empty where that says nothing."""
+        """Return ``full_quality`` of the policy at a temperature; empty where it has no meaning."""
         return {}
 
     def samples(self, count: int, rng: torch.Generator) -> list[str]:

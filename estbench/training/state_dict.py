@@ -1,7 +1,7 @@
 """State as data: objects become tensors, numbers, text, lists and dictionaries, and back.
 
 ``state_dict`` describes what is in an object; ``load_state_dict`` puts it back *into* an object of
-the same make, so that whoever else holds it sees it too. Tensors that are trained, networks,
+the same make, so that other holders of the object see it too. Tensors that are trained, networks,
 optimisers, generators of noise and instances of classes need a counterpart; everything else is made
 where it is missing. Each object is described once, so that two names for one object stay so.
 
