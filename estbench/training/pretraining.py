@@ -82,7 +82,6 @@ def pretrain(
     learning_rate: float,
     rng: torch.Generator,
     clip: float = 0.0,
-    after_epoch: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Train a policy by maximum likelihood; return the loss of each epoch.
 
@@ -94,13 +93,10 @@ def pretrain(
       learning_rate: Adam's.
       rng: Stream of the shuffles.
       clip: See ``MaximumLikelihood``.
-      after_epoch: Told after every epoch how many are done.
     """
     likelihood = MaximumLikelihood(policy, data, batch_size, learning_rate, rng, clip)
-    for epoch in range(epochs):
+    for _ in range(epochs):
         likelihood.epoch()
-        if after_epoch:
-            after_epoch(epoch + 1)
     return likelihood.losses
 
 
