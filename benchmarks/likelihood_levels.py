@@ -19,7 +19,7 @@ from estbench import tasks
 from estbench.core.seeding import stream
 from estbench.models.lstm_generator import Generator
 from estbench.tasks.oracle import OracleTask
-from estbench.training.pretraining import pretrain
+from estbench.training.pretraining import MaximumLikelihood
 
 PUBLISHED = {1: 10.1716, 6: 9.4294, 11: 9.2388, 16: 9.1190, 116: 9.0706}
 PUBLISHED_ENTROPY = 5.75
@@ -55,16 +55,11 @@ def main() -> None:
 
     print(f"oracle entropy {task.oracle_entropy:.4f} +- {task.oracle_entropy_error:.4f}")
     measure(0)
-    pretrain(
-        policy,
-        task.train,
-        given.epochs,
-        64,
-        1e-2,
-        stream("pretraining", "oracle", 0),
-        clip=5.0,
-        after_epoch=measure,
-    )
+    noise = stream("pretraining", "oracle", 0)
+    likelihood = MaximumLikelihood(policy, task.train, 64, 1e-2, noise, clip=5.0)
+    for epoch in range(given.epochs):
+        likelihood.epoch()
+        measure(epoch + 1)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         with given.out.open("w", newline="") as file:

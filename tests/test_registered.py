@@ -29,7 +29,7 @@ from estbench.models.policy import Policy
 from estbench.models.reward import Discriminator, Reward
 from estbench.store.keys import key
 from estbench.tasks.fit import check_names
-from estbench.training.adversarial import train
+from estbench.training.loop import train
 
 V, T = 4, 3
 SMALL = {

@@ -84,7 +84,7 @@ def load(path: Path) -> list[str]:
     module = ModuleType(f"estbench_plugin_{_digest(str(file).encode())[:12]}_{file.stem}")
     module.__file__ = str(file)
     if str(file.parent) not in sys.path:
-        # What stands beside the file can be imported, but stands in the way of nothing.
+        # Modules beside the plugin can be imported, but never shadow installed ones.
         sys.path.append(str(file.parent))
     linecache.checkcache()
     replaced = sys.modules.get(module.__name__)
@@ -196,26 +196,26 @@ def source_of(kind: str, name: str) -> str:
 def _local_imports(source: bytes, folder: Path, package: str = "") -> list[Path]:
     """Return the files under a folder that a Python file imports, and those that they import.
 
-    What is imported only later, inside a function, counts as well. Installed packages do not, nor
+    Imports inside functions count as well. Installed packages do not, nor
     estbench itself, wherever they lie.
 
     Args:
       source: The file.
-      folder: Where it lies, resolved.
+      folder: Its folder, resolved.
       package: The package that it belongs to, if any.
     """
-    found: dict[Path, None] = {}
+    local: dict[Path, None] = {}
     waiting = [(source, package)]
     while waiting:
         for name in _imported(*waiting.pop()):
             path = _file_of(name)
-            if path is None or path in found or not _is_local(path, folder):
+            if path is None or path in local or not _is_local(path, folder):
                 continue
-            found[path] = None
+            local[path] = None
             if path.suffix == ".py":
                 inside = name if path.stem == "__init__" else name.rpartition(".")[0]
                 waiting.append((path.read_bytes(), inside))
-    return list(found)
+    return list(local)
 
 
 def _imported(source: bytes, package: str) -> Iterator[str]:
@@ -223,7 +223,7 @@ def _imported(source: bytes, package: str) -> Iterator[str]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return  # whoever imports it will say so
+        return  # importing it will raise the error
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -244,7 +244,7 @@ def _imported(source: bytes, package: str) -> Iterator[str]:
 
 
 def _file_of(name: str) -> Path | None:
-    """Return the file of a module, imported or not; None where it has none, or there is none."""
+    """Return the file of a module, imported or not; None if it has none or does not exist."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if module is None:
@@ -277,16 +277,16 @@ def _unchanged(beside: dict[str, str]) -> bool:
 
 
 def _forget(files: Iterable[str]) -> dict[str, ModuleType]:
-    """Take the modules of some files out of ``sys.modules``, so that they are imported anew."""
+    """Take the modules of some files out of ``sys.modules``, so that they are imported again."""
     wanted = {Path(file) for file in files}
     called = {path.name for path in wanted}
-    found = {}
+    forgotten = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if file and Path(file).name in called and Path(file).resolve() in wanted:
-            found[name] = sys.modules.pop(name)
+            forgotten[name] = sys.modules.pop(name)
     importlib.invalidate_caches()
-    return found
+    return forgotten
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Reading files that may come from elsewhere: regular files of a bounded size, and strict JSON.
 
-A file may be a pipe that never ends, a device, or far larger than it has any right to be; JSON may
-be nested until a reader's stack overflows, or hold numbers that are none. Whatever it is, what is
-raised here is an ``OSError`` or a ``ValueError`` that says it in a line.
+A file may be a pipe that never ends, a device, or far too large. JSON may be nested until the stack
+overflows, or hold NaN. In every such case an ``OSError`` or a ``ValueError`` gives the reason in
+one line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
       most: Bytes that it may have.
 
     Raises:
-      OSError: There is none, it is something else, such as a pipe, or it is larger.
+      OSError: It does not exist, is not a regular file, or is too large.
     """
     try:
         # Without O_NONBLOCK a pipe that nobody writes to is waited for.
@@ -39,14 +39,14 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, str(error)) from None
     with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if stat.S_ISDIR(found.st_mode):
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         # No more is asked for than there is: room for all that is asked for is made at once.
-        content = file.read(found.st_size + 1) if found.st_size <= most else b""
-        if len(content) > most or found.st_size > most:
+        content = file.read(status.st_size + 1) if status.st_size <= most else b""
+        if len(content) > most or status.st_size > most:
             raise OSError(errno.EFBIG, f"more than {most / 1e6:,.0f} MB")
     return content
 
@@ -55,11 +55,11 @@ def document(content: bytes) -> Any:
     """Return a JSON document; half of a surrogate pair, which no file can hold, becomes "?".
 
     Raises:
-      ValueError: It is no JSON, nested too deeply, or holds NaN, Infinity or a number of thousands
-        of digits.
+      ValueError: It is not JSON, is nested too deeply, or holds NaN, Infinity or a number of
+        thousands of digits.
     """
     try:
-        found = json.loads(content, parse_constant=_not_finite)
+        parsed = json.loads(content, parse_constant=_not_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError:
@@ -68,12 +68,12 @@ def document(content: bytes) -> Any:
         # Python's own words for a long number advise to raise a limit.
         reason = "it holds a number of thousands of digits" if "digits" in str(error) else error
         raise ValueError(reason) from None
-    if _depth_exceeds(found, MOST_NESTED):
+    if _depth_exceeds(parsed, MOST_NESTED):
         raise ValueError("nested too deeply")
     if b"\\ud" in content.lower():
-        text = json.dumps(found, ensure_ascii=False)
-        found = json.loads(text.encode("utf-8", "replace"))
-    return found
+        text = json.dumps(parsed, ensure_ascii=False)
+        parsed = json.loads(text.encode("utf-8", "replace"))
+    return parsed
 
 
 def read_document(path: Path) -> Any:
@@ -90,11 +90,11 @@ def _not_finite(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _depth_exceeds(found: Any, most: int) -> bool:
-    """Whether lists and tables stand in one another more than ``most`` times."""
-    level = [found]
+def _depth_exceeds(value: Any, most: int) -> bool:
+    """Return whether lists and tables are nested more than ``most`` levels deep."""
+    level = [value]
     for _ in range(most + 1):
-        # Level by level, not by recursion, which is what deep documents are after.
+        # Level by level: recursion would overflow on a deep document.
         level = [
             entry
             for outer in level

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from estbench.proof.checking import CheckResult
+from estbench.store import finite
 
 __all__ = ["COLUMNS", "as_document", "as_frame"]
 
@@ -106,7 +106,7 @@ def as_frame(results: Sequence[CheckResult]) -> pd.DataFrame:
 
 def as_document(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
     """Return all findings as JSON holds them; numbers that are not finite are null."""
-    found = [
+    documents = [
         {
             "estimator": result.name,
             "declared": {
@@ -127,13 +127,4 @@ def as_document(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
         }
         for result in results
     ]
-    finite: list[dict[str, Any]] = _finite(found)
-    return finite
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return finite(documents)  # type: ignore[no-any-return]

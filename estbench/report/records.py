@@ -7,12 +7,13 @@ so that everything made of them is the same to the byte. Failed and missing runs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -21,27 +22,34 @@ from estbench.core.errors import UserError
 from estbench.report.formatting import clean
 from estbench.report.style import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
+from estbench.store.layout import (
+    AnyRecord,
+    CurveFields,
+    EndedFields,
+    JobRecord,
+    ProgressFields,
+    ReferenceRecord,
+    RunRecord,
+    SnapshotFields,
+    SnapshotsRecord,
+    StepFields,
+    TimedFields,
+    TimingRecord,
+)
 from estbench.tasks.fit import REFUSED
 
 __all__ = ["Failure", "Results", "load"]
 
 Record = dict[str, Any]
+CurveArrays = tuple[Record, dict[str, NDArray[np.float64]]]
+AnyKind = TypeVar("AnyKind", bound=AnyRecord)
 
-RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", "wall_s", "cpu_s"]
-RUN_COLUMNS += ["peak_mb"]
+COSTS = ["wall_s", "cpu_s", "peak_mb"]
+RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", *COSTS]
 CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
-SNAPSHOT_FIELDS = ["snapshot", "draws", "sequences_per_draw", "total_variance", "variance_low"]
-SNAPSHOT_FIELDS += ["variance_high", "kurtosis", "relative_bias", "bias_low", "bias_high", "snr"]
-SNAPSHOT_FIELDS += ["cosine", "mse", "hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals"]
-SNAPSHOT_FIELDS += ["policy_steps_per_draw", "seconds_per_draw"]
-# After DESIGN's columns: what figures and ratios need beside them. Older sets lack some.
-SNAPSHOT_EXTRAS = ["step", "fraction", "gradient_norm", "untrained_variance"]
-SNAPSHOT_EXTRAS += ["reward_std", "reward_scale", "adam_variance", "adam_gradient_norm"]
-SNAPSHOT_EXTRAS += ["tail_index", "between_variance"]
-SNAPSHOT_EXTRAS += ["evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"]
-# The squared bias with its sign. Records without it have the root alone, cut off at zero.
-SIGNED_BIAS = "relative_bias_squared"
-# What tables/ have to hold where they stand in for run files.
+SNAPSHOT_NUMBERS = SnapshotFields.__struct_fields__[1:-3]
+"""Numbers of a measurement, DESIGN's columns first; older records lack some of them."""
+# The columns that tables/ must have where they replace missing run files.
 STORED = {
     "curves": [*CURVE_COLUMNS, "metric", "value"],
     "starts": ["task", "estimator", "seed", "metric", "value"],
@@ -51,10 +59,14 @@ MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
 SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
 SOURCE_COLUMNS += ["share"]
-PROGRESS_COLUMNS = ["task", "estimator", "seed", "snapshot", "step", "optimiser", "rate_factor"]
-PROGRESS_COLUMNS += ["batch", "steps", "replicates", "gain", "gain_exact", "ratio", "low", "high"]
-PROGRESS_COLUMNS += ["gain_momentum", "added", "added_low", "added_high", "learning_rate"]
-PROGRESS_COLUMNS += ["useful_share"]
+PROGRESS_COLUMNS = [
+    "task",
+    "estimator",
+    "seed",
+    "snapshot",
+    "step",
+    *ProgressFields.__struct_fields__,
+]
 PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
 
 
@@ -75,8 +87,8 @@ class Results:
     """A result set in memory.
 
     Attributes:
-      directory: Where it lies.
-      manifest: manifest.json, or {} where there is none.
+      directory: Its folder.
+      manifest: manifest.json, or {} if there is no file.
       runs: One row a training run that exists, failed, is missing or "does not fit" (`status`),
         with final metrics.
       curves: One row a run and batch; a column a metric.
@@ -136,31 +148,44 @@ def load(directory: Path) -> Results:
     """Read the result set in `directory`.
 
     Raises:
-      UserError: It is no result set, there is no record in it, or one is not readable.
+      UserError: It is not a result set, holds no records, or holds an unreadable one.
     """
     store = ResultSet(directory)
     store.require()
-    runs, snapshots = _checked(store.runs()), _checked(store.snapshots())
-    timing, references = _checked(store.timing()), _checked(store.references())
+    runs: list[RunRecord] = []
+    curves: list[CurveArrays] = []
+    for run in _checked(store, RunRecord):
+        if run.curves and not run.failed:
+            curves.append((_identity(run), _arrays(run.curves)))
+        run.curves = None  # as arrays they take a fifth of the memory
+        runs.append(run)
+    references = list(_checked(store, ReferenceRecord))
+    snapshots = list(_checked(store, SnapshotsRecord))
+    timing = list(_checked(store, TimingRecord))
     if not (runs or snapshots or timing):
         raise UserError(
             f"nothing to report in {directory}: it holds no runs, snapshots or timing yet; "
             f"estbench run --out {directory} computes them"
         )
     manifest = store.manifest() or {}
-    _check_count(directory, "metrics", _metrics(runs))
+    metrics = {name for _, columns in curves for name in columns}
+    metrics |= {name for run in runs for name in run.final or ()}
+    _check_count(directory, "metrics", metrics)
     stored = None if runs else _from_tables(directory)
     run_frame, curve_frame, start_frame, temperature_frame = stored or (
         _run_frame(runs, manifest),
-        _curve_frame(runs),
+        _curve_frame(curves),
         _start_frame(runs),
         _temperature_frame(runs),
     )
-    every = [("training", runs), ("snapshots", snapshots), ("reference", references)]
-    failures = [_failure(kind, r) for kind, records in every for r in records if _failed(r)]
-    for record in timing:
-        failed = [record] if _failed(record) else filter(_is_failure, record.get("rows") or ())
-        failures += [_failure("timing", entry) for entry in failed]
+    every: list[tuple[str, Sequence[EndedFields]]] = [
+        ("training", runs),
+        ("snapshots", snapshots),
+        ("reference", references),
+        ("timing", timing),
+        ("timing", _rows(timing)),
+    ]
+    failures = [_failure(kind, r) for kind, records in every for r in records if r.failed]
     results = Results(
         directory,
         manifest,
@@ -194,11 +219,6 @@ def _check_count(directory: Path, what: str, names: set[str]) -> None:
             f"{directory} names {len(names):,} {what}, more than the {MOST_NAMES} that a report "
             "can hold: report on a part of it"
         )
-
-
-def _metrics(runs: list[Record]) -> set[str]:
-    curves = [(record.get("curves") or {}).get("metrics") or () for record in runs]
-    return set().union(*curves, *(record.get("final") or () for record in runs))
 
 
 def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
@@ -245,52 +265,39 @@ def _wide(long: pd.DataFrame) -> pd.DataFrame:
     return wide[[*CURVE_COLUMNS, *names]].rename_axis(columns=None)
 
 
-def _checked(records: Iterator[Record]) -> list[Record]:
-    """Return every record of a kind, or say which file is damaged."""
+def _checked(store: ResultSet, kind: type[AnyKind]) -> Iterator[AnyKind]:
+    """Yield every record of a kind, or say which file is damaged."""
     try:
-        return [_lean(record) for record in records]
+        yield from store.typed(kind)
     except CorruptRecordError as error:
         raise UserError(f"{error}: delete it and run again; other runs are kept") from None
 
 
-def _lean(record: Record) -> Record:
-    """Return a record whose curves are arrays, null as nan: lists take five times the memory."""
-    curves = record.get("curves")
-    if curves:
-        named = {name: curves.get(name) or [] for name in ("step", "reward_evals", "seconds")}
-        named |= curves.get("metrics") or {}
-        arrays = {str(name): np.array(values, dtype=np.float64) for name, values in named.items()}
-        record = record | {"curves": arrays}
-    return record
+def _arrays(curves: CurveFields) -> dict[str, NDArray[np.float64]]:
+    """Return curves as arrays, by name; null is nan."""
+    named: dict[str, Any] = dict(curves.metrics.items())
+    named |= {name: getattr(curves, name) for name in ("step", "reward_evals", "seconds")}
+    return {str(name): np.array(values, dtype=np.float64) for name, values in named.items()}
 
 
-def _failed(record: Record) -> bool:
-    return str(record.get("status", "ok")) != "ok"
+def _rows(timing: Sequence[TimingRecord]) -> list[TimedFields]:
+    return [row for record in timing if not record.failed for row in record.rows or ()]
 
 
-def _failure(kind: str, record: Record) -> Failure:
-    error = record.get("error") or {}
+def _failure(kind: str, ended: EndedFields) -> Failure:
     return Failure(
         kind,
-        str(record.get("task") or ""),
-        str(record.get("estimator") or ""),
-        _integer(record.get("seed"), -1),
-        _message(record),
-        str(error.get("traceback") or ""),
+        str(getattr(ended, "task", "")),
+        str(getattr(ended, "estimator", "")),
+        getattr(ended, "seed", -1),
+        _message(ended),
+        (ended.error.traceback if ended.error else "") or "",
     )
 
 
-def _is_failure(row: Record) -> bool:
-    """Return whether a row of a timing round says what failed; it may come from elsewhere."""
-    return _failed(row) and isinstance(row.get("error"), dict)
-
-
-def _message(record: Record) -> str:
-    """Return "Type: message" of a failed record, "" of a good one."""
-    if not _failed(record):
-        return ""
-    error = record.get("error") or {}
-    return clean(f"{error.get('type', 'Error')}: {error.get('message', '')}")
+def _message(ended: EndedFields) -> str:
+    """Return "Type: message" of a failure, "" otherwise."""
+    return clean(f"{ended.error.type}: {ended.error.message}") if ended.error else ""
 
 
 def _failure_order(failure: Failure) -> tuple[Any, ...]:
@@ -298,30 +305,27 @@ def _failure_order(failure: Failure) -> tuple[Any, ...]:
     return failure.kind, task, estimator, failure.seed
 
 
-def _run_frame(records: list[Record], manifest: Record) -> pd.DataFrame:
+def _run_frame(records: Sequence[RunRecord], manifest: Record) -> pd.DataFrame:
     """Return the rows of tables/runs; runs that the experiment asks for and are not there too."""
     rows: list[Record] = []
-    for record in records:
-        timing = record.get("timing") or {}
-        row = _identity(record)
-        row |= {"status": record.get("status", "ok"), "error": _message(record)}
-        row |= {"steps": record.get("steps")}
-        row |= {name: _float(timing.get(name)) for name in ("wall_s", "cpu_s", "peak_mb")}
-        final = record.get("final") or {}
-        rows.append(row | {f"final.{name}": _float(value) for name, value in final.items()})
+    for run in records:
+        row = _identity(run) | {"status": run.status, "error": _message(run), "steps": run.steps}
+        row |= {name: getattr(run.timing, name) for name in COSTS}
+        rows.append(row | {f"final.{name}": value for name, value in (run.final or {}).items()})
     there = {(row["task"], row["estimator"], row["seed"]) for row in rows}
     refused = manifest.get("refused") or {}
     for task, estimator, seed in _expected(manifest):
         if (task, estimator, seed) not in there:
-            reason = clean(str((refused.get(task) or {}).get(estimator) or ""))
+            reason = clean(refused.get(task, {}).get(estimator, ""))
             row = {"task": task, "estimator": estimator, "seed": seed}
             rows.append(row | {"status": REFUSED if reason else "missing", "error": reason})
     finals = sorted({name for row in rows for name in row if name.startswith("final.")})
     frame = pd.DataFrame(rows, columns=RUN_COLUMNS + finals)
+    frame = frame.astype({"seed": "int64", "steps": "Int64"})
+    frame = frame.astype(dict.fromkeys([*COSTS, *finals], "float64"))
     # In the table a final metric has its own name, unless that is already a column's.
     bare = {name: name.removeprefix("final.") for name in finals}
-    frame = frame.rename(columns={k: v for k, v in bare.items() if v not in RUN_COLUMNS})
-    return frame.astype({"seed": "int64", "steps": "Int64"})
+    return frame.rename(columns={k: v for k, v in bare.items() if v not in RUN_COLUMNS})
 
 
 def _expected(manifest: Record) -> Iterator[tuple[str, str, int]]:
@@ -333,46 +337,39 @@ def _expected(manifest: Record) -> Iterator[tuple[str, str, int]]:
                 yield str(task), str(estimator), int(seed)
 
 
-def _curve_frame(records: list[Record]) -> pd.DataFrame:
+def _curve_frame(curves: Sequence[CurveArrays]) -> pd.DataFrame:
     """Return a row a run and batch, with a column a metric."""
-    parts: list[tuple[Record, int, dict[str, NDArray[np.float64]]]] = []
-    for record in records:
-        columns = record.get("curves")
-        if _failed(record) or not columns:
-            continue
-        parts.append((_identity(record), len(columns["step"]), columns))
-    metrics = sorted({name for _, _, columns in parts for name in columns} - set(CURVE_COLUMNS))
-    lengths = [length for _, length, _ in parts]
+    metrics = sorted({name for _, columns in curves for name in columns} - set(CURVE_COLUMNS))
+    lengths = [len(columns["step"]) for _, columns in curves]
     data: dict[str, Any] = {}
     for name in ("task", "estimator", "seed"):
-        data[name] = np.repeat(np.array([identity[name] for identity, _, _ in parts]), lengths)
+        data[name] = np.repeat(np.array([identity[name] for identity, _ in curves]), lengths)
     for name in CURVE_COLUMNS[3:] + metrics:
-        values = [_padded(columns.get(name), length) for _, length, columns in parts]
+        unknown = (np.full(length, np.nan) for length in lengths)
+        values = [columns.get(name, nan) for (_, columns), nan in zip(curves, unknown, strict=True)]
         data[name] = np.concatenate(values) if values else np.empty(0)
     return pd.DataFrame(data).astype({"seed": "int64", "step": "int64"})
 
 
-def _start_frame(records: list[Record]) -> pd.DataFrame:
+def _start_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """Return a row a run and metric of the evaluation before the first batch."""
     rows = [
-        _identity(record) | {"metric": str(name), "value": _float(value)}
-        for record in records
-        if not _failed(record)
-        for name, value in (record.get("start") or {}).items()
+        _identity(run) | {"metric": str(name), "value": value}
+        for run in records
+        if not run.failed
+        for name, value in (run.start or {}).items()
     ]
     frame = pd.DataFrame(rows, columns=["task", "estimator", "seed", "metric", "value"])
     return frame.astype({"seed": "int64", "value": "float64"})
 
 
-def _temperature_frame(records: list[Record]) -> pd.DataFrame:
+def _temperature_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """Return a row a run, temperature and metric."""
     rows = [
-        _identity(record)
-        | {"temperature": _float(entry.get("temperature"))}
-        | {"metric": str(name), "value": _float(value)}
-        for record in records
-        if not _failed(record)
-        for entry in record.get("temperatures") or ()
+        _identity(run) | {"temperature": entry["temperature"], "metric": str(name), "value": value}
+        for run in records
+        if not run.failed
+        for entry in run.temperatures or ()
         for name, value in entry.items()
         if name != "temperature"
     ]
@@ -381,126 +378,111 @@ def _temperature_frame(records: list[Record]) -> pd.DataFrame:
     return frame.astype({"seed": "int64", "temperature": "float64", "value": "float64"})
 
 
-def _samples(records: list[Record]) -> dict[tuple[str, str], tuple[str, ...]]:
+def _samples(records: Sequence[RunRecord]) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return sequences of every estimator's first finished seed."""
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    kept = [r for r in records if not _failed(r) and r.get("samples")]
-    for record in sorted(kept, key=lambda r: _integer(r.get("seed"), 0)):
-        own = _identity(record)
-        texts = tuple(clean(str(text), 400) for text in record["samples"])
-        found.setdefault((own["task"], own["estimator"]), texts)
-    return found
+    samples: dict[tuple[str, str], tuple[str, ...]] = {}
+    for run in sorted(records, key=lambda run: run.seed):
+        if run.samples and not run.failed:
+            texts = tuple(clean(text, 400) for text in run.samples)
+            samples.setdefault((str(run.task), str(run.estimator)), texts)
+    return samples
 
 
-def _padded(values: NDArray[np.float64] | None, length: int) -> NDArray[np.float64]:
-    """Return `values`, or as many unknown ones where a run lacks the metric."""
-    if values is None or len(values) != length:
-        return np.full(length, np.nan)
-    return np.where(np.isfinite(values), values, np.nan)
+def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Record, SnapshotFields]]:
+    """Yield every measurement, and of which task, estimator, seed and snapshot it is."""
+    for record in records:
+        for entry in () if record.failed else record.snapshots or ():
+            yield _identity(record) | {"snapshot": entry.snapshot}, entry
 
 
-def _variance_frame(records: list[Record], manifest: Record) -> pd.DataFrame:
+def _variance_frame(records: Sequence[SnapshotsRecord], manifest: Record) -> pd.DataFrame:
     """Return a row a snapshot; a failed or refused measurement is one row without a snapshot."""
     rows: list[Record] = []
-    numbers = [*SNAPSHOT_FIELDS[1:], *SNAPSHOT_EXTRAS, SIGNED_BIAS]
     for record in records:
-        identity = _identity(record)
-        status = {"status": record.get("status", "ok"), "error": _message(record)}
-        if _failed(record):
-            rows.append(identity | status | {"snapshot": None})
-            continue
-        for entry in record.get("snapshots") or ():
-            values: Record = {name: _float(entry.get(name)) for name in numbers}
-            values["snapshot"] = _integer(entry.get("snapshot"), 0)
-            rows.append(identity | status | values)
+        own = [(head, entry) for head, entry in _measured([record])]
+        status = {"status": record.status, "error": _message(record)}
+        rows += [h | status | {n: getattr(e, n) for n in SNAPSHOT_NUMBERS} for h, e in own]
+        rows += [_identity(record) | status | {"snapshot": None}] if record.failed else []
     for task, reasons in (manifest.get("refused") or {}).items():
         for estimator, reason in reasons.items():
-            why = {"status": REFUSED, "error": clean(str(reason)), "snapshot": None}
+            why = {"status": REFUSED, "error": clean(reason), "snapshot": None}
             for seed in manifest["experiment"]["seeds"]:
-                rows.append({"task": task, "estimator": estimator, "seed": int(seed)} | why)
-    columns = ["task", "estimator", "seed", "snapshot", *numbers, "status", "error"]
+                rows.append({"task": task, "estimator": estimator, "seed": seed} | why)
+    columns = ["task", "estimator", "seed", "snapshot", *SNAPSHOT_NUMBERS, "status", "error"]
     frame = pd.DataFrame(rows, columns=columns)
-    clipped = frame["relative_bias"].astype("float64") ** 2
-    frame[SIGNED_BIAS] = frame[SIGNED_BIAS].astype("float64").fillna(clipped)
-    whole = ["draws", "sequences_per_draw", "step"]
-    frame = frame.astype(dict.fromkeys(numbers, "float64") | {"seed": "int64", "snapshot": "Int64"})
-    return frame.astype(dict.fromkeys(whole, "Int64"))
+    frame = frame.astype(dict.fromkeys(SNAPSHOT_NUMBERS, "float64") | {"seed": "int64"})
+    # The squared bias has a sign. Older records have its root alone, cut off at zero.
+    squared = frame["relative_bias_squared"].fillna(frame["relative_bias"] ** 2)
+    whole = ["snapshot", "draws", "sequences_per_draw", "step"]
+    return frame.assign(relative_bias_squared=squared).astype(dict.fromkeys(whole, "Int64"))
 
 
-def _timing_frame(records: list[Record]) -> pd.DataFrame:
+def _timing_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
     """Return a row a task, estimator and round."""
-    rows: list[Record] = []
-    for record in records:
-        for entry in () if _failed(record) else record.get("rows") or ():
-            if _is_failure(entry):
-                continue
-            row: Record = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
-            row["round"] = _integer(record.get("round"), 0)
-            row["seconds_per_step"] = _float(entry.get("seconds_per_step"))
-            rows.append(row)
+    rows = [
+        _pair(row) | {"round": record.round, "seconds_per_step": row.seconds_per_step}
+        for record in records
+        for row in _rows([record])
+        if not row.failed
+    ]
     frame = pd.DataFrame(rows, columns=TIMING_COLUMNS)
     return frame.astype({"round": "int64", "seconds_per_step": "float64"})
 
 
-def _source_frame(records: list[Record]) -> pd.DataFrame:
+def _source_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
     """Return a row a snapshot and tensor, or time step, with its share of the total variance."""
     rows: list[Record] = []
-    for record in records:
-        for entry in () if _failed(record) else record.get("snapshots") or ():
-            head = _identity(record) | {"snapshot": _integer(entry.get("snapshot"), 0)}
-            head |= {"fraction": _float(entry.get("fraction"))}
-            tensors = entry.get("by_tensor") or {}
-            steps = entry.get("by_step") or {}
-            parts = [
-                *(("tensor", str(name), i, v) for i, (name, v) in enumerate(tensors.items())),
-                *(("step", str(t + 1), t, v) for t, v in enumerate(steps.get("parts") or ())),
-            ]
-            totals = {"tensor": entry.get("total_variance"), "step": steps.get("total")}
-            if steps.get("path"):
-                parts.append(("step", "path", len(steps["parts"]), steps["path"]))
-            for by, part, position, value in parts:
-                total = _float(totals[by])
-                share = _float(value) / total if total > 0 else math.nan
-                own = {"by": by, "part": clean(part, 60), "position": position, "share": share}
-                rows.append(head | own)
+    for head, entry in _measured(records):
+        steps = entry.by_step or StepFields()
+        parts: list[tuple[str, str, int, float | None]] = [
+            *(("tensor", n, i, v) for i, (n, v) in enumerate((entry.by_tensor or {}).items())),
+            *(("step", str(t + 1), t, v) for t, v in enumerate(steps.parts)),
+        ]
+        if steps.path:
+            parts.append(("step", "path", len(steps.parts), steps.path))
+        for by, part, position, value in parts:
+            total = (entry.total_variance if by == "tensor" else steps.total) or 0.0
+            share = math.nan if value is None or total <= 0 else value / total
+            own = {"by": by, "part": clean(part, 60), "position": position, "share": share}
+            rows.append(head | {"fraction": entry.fraction} | own)
     frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
     types = dict.fromkeys(("seed", "snapshot", "position"), "int64")
     return frame.astype({**types, "fraction": "float64", "share": "float64"})
 
 
-def _progress_frame(records: list[Record]) -> pd.DataFrame:
+def _progress_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
     """Return a row a measurement and cell of its `progress`, in the order of the record."""
-    rows: list[Record] = []
-    for record in records:
-        for entry in () if _failed(record) else record.get("snapshots") or ():
-            about = {"snapshot": _integer(entry.get("snapshot"), 0), "step": entry.get("step")}
-            rows += [_identity(record) | about | own for own in entry.get("progress") or ()]
+    rows = [
+        head | {"step": entry.step} | msgspec.structs.asdict(cell)
+        for head, entry in _measured(records)
+        for cell in entry.progress or ()
+    ]
     frame = pd.DataFrame(rows, columns=PROGRESS_COLUMNS)
     whole = dict.fromkeys(("seed", "snapshot", "batch", "steps"), "int64")
     floats = dict.fromkeys(["rate_factor", *PROGRESS_COLUMNS[10:]], "float64")
     return frame.astype({**whole, **floats, "step": "Int64", "replicates": "Int64"})
 
 
-def _phase_frame(records: list[Record]) -> pd.DataFrame:
+def _phase_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
     """Return a row a task, estimator, round and phase."""
-    rows: list[Record] = []
-    for record in records:
-        for entry in () if _failed(record) else record.get("rows") or ():
-            head: Record = {"task": str(entry["task"]), "estimator": str(entry["estimator"])}
-            head["round"] = _integer(record.get("round"), 0)
-            for position, (phase, value) in enumerate((entry.get("phases") or {}).items()):
-                own = {"phase": clean(str(phase), 40), "seconds": _float(value)}
-                rows.append(head | own | {"position": position})
+    rows = [
+        _pair(row)
+        | {"round": record.round, "phase": clean(phase, 40)}
+        | {"seconds": seconds, "position": position}
+        for record in records
+        for row in _rows([record])
+        for position, (phase, seconds) in enumerate((row.phases or {}).items())
+    ]
     frame = pd.DataFrame(rows, columns=[*PHASE_COLUMNS, "position"])
     return frame.astype({"round": "int64", "position": "int64", "seconds": "float64"})
 
 
-def _identity(record: Record) -> Record:
-    return {
-        "task": str(record.get("task")),
-        "estimator": str(record.get("estimator")),
-        "seed": _integer(record.get("seed"), 0),
-    }
+def _identity(job: JobRecord) -> Record:
+    return {"task": str(job.task), "estimator": str(job.estimator), "seed": job.seed}
+
+
+def _pair(row: TimedFields) -> Record:
+    return {"task": str(row.task), "estimator": str(row.estimator)}
 
 
 def _ordered(frame: pd.DataFrame, *then: str) -> pd.DataFrame:
@@ -512,13 +494,3 @@ def _ordered(frame: pd.DataFrame, *then: str) -> pd.DataFrame:
         ranks[f"_{column}"] = frame[column].map({name: i for i, name in enumerate(names)})
     table = frame.assign(**ranks).sort_values(["_task", "_estimator", *then], kind="stable")
     return table.drop(columns=list(ranks)).reset_index(drop=True)
-
-
-def _float(value: Any) -> float:
-    """Return a float; null (how records store what is not finite) is nan."""
-    number = math.nan if value is None else float(value)
-    return number if math.isfinite(number) else math.nan
-
-
-def _integer(value: Any, default: int) -> int:
-    return default if value is None else int(value)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from estbench.config.validation import MAX_SEED
 from estbench.core.reading import read_bytes
-from estbench.store.shapes import LARGEST, label, name
+from estbench.store.layout import LARGEST, Label, Name
 
 __all__ = ["MOST_CELLS", "read_table"]
 
@@ -28,7 +28,7 @@ MOST_CELLS = 200_000_000
 MOST_COLUMNS = 2_000
 MOST_LETTERS = 4_000_000_000  # of a column, were each of its texts as long as the longest
 
-_NAMES = {"task": name, "estimator": name, "metric": label, "status": label}
+_NAMES = {"task": Name, "estimator": Name, "metric": Label, "status": Label}
 _TEXTS = (*_NAMES, "error")
 _WHOLE = ("seed", "step", "steps")
 
@@ -70,7 +70,7 @@ def _table(content: bytes) -> pa.Table:
     if len(set(names)) < len(names):
         raise ValueError("two columns have the same name")
     for column in names:
-        label(column, "the name of a column")
+        Label(column)
     texts = [column for column in names if column in _TEXTS]
     return pq.ParquetFile(io.BytesIO(content), read_dictionary=texts).read()
 
@@ -108,6 +108,6 @@ def _texts(found: pa.ChunkedArray, column: str) -> pd.Series:
     if longest * len(found) > MOST_LETTERS:
         raise ValueError(f"{column} holds too much text")
     for value in listed.to_pylist() if column in _NAMES else ():
-        _NAMES[column](value, f"an entry of {column}")
+        _NAMES[column](value)
     written: pd.Series = found.cast(pa.large_string()).to_pandas()
     return written

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estbench.config.experiment import Experiment
+
+if TYPE_CHECKING:
+    from estbench.training.resume import Phases
 
 __all__ = ["TIMING", "Job", "measure", "placed", "reference", "time_step", "train", "warm_up"]
 
@@ -92,18 +95,22 @@ def warm_up(plugins: Sequence[str] = (), modules: Sequence[str] = ()) -> None:
         torch.optim.Adam([torch.zeros(1)])
 
 
-def train(experiment: Experiment, task: str, estimator: str, seed: int) -> Payload:
-    """Train a generator; returns a run's payload."""
-    from estbench.training import adversarial
+def train(
+    experiment: Experiment, task: str, estimator: str, seed: int, phases: Phases | None = None
+) -> Payload:
+    """Train a policy; returns a run's payload."""
+    from estbench.training import loop
 
-    return adversarial.train(experiment, task, estimator, seed)
+    return loop.train(experiment, task, estimator, seed, phases=phases)
 
 
-def reference(experiment: Experiment, task: str, seed: int) -> tuple[Payload, dict[str, Any]]:
+def reference(
+    experiment: Experiment, task: str, seed: int, phases: Phases | None = None
+) -> tuple[Payload, dict[str, Any]]:
     """Train rloo and keep its snapshots; returns a run's payload and the states to save."""
     from estbench.training import reference
 
-    return reference.reference(experiment, task, seed)
+    return reference.reference(experiment, task, seed, phases)
 
 
 def measure(

@@ -102,7 +102,7 @@ def _whole(record: Record, tasks: set[str], estimators: set[str], pairs: set[Pai
 
 def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
     """Return for each task the first seed whose reference is there with its states."""
-    found = {}
+    seeds = {}
     for task in experiment.tasks:
         for seed in experiment.seeds:
             try:
@@ -112,9 +112,9 @@ def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
             if record is None or record["status"] != "ok":
                 continue
             if record.get("state_sha256") == results.state_digest(task, seed):
-                found[task] = seed
+                seeds[task] = seed
                 break
-    return found
+    return seeds
 
 
 def run_timing(
@@ -171,12 +171,7 @@ def run_timing(
 
 def failed_rows(record: Record | None) -> list[dict[str, Any]]:
     """Return the rows of a round that are failures; their ``error`` is as a record's."""
-
-    def is_error(value: Any) -> bool:  # a file from elsewhere may hold anything there
-        return isinstance(value, dict) and {"type", "message"} <= value.keys()
-
-    rows = (record or {}).get("rows") or ()
-    return [row for row in rows if row.get("status") == "failed" and is_error(row.get("error"))]
+    return [row for row in (record or {}).get("rows") or () if row.get("status") == "failed"]
 
 
 def _named(rows: Iterable[Mapping[str, Any]]) -> set[Pair]:
@@ -244,11 +239,11 @@ def _round(
             left=partial(_word, word),
             note=note,
         )
-        for pair, found in endings:
-            if isinstance(found, WorkerKilled):
-                rows.append(_failure(pair, found))
+        for pair, outcome in endings:
+            if isinstance(outcome, WorkerKilled):
+                rows.append(_failure(pair, outcome))
                 continue
-            row, timing = found
+            row, timing = outcome
             rows.append(row)
             if row.get("status") != "failed":
                 costs["wall_s"] += timing["wall_s"]

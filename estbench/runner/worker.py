@@ -38,19 +38,20 @@ from estbench.store.checkpoints import checkpoint_path, remove_checkpoint, sourc
 
 if TYPE_CHECKING:
     from estbench.runner.events import Events
-    from estbench.training.interruptions import Checkpoint
+    from estbench.training.resume import Checkpoint
 
 __all__ = [
     "Outcome",
+    "already_done",
     "copy_as_run",
     "execute",
     "failed",
-    "found",
     "give_up",
     "one_line",
     "outcome",
     "recorded",
     "save",
+    "state_file",
     "use_threads",
 ]
 
@@ -80,7 +81,7 @@ class Outcome:
 def use_threads(count: int = 1) -> None:
     """Let this process compute on so many threads: small models are slower on two than on one.
 
-    The variables hold for what is imported later; torch is told if it is there already.
+    The variables affect modules imported later; torch is told directly if it is already imported.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(count)
@@ -91,11 +92,10 @@ def use_threads(count: int = 1) -> None:
 def execute(job: Job, directory: Path) -> Outcome:
     """Do a job and write its record, whole, whether it succeeds or fails in whatever way.
 
-    A record that is there already, because whoever handed the job out did not hear of its end, is
-    left as it is.
+    An existing record is left as it is: the driver may not have heard that the job ended.
 
     Raises:
-      StorageError: The disk refused the record, or the result set is no longer there.
+      StorageError: The disk refused the record, or the result set is gone.
       UserError: A plugin cannot be loaded here.
     """
     if threading.current_thread() is threading.main_thread():
@@ -104,7 +104,7 @@ def execute(job: Job, directory: Path) -> Outcome:
     results = ResultSet(directory)
     with results.watching():
         results.check_there()
-        ended = found(results, job)
+        ended = already_done(results, job)
         if ended is not None:
             return ended
         try:
@@ -128,23 +128,19 @@ def _made(job: Job, results: ResultSet) -> Outcome:
 
     def bounded() -> Record:
         with limited(execution, lambda error: save(results, job, failed(job, error), {})):
-            if checkpoint is None:
-                return compute()
-            from estbench.training.interruptions import continued
-
-            return continued(checkpoint, compute)
+            return compute()
 
     def compute() -> Record:
         grid = (job.experiment, job.task)
-        if job.kind == "reference":
-            payload, state = job.function(*grid, job.seed)
-            states.update(state)
-            return dict(payload)
         if job.kind == "snapshots":
             _require_reference(results, job)
             state = results.states(job.task, job.seed)
             return dict(job.function(*grid, job.estimator, job.seed, state))
-        return dict(job.function(*grid, job.estimator, job.seed))
+        if job.kind == "run":
+            return dict(job.function(*grid, job.estimator, job.seed, checkpoint))
+        payload, state = job.function(*grid, job.seed, checkpoint)
+        states.update(state)
+        return dict(payload)
 
     head = (job.kind, job.key, job.task, job.estimator, job.seed)
     with _events(job, directory) as events:
@@ -165,7 +161,7 @@ def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
     import numpy
     import torch
 
-    from estbench.training.interruptions import EVERY_S, Checkpoint
+    from estbench.training.resume import EVERY_S, Checkpoint
 
     given, notes = os.environ.get(CHECKPOINT_VARIABLE, ""), list[str]()
     try:
@@ -191,7 +187,7 @@ def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
 def _events(job: Job, directory: Path) -> Iterator[Events | None]:
     """Have a training run tell its event files of every batch, where that was asked for.
 
-    A reference is rloo's training run; its files stand there if rloo is trained at all.
+    A reference is rloo's training run; it has event files if rloo is to be trained.
     """
     trained = job.kind == "run" or (
         job.kind == "reference" and REFERENCE_ESTIMATOR in job.experiment.estimators
@@ -215,8 +211,8 @@ def outcome(job: Job, record: Record) -> Outcome:
     return Outcome(job, one_line(record["error"]), float(record["timing"]["wall_s"]))
 
 
-def found(results: ResultSet, job: Job) -> Outcome | None:
-    """Return how a job ended whose record is on disk; None where there is none, or another's."""
+def already_done(results: ResultSet, job: Job) -> Outcome | None:
+    """Return how a job ended if its record is on disk, else None."""
     try:
         record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))
     except CorruptRecordError:
@@ -246,7 +242,7 @@ def give_up(results: ResultSet, job: Job, error: BaseException) -> Outcome:
 
 
 def one_line(error: Mapping[str, Any] | None) -> str:
-    """Return a record's error as one line; "" where there is none."""
+    """Return a record's error as one line; "" if it has none."""
     if not error:
         return ""
     text = printable(" ".join(f"{error['type']}: {error['message']}".split()))
@@ -265,8 +261,8 @@ def recorded(compute: Callable[[], Record], *head: Any) -> Record:
         payload = compute()
         bad = _not_finite(payload)
         payload = finite(payload)
-        encode(payload)  # what is no JSON is the job's failure, not the disk's
-        check_payload(head[0], payload)  # and so is what no reader would take
+        encode(payload)  # a payload that is not JSON is a failure of the job, not of the disk
+        check_payload(head[0], payload)  # so is a payload that readers would refuse
         if bad:
             error = {"type": "NotFinite", "message": bad, "traceback": None}
     except StorageError:
@@ -292,7 +288,7 @@ def save(results: ResultSet, job: Job, record: Record, states: Mapping[str, Any]
     """
     if job.kind == "reference":
         if record["status"] == "ok":
-            data = _dump(states)
+            data = state_file(states)
             results.write(results.state_path(job.task, job.seed), data)
             record = record | {"state_sha256": sha256(data).hexdigest()}
         if REFERENCE_ESTIMATOR in job.experiment.estimators:
@@ -346,9 +342,22 @@ def _peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _dump(states: Mapping[str, Any]) -> bytes:
+def state_file(states: Mapping[str, Any]) -> bytes:
+    """Return the file that holds a reference's states."""
     import torch
 
     buffer = io.BytesIO()
-    torch.save(dict(states), buffer)
+    torch.save(_interned(dict(states)), buffer)
     return buffer.getvalue()
+
+
+def _interned(value: Any) -> Any:
+    """Return states whose equal texts are one text: a pickle writes a text once an object.
+
+    So the bytes do not depend on whether the run went on from a checkpoint.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) is dict:
+        return {_interned(name): _interned(entry) for name, entry in value.items()}
+    return [_interned(entry) for entry in value] if type(value) is list else value

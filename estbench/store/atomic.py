@@ -99,7 +99,7 @@ def storing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path``; what is written there takes its place whole, at the end.
+    """Give a temporary path beside ``path``; the file there replaces ``path`` at the end.
 
     For files that others write and that can be made again: nothing is flushed to the disk.
     """
@@ -131,6 +131,6 @@ def remove_leftovers(folder: Path, of: str | None = None) -> None:
       of: Name of the file that was being written; any if None.
     """
     for path in folder.rglob(f".*{TEMPORARY}"):
-        found = _NAME.fullmatch(path.name)
-        if found and of in (None, found["of"]):
+        match = _NAME.fullmatch(path.name)
+        if match and of in (None, match["of"]):
             path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ COMPUTING = ("core", "estimators", "meter", "models", "tasks", "training")
 
 
 class UnusableCheckpointError(Exception):
-    """A checkpoint that is damaged or of another run: one line; the run begins anew."""
+    """A checkpoint that is damaged or of another run, with the reason in one line."""
 
 
 def checkpoint_path(directory: Path, kind: str, task: str, estimator: str, seed: int) -> Path:
@@ -72,8 +72,13 @@ def write_checkpoint(path: Path, head: Mapping[str, str], state: Any) -> int:
     return len(whole)
 
 
-def read_checkpoint(path: Path, head: Mapping[str, str]) -> Any:
-    """Return the state of a checkpoint, its tensors on the CPU; None where there is none.
+def read_checkpoint(path: Path, head: Mapping[str, str], device: str = "cpu") -> Any:
+    """Return the state of a checkpoint; None if there is no file.
+
+    Args:
+      path: Its file.
+      head: Which run it should be of, and what should have computed it.
+      device: Where tensors go that were not on the CPU.
 
     Raises:
       UnusableCheckpointError: It is damaged, or its head is another one.
@@ -90,8 +95,15 @@ def read_checkpoint(path: Path, head: Mapping[str, str]) -> Any:
         raise UnusableCheckpointError("it is damaged")
     import torch
 
+    def moved(storage: Any, place: str) -> Any:
+        from torch.serialization import default_restore_location
+
+        if place == "cpu":
+            return storage
+        return default_restore_location(storage, device)  # type: ignore[no-untyped-call]
+
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location=moved, weights_only=True)
         theirs, state = content["head"], content["state"]
     except Exception as error:  # whole, and yet nothing that this version of torch reads
         raise UnusableCheckpointError(f"it is no checkpoint ({type(error).__name__})") from None
@@ -121,10 +133,10 @@ def source_digest() -> str:
     another would be neither's.
     """
     package = Path(__file__).parents[1]
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in COMPUTING:
         place = package / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            found.update(path.relative_to(package).as_posix().encode() + b"\0")
-            found.update(path.read_bytes() + b"\0")
-    return found.hexdigest()
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()

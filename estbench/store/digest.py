@@ -21,7 +21,7 @@ from typing import Any
 
 from estbench.core.errors import UserError
 from estbench.store.results import CorruptRecordError, ResultSet
-from estbench.store.schema import VOLATILE, Record
+from estbench.store.schema import Record, numbers
 
 __all__ = ["Digest", "digest"]
 
@@ -40,7 +40,7 @@ class Digest:
       records: How many there are of each kind.
       failed: How many of these failed.
       parts: Kind -> task -> estimator -> the hash of its records.
-      absent: Why there is no hash of the whole, in a line; "" where there is one.
+      absent: Why the whole has no hash, in a line; "" if it has one.
     """
 
     sha256: str | None
@@ -72,7 +72,7 @@ def digest(directory: Path | str) -> Digest:
     """Return the hash of a result set's numbers; holds one record at a time in memory.
 
     Raises:
-      UserError: There is no result set, no record in it, or one is damaged.
+      UserError: The folder is not a result set, holds no records, or holds a damaged one.
     """
     results = ResultSet(directory)
     results.require()
@@ -94,11 +94,11 @@ def digest(directory: Path | str) -> Digest:
     parts: dict[str, dict[str, dict[str, str]]] = {}
     for (kind, task, estimator), hashed in sorted(hashes.items(), key=lambda item: item[0]):
         parts.setdefault(kind, {}).setdefault(task, {})[estimator] = hashed.hexdigest()
-    found = Digest(None, dict(counts), failed, parts, absent)
+    known = Digest(None, dict(counts), failed, parts, absent)
     if absent:
-        return found
-    kinds = {kind: entry["sha256"] for kind, entry in found.as_dict()["kinds"].items()}
-    return Digest(_joined(kinds), found.records, failed, parts)
+        return known
+    kinds = {kind: entry["sha256"] for kind, entry in known.as_dict()["kinds"].items()}
+    return Digest(_joined(kinds), known.records, failed, parts)
 
 
 def _paths(results: ResultSet) -> Iterator[tuple[str, Path]]:
@@ -119,23 +119,14 @@ def _seed(path: Path) -> tuple[int, str]:
 
 
 def _read(results: ResultSet, path: Path) -> Record:
-    """Return a record without what is volatile."""
+    """Return a record without times and memory."""
     try:
         record = results.read(path)
     except CorruptRecordError as error:
         raise UserError(f"{error}: delete it and run again; other runs are kept") from None
     if record is None:
         raise UserError(f"{path} is gone: is a run writing to {results.path}? wait for it")
-    return {name: _lean(value) for name, value in record.items() if name not in VOLATILE}
-
-
-def _lean(value: Any) -> Any:
-    """Return ``numbers(value)``, quickly: of a list of numbers, of which there are millions."""
-    if type(value) is dict:
-        return {name: _lean(entry) for name, entry in value.items() if name not in VOLATILE}
-    if type(value) is list and any(type(entry) in (dict, list) for entry in value):
-        return [_lean(entry) for entry in value]
-    return value
+    return numbers(record)  # type: ignore[no-any-return]
 
 
 def _canonical(record: Record) -> bytes:

@@ -79,7 +79,7 @@ def key(kind: str, experiment: Experiment, task: str, estimator: str, seed: int)
 
 
 def timing_key(experiment: Experiment) -> str:
-    """Return the key of the timing rounds; which estimators a round holds stands in the record."""
+    """Return the key of the timing rounds; each record says which estimators it holds."""
     threads = experiment.execution.threads
     return _digest(
         {
@@ -120,22 +120,22 @@ def _training(experiment: Experiment, task: str) -> dict[str, Any]:
     from estbench.core import plugins
 
     settings = experiment.training_for(task)
-    found = _without_defaults(settings)
+    kept = _without_defaults(settings)
     for option in tasks.OPTIONS:
         if option not in tasks.info(task).options:
-            found.pop(option, None)
+            kept.pop(option, None)
     content = tasks.fingerprint(task, settings)
-    if content:  # what a file holds counts, not where it lies
-        found = {k: v for k, v in found.items() if k not in ("data", "oracle_weights")}
-        found["files"] = content
+    if content:  # the content of a file counts, not its path
+        kept = {k: v for k, v in kept.items() if k not in ("data", "oracle_weights")}
+        kept["files"] = content
     parts = {"task": task, "generator": settings.generator, "discriminator": settings.discriminator}
     sources = {kind: plugins.source_of(kind, name) for kind, name in parts.items()}
     # What a plugin brings is another one when its file changes.
-    return found | {f"{kind}_source": source for kind, source in sources.items() if source}
+    return kept | {f"{kind}_source": source for kind, source in sources.items() if source}
 
 
 def _without_defaults(settings: TrainingSettings) -> dict[str, Any]:
-    """Return settings as a mapping, without those added later that stand at their default.
+    """Return settings as a mapping, without later additions that have their default value.
 
     The default of a setting that is added is what was always done: older records keep their keys.
     """

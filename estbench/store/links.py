@@ -25,7 +25,7 @@ def check_links(root: Path) -> None:
         try:
             entries = list(os.scandir(waiting.pop()))
         except OSError:
-            continue  # whoever needs the folder says why it cannot be read
+            continue  # the caller that needs the folder reports why it cannot be read
         for entry in entries:
             if entry.is_symlink():
                 target = Path(os.path.realpath(entry.path))

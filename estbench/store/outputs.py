@@ -21,7 +21,7 @@ def check_output(folder: Path, names: Sequence[str], keys: Collection[str]) -> N
 
     Args:
       folder: The folder.
-      names: The files; the first is a JSON file, by which the verb knows them again.
+      names: The files; the first is JSON, and shows whether estbench wrote them.
       keys: What that JSON file holds, or each entry of it if it is a list.
 
     Raises:
@@ -53,8 +53,8 @@ def probe(folder: Path) -> None:
 
 def _ours(path: Path, keys: Collection[str]) -> bool:
     try:
-        found: Any = read_document(path)
+        document: Any = read_document(path)
     except (OSError, ValueError):
         return False
-    tables = found if isinstance(found, list) else [found]
+    tables = document if isinstance(document, list) else [document]
     return bool(tables) and all(isinstance(t, dict) and set(keys) <= t.keys() for t in tables)

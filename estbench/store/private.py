@@ -1,7 +1,7 @@
 """Folders and files of the user alone, under ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
-What is found there is believed as far as its owner is. So nothing is used that belongs to somebody
-else, or that others may write to; and what is made there is for the user alone.
+Files there are trusted, so files of other users, or files that others may write to, are not used.
+New files are readable by the user alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def cache() -> Path:
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        # A relative path would name another folder wherever the user stands, such as a result set.
+        # A relative path would depend on the working directory, and could be inside a result set.
         base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
     except RuntimeError as error:
         raise OSError(errno.ENOENT, f"no home: {error}") from None
@@ -42,10 +42,10 @@ def check_private(path: Path) -> None:
       OSError: It is not there, belongs to somebody else, or others may write to it.
     """
     for place in _levels(path):
-        found = place.stat()
-        if {found.st_uid, place.lstat().st_uid} != {os.geteuid()}:
+        status = place.stat()
+        if {status.st_uid, place.lstat().st_uid} != {os.geteuid()}:
             raise OSError(errno.EPERM, "it belongs to somebody else", str(place))
-        if found.st_mode & OTHERS_WRITE:
+        if status.st_mode & OTHERS_WRITE:
             raise OSError(errno.EPERM, "others may write to it", str(place))
 
 
@@ -70,7 +70,7 @@ def read_own(path: Path) -> Any:
 
     Raises:
       OSError: As ``check_private``, or it cannot be read.
-      ValueError: It is no JSON.
+      ValueError: It is not JSON.
     """
     check_private(path)
     return read_document(path)

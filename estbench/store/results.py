@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from estbench.core.errors import UserError
 from estbench.core.reading import read_bytes, read_document
@@ -20,6 +20,13 @@ from estbench.store.atomic import (
     remove_leftovers,
     write_bytes,
     write_json,
+)
+from estbench.store.layout import (
+    AnyRecord,
+    ReferenceRecord,
+    RunRecord,
+    SnapshotsRecord,
+    TimingRecord,
 )
 from estbench.store.links import check_links
 from estbench.store.outputs import probe
@@ -35,15 +42,23 @@ __all__ = ["RECORDS", "CorruptRecordError", "ResultSet", "SetGoneError"]
 
 
 LOCK = ".lock"
-RECORDS = ("runs", "reference", "snapshots", "timing")
+FOLDERS: dict[type[AnyRecord], str] = {
+    RunRecord: "runs",
+    ReferenceRecord: "reference",
+    SnapshotsRecord: "snapshots",
+    TimingRecord: "timing",
+}
+RECORDS = tuple(FOLDERS.values())
 """Folders of a result set that hold records."""
+
+AnyKind = TypeVar("AnyKind", bound=AnyRecord)
 
 MOST_STATE_BYTES = 1 << 34
 """Of the states of a reference: a policy, its reward and its optimiser for each snapshot."""
 
 
 class SetGoneError(StorageError):
-    """The result set is no longer where its driver made it; nothing more may be written there."""
+    """The result set was deleted or moved; nothing more may be written."""
 
 
 class CorruptRecordError(Exception):
@@ -51,7 +66,7 @@ class CorruptRecordError(Exception):
 
 
 class ResultSet:
-    """The paths of a result set, and what is read from them.
+    """The paths of a result set, and readers of its files.
 
     Attributes:
       path: The folder. Nothing is made or read until it is asked for.
@@ -93,12 +108,17 @@ class ResultSet:
         return {"run": self.run_path, "snapshots": self.snapshots_path}[kind](task, estimator, seed)
 
     def read(self, path: Path) -> Record | None:
-        """Return a record, or None where there is none.
+        """Return a record, or None if there is no file.
 
         Raises:
           CorruptRecordError: The file is not a whole record.
           UserError: It is of another version of estbench.
         """
+        both = self._read(path)
+        return both and both[0]
+
+    def _read(self, path: Path) -> tuple[Record, AnyRecord] | None:
+        """Return a record as JSON and as an object."""
         try:
             document = read_document(path)
         except FileNotFoundError:
@@ -108,12 +128,12 @@ class ResultSet:
             raise CorruptRecordError(f"{path} is not readable ({reason})") from None
         check_schema(document, path)
         try:
-            check_record(document)
+            record = check_record(document)
         except ValueError as error:
             raise CorruptRecordError(f"{path} is not a whole record: {error}") from None
         if path != self._path_of(document):
             raise CorruptRecordError(f"{path} does not lie where the record that it holds belongs")
-        return dict(document)
+        return document, record
 
     def _path_of(self, record: Record) -> Path:
         """Return where a record belongs: no other place may speak for it."""
@@ -137,8 +157,20 @@ class ResultSet:
         """Yield the timing rounds, in order."""
         return self._records("timing")
 
+    def typed(self, kind: type[AnyKind]) -> Iterator[AnyKind]:
+        """Yield the records of a kind as objects, by task, estimator and seed.
+
+        Raises:
+          CorruptRecordError: A file is not a whole record.
+          UserError: It is of another version of estbench.
+        """
+        for path in self._paths(FOLDERS[kind]):
+            both = self._read(path)
+            if both is not None and isinstance(both[1], kind):
+                yield both[1]
+
     def manifest(self) -> Record | None:
-        """Return the manifest, or None where there is none.
+        """Return the manifest, or None if there is no file.
 
         Raises:
           UserError: It is damaged, or of another version of estbench.
@@ -161,7 +193,7 @@ class ResultSet:
         """Check, at a glance, that the folder is a result set, or a part of one without a manifest.
 
         Raises:
-          UserError: There is no such folder, or nothing of a result set in it.
+          UserError: The folder does not exist, or is not a result set.
         """
         if not self.path.is_dir():
             raise UserError(
@@ -177,8 +209,8 @@ class ResultSet:
     def check_there(self) -> None:
         """Check that the manifest is still there, and the folder still the one that is held.
 
-        Somebody may delete or move a result set while it is written. What is finished after that
-        must not bring back a part of it, nor be put into another set in its place.
+        A user may delete or move a result set while it is written. Later jobs must not recreate a
+        part of it, nor write into another set in its place.
 
         Raises:
           SetGoneError: It is not.
@@ -217,26 +249,26 @@ class ResultSet:
         return self.path / "proofs.json"
 
     def proofs(self) -> list[dict[str, Any]]:
-        """Return the verdicts on the estimators' configurations; none where there is no file.
+        """Return the verdicts on the estimators' configurations; an empty list if there is no file.
 
         Raises:
           UserError: The file is damaged.
         """
         try:
-            found = read_document(self.proofs_path)
-            check_proofs(found)
+            verdicts = read_document(self.proofs_path)
+            check_proofs(verdicts)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError) as error:
             raise _damaged(self.proofs_path, error, "delete it and run again") from None
-        return list(found)
+        return list(verdicts)
 
     def write_proofs(self, proofs: list[dict[str, Any]]) -> None:
         """Add verdicts; one on a configuration takes the place of an older one.
 
         Raises:
           StorageError: The disk refused them.
-          UserError: What is there is damaged.
+          UserError: The existing file is damaged.
         """
         before = self.proofs()
         held = {json.dumps(p["configuration"], sort_keys=True): p for p in [*before, *proofs]}
@@ -244,7 +276,7 @@ class ResultSet:
             self.write(self.proofs_path, encode(list(held.values())))
 
     def set_aside(self, path: Path) -> None:
-        """Move a record out of the way, into stale/; what lies there already stays.
+        """Move a record into stale/; existing files there are kept.
 
         Raises:
           SetGoneError: The set was deleted or moved.
@@ -274,7 +306,7 @@ class ResultSet:
         """Return a reference's states; nothing that the file holds is run.
 
         Raises:
-          CorruptRecordError: There are none, or the file is not what ``torch.save`` writes.
+          CorruptRecordError: There is no file, or ``torch.save`` did not write it.
         """
         from estbench.store.states import load_states
 
@@ -300,7 +332,7 @@ class ResultSet:
             self.path.mkdir(parents=True, exist_ok=True)
             check_links(self.path)
             probe(self.path)
-            # A file, not the folder: network file systems lock only what is open to write.
+            # A file, not the folder: network file systems lock only files opened for writing.
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             reason = "it is a file" if self.path.is_file() else error.strerror
@@ -387,11 +419,14 @@ class ResultSet:
             "written there"
         )
 
-    def _records(self, kind: str) -> Iterator[Any]:
-        for path in sorted((self.path / kind).rglob("*.json")):
+    def _records(self, folder: str) -> Iterator[Record]:
+        for path in self._paths(folder):
             record = self.read(path)
             if record is not None:
                 yield record
+
+    def _paths(self, folder: str) -> list[Path]:
+        return sorted((self.path / folder).rglob("*.json"))
 
 
 def _damaged(path: Path, error: OSError | ValueError, remedy: str) -> UserError:

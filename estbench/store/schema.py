@@ -1,4 +1,4 @@
-"""What stands in a record, and which of it must be the same on every machine.
+"""The fields of a record, and which of them must be the same on every machine.
 
 A record is one JSON file: the envelope below, and beside its keys those of the payload that a job
 returned. A number that is not finite is stored as null.
@@ -16,28 +16,21 @@ returned. A number that is not finite is stored as null.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from estbench.config.validation import MAX_SEED, MAX_SEEDS, shown
+from estbench.config.validation import shown
 from estbench.core.errors import UserError
-from estbench.store.shapes import (
+from estbench.store.layout import (
     LARGEST,
-    Shape,
-    between,
-    column,
+    RECORD,
+    AnyRecord,
+    ManifestFields,
+    ProofFields,
     distinct,
-    each,
-    fields,
-    maybe,
-    name,
-    named,
-    number,
-    numbers_only,
-    one_of,
-    text,
-    whole,
+    typed,
 )
 
 __all__ = [
@@ -60,6 +53,7 @@ OLDEST = 1
 """The oldest schema whose records mean what today's mean; settings added since have defaults."""
 
 Record = dict[str, Any]
+CONTAINERS = (Mapping, list, tuple)
 
 VOLATILE = frozenset(
     {
@@ -109,7 +103,7 @@ def check_schema(document: Any, path: Path) -> None:
     table = document if isinstance(document, dict) else {}
     schema, environment = table.get("schema"), table.get("environment")
     if type(schema) is not int or OLDEST <= schema <= SCHEMA:
-        return  # what is no number is damage, which is said of everything else too
+        return  # a schema that is not a number is reported as damage, like any other field
     version = environment.get("estbench") if isinstance(environment, dict) else None
     maker = (f"estbench {str(version)[:40]}, " if version else "") + f"schema {shown(schema)}"
     if schema > SCHEMA:
@@ -124,18 +118,13 @@ def check_schema(document: Any, path: Path) -> None:
     )
 
 
-def check_record(document: Any) -> None:
-    """Check that a JSON document is a whole record: its envelope, and what is read of its payload.
+def check_record(document: Any) -> AnyRecord:
+    """Return a JSON document as a record.
 
     Raises:
-      ValueError: It is none; the text names the place.
+      ValueError: It does not fit; the text names the place.
     """
-    kind = document.get("kind") if isinstance(document, dict) else None
-    _KIND(kind, "kind")
-    _RECORDS[str(kind)](document, "")
-    if (document["status"] == "failed") != (document["error"] is not None):
-        raise ValueError("status and error do not agree")
-    _check_curves(document)
+    return typed(document, RECORD)  # type: ignore[no-any-return]
 
 
 def check_payload(kind: str, payload: Any) -> None:
@@ -144,31 +133,26 @@ def check_payload(kind: str, payload: Any) -> None:
     Raises:
       ValueError: It could not be read; the text names the place.
     """
-    fields({}, _PAYLOADS[kind])(payload, "")
-    _check_curves(payload)
+    check_record(envelope(kind, "", "task", "estimator", 0) | {"round": 0} | payload)
 
 
 def check_manifest(document: Any) -> None:
-    """Check what is read of a manifest, whoever's settings it holds.
+    """Check the fields of a manifest that are read.
 
     Raises:
-      ValueError: It is none; the text names the place.
+      ValueError: It does not fit; the text names the place.
     """
-    _MANIFEST(document, "")
-    experiment = document["experiment"]
-    grid = len(experiment["tasks"]) * len(experiment["seeds"])
-    grid *= len(experiment["estimators"]) + len(experiment.get("also_measured") or ())
-    if grid > MOST_RUNS:
-        raise ValueError(f"experiment asks for more than {MOST_RUNS:,} runs")
+    typed(document, ManifestFields)
 
 
 def check_proofs(document: Any) -> None:
     """Check a list of verdicts on estimators, as ``estbench.proof.gate`` writes them.
 
     Raises:
-      ValueError: It is none; the text names the place.
+      ValueError: It does not fit; the text names the place.
     """
-    _PROOFS(document, "it")
+    typed(document, list[ProofFields])
+    distinct("it", (json.dumps(p["configuration"], sort_keys=True) for p in document))
 
 
 def finite(value: Any) -> Any:
@@ -186,167 +170,6 @@ def numbers(value: Any) -> Any:
     """Return what of a record is determined by its key: all but time and memory."""
     if isinstance(value, Mapping):
         return {key: numbers(entry) for key, entry in value.items() if key not in VOLATILE}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and any(isinstance(e, CONTAINERS) for e in value):
         return [numbers(entry) for entry in value]
-    return value
-
-
-MOST_METRICS = 1_000  # of a run, or at a snapshot
-
-MOST_RUNS = 1_000_000
-"""Runs that a manifest may ask for: each is a row of the report, whether it is there or not."""
-
-_MEASURE = maybe(number)
-_SIZE = between(0, LARGEST)
-_VALUES = named(_MEASURE, most=MOST_METRICS)
-_SEED = whole(0, MAX_SEED)
-_NAMES = distinct(each(name, 10_000))
-
-
-def _rows(value: Any, where: str) -> None:
-    """Take values by name, one of which says at which temperature."""
-    _VALUES(value, where)
-    number(value.get("temperature"), f"{where}.temperature")
-
-
-_KIND: Shape = one_of("run", "reference", "snapshots", "timing")
-_ENVELOPE: Mapping[str, Shape] = {
-    "kind": _KIND,
-    "schema": whole(),
-    "key": text,
-    "status": one_of("ok", "failed"),
-    "timing": fields({"wall_s": _SIZE, "cpu_s": _SIZE}, {"peak_mb": maybe(_SIZE)}),
-    "error": maybe(fields({"type": text, "message": text}, {"traceback": maybe(text)})),
-}
-_IDENTITY: Mapping[str, Shape] = {"task": name, "estimator": name, "seed": _SEED}
-_ROUND: Mapping[str, Shape] = {"round": whole(0, 10**6)}
-
-_CURVES: Shape = fields(
-    {"step": numbers_only, "reward_evals": numbers_only, "seconds": numbers_only}
-    | {"metrics": named(column, most=MOST_METRICS)}
-)
-_RUN: Mapping[str, Shape] = {
-    "steps": maybe(whole()),
-    "curves": maybe(_CURVES),
-    "start": maybe(_VALUES),
-    "final": maybe(_VALUES),
-    "temperatures": maybe(distinct(each(_rows), "temperature")),
-    "samples": maybe(each(text)),
-    "state_sha256": text,
-}
-_COUNTS = ("step", "draws", "sequences_per_draw")
-_MEASURES = ("relative_bias_squared", "cosine")  # of any sign
-_SIZES = (
-    *("fraction", "total_variance", "variance_low", "variance_high", "kurtosis"),
-    *("relative_bias", "bias_low", "bias_high", "snr", "mse"),
-    *("hard_evals_per_draw", "relaxed_evals_per_draw", "adapt_evals", "policy_steps_per_draw"),
-    *("seconds_per_draw", "gradient_norm", "untrained_variance"),
-    *("reward_std", "reward_scale", "adam_variance", "adam_gradient_norm", "tail_index"),
-    *("between_variance", "evaluations_at_one", "evaluations_at_batch", "evaluations_in_limit"),
-)
-_STEPS = ("optimiser", "rate_factor", "batch", "steps")  # what tells rows of progress apart
-_PROGRESS: Shape = fields(
-    {"optimiser": one_of("sgd", "adam"), "batch": whole(1), "steps": whole(1)},
-    {
-        "replicates": maybe(whole()),
-        **dict.fromkeys(("rate_factor", "gain", "gain_exact", "ratio", "low", "high"), _MEASURE),
-        **dict.fromkeys(("gain_momentum", "added", "added_low", "added_high"), _MEASURE),
-        **dict.fromkeys(("learning_rate", "useful_share"), _MEASURE),
-    },
-)
-_SNAPSHOT: Shape = fields(
-    {"snapshot": whole(0, 10**6)},
-    {
-        **dict.fromkeys(_COUNTS, maybe(whole())),
-        **dict.fromkeys(_MEASURES, _MEASURE),
-        **dict.fromkeys(_SIZES, maybe(_SIZE)),
-        "by_tensor": maybe(_VALUES),
-        "by_step": maybe(fields({}, {"parts": column, "path": _MEASURE, "total": _MEASURE})),
-        "progress": maybe(distinct(each(_PROGRESS), *_STEPS)),
-    },
-)
-_TIMED: Shape = fields(
-    {"task": name, "estimator": name},
-    {"seconds_per_step": maybe(_SIZE), "phases": maybe(named(maybe(_SIZE), most=MOST_METRICS))},
-)
-_PAYLOADS: Mapping[str, Mapping[str, Shape]] = {
-    "run": _RUN,
-    "reference": _RUN,
-    "snapshots": {"snapshots": maybe(distinct(each(_SNAPSHOT), "snapshot"))},
-    "timing": {
-        "rows": maybe(distinct(each(_TIMED), "task", "estimator")),
-        "tasks": _NAMES,
-        "estimators": _NAMES,
-    },
-}
-_RECORDS: Mapping[str, Shape] = {
-    kind: fields({**_ENVELOPE, **(_ROUND if kind == "timing" else _IDENTITY)}, payload)
-    for kind, payload in _PAYLOADS.items()
-}
-
-_SETTINGS: Shape = fields({}, {"truncation": whole()})
-_MANIFEST: Shape = fields(
-    {
-        "schema": whole(),
-        "experiment": fields(
-            {"tasks": _NAMES, "estimators": _NAMES, "seeds": distinct(each(_SEED, MAX_SEEDS))},
-            {
-                "name": text,
-                "description": text,
-                "also_measured": _NAMES,
-                "training": _SETTINGS,
-                "per_task": named(_SETTINGS, name),
-            },
-        ),
-    },
-    {
-        "refused": maybe(named(named(text, name), name)),
-        "environment": maybe(fields({}, {"cpu": maybe(fields({})), "git": maybe(fields({}))})),
-    },
-)
-_PROOFS: Shape = distinct(
-    each(
-        fields(
-            {
-                "configuration": fields({"estimator": name}),
-                "verdict": one_of(
-                    "unbiased", "biased", "undecided", "declared biased", "not proven"
-                ),
-                "detail": text,
-            },
-            optional={"reach": text},
-        )
-    ),
-    "configuration",
-)
-
-
-_NEVER_NEGATIVE = frozenset({"total_variance", "mean_norm2", "bias_element_variance"})
-
-
-def _check_curves(payload: Mapping[str, Any]) -> None:
-    """Check that curves have a value, known or not, for each of their steps, which rise.
-
-    What is counted or timed never falls, and a variance is never below nothing.
-    """
-    curves = payload.get("curves")
-    if not curves:
-        return
-    steps = curves["step"]
-    if any(type(step) is not int for step in steps) or sorted(set(steps)) != steps:
-        raise ValueError("curves.step does not rise, by whole numbers")
-    if steps and steps[0] < 0:
-        raise ValueError("curves.step is negative")
-    own = {held: curves[held] for held in ("reward_evals", "seconds")}
-    for held, values in own.items():
-        if values and (values[0] < 0 or values != sorted(values)):
-            raise ValueError(f"curves.{held} is negative, or falls")
-    for held in _NEVER_NEGATIVE & curves["metrics"].keys():
-        if min(filter(None, curves["metrics"][held]), default=0) < 0:
-            raise ValueError(f"curves.metrics.{held} is negative")
-    taken = {"task", "estimator", "seed", "step", *own} & curves["metrics"].keys()
-    if taken:
-        raise ValueError(f"curves.metrics: {taken.pop()} is no name of a metric")
-    for held, values in {**own, **curves["metrics"]}.items():
-        if len(values) != len(steps):
-            raise ValueError(f"curves: {held} has {len(values)} values for {len(steps)} steps")
+    return value  # a column is long, and stays as it is

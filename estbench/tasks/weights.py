@@ -1,8 +1,8 @@
 """Reading an oracle's parameters from a file that somebody else wrote.
 
 The published oracle is a pickle of a list of arrays. A pickle may ask for any code to be run when
-it is read, so this reader admits the few names that stand for NumPy arrays and puts its own in
-their place: what they are given is kept, and an array is made of it where it fits.
+it is read, so this reader allows only the few names that pickles of NumPy arrays use, and
+replaces them by its own classes: these keep their arguments, and make an array of them if they fit.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ class _Array:
 
 
 def _reconstruct(*_: Any) -> _Array:
-    """How NumPy begins an array; what stands in it comes as a state."""
+    """How NumPy begins an array; its content follows as a state."""
     return _Array()
 
 
 def _from_buffer(content: Any, kind: Any, shape: Any, order: Any = "C") -> _Array:
     """How NumPy writes an array in protocol 5."""
-    found = _Array()
-    found.__setstate__((1, shape, kind, order == "F", content))
-    return found
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", content))
+    return array
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -127,7 +127,7 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
         arr_14).
 
     Raises:
-      UserError: There is no such file, or it is anything else.
+      UserError: The file does not exist, or holds something else.
     """
     try:
         content = read_bytes(path, LARGEST_FILE)
@@ -137,13 +137,13 @@ def read_arrays(path: Path) -> list[np.ndarray[Any, np.dtype[Any]]]:
         raise UserError(f"cannot read {path}: {error.strerror}; name a .pkl or .npz file") from None
     kind = file_type(content, path.name)
     if kind == filetypes.NPZ:
-        found = _npz(content, path)
+        entries = _npz(content, path)
     elif kind in PERHAPS_PICKLES:
-        found = _pickle(content, path, kind)
+        entries = _pickle(content, path, kind)
     else:
         raise _wrong_kind(path, kind)
     arrays = []
-    for name, value in zip(NAMES, found, strict=True):
+    for name, value in zip(NAMES, entries, strict=True):
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
             raise UserError(f"{path}: {name} is no array of numbers but {type(value).__name__}")
         with np.errstate(over="ignore"):
@@ -172,14 +172,15 @@ def _wrong_kind(path: Path, kind: FileType) -> UserError:
 
 def _pickle(content: bytes, path: Path, kind: FileType) -> Sequence[Any]:
     try:
-        found = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+        entries = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # whatever a damaged or hostile pickle stumbles over
         raise _not_loaded(content, path, kind, error) from None
-    if not isinstance(found, list | tuple) or len(found) != len(NAMES):
-        size = f"{len(found)} entries" if isinstance(found, list | tuple) else type(found).__name__
+    listed = isinstance(entries, list | tuple)
+    if not listed or len(entries) != len(NAMES):
+        size = f"{len(entries)} entries" if listed else type(entries).__name__
         raise UserError(f"{path} holds {size}; an oracle is a list of {len(NAMES)} arrays")
     try:
-        return [entry.numpy() if isinstance(entry, _Array) else entry for entry in found]
+        return [entry.numpy() if isinstance(entry, _Array) else entry for entry in entries]
     except Exception as error:
         raise UserError(f"{path} is no pickle of arrays ({_line(error)}): give {WANTED}") from None
 

@@ -8,7 +8,6 @@ estimator, for the law of the codes does not depend on the decoder.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -18,9 +17,10 @@ from estbench.estimators.base import Draws
 from estbench.models.adam import Adam
 from estbench.models.autoencoder import Decoder, Encoder, EvidenceBound
 from estbench.tasks.digits import CODES, DigitsStage, evidence
+from estbench.training.resume import Phases
 from estbench.training.session import Session
 
-__all__ = ["AutoencoderSession", "decoder_step", "prepare"]
+__all__ = ["AutoencoderSession", "decoder_step"]
 
 SHADES = " .:-=+*#%@"  # of pixel probabilities, in text
 
@@ -34,13 +34,14 @@ class AutoencoderSession(Session):
       seed: The replicate.
     """
 
+    changing = (*Session.changing, "decoder_optimiser")
+
     stage: DigitsStage
 
     def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
         self.settings = experiment.training_for(task)
         self.stage = stage = DigitsStage(experiment, task, seed)
         self.task = stage.task
-        self.pretraining = []
         images = stage.task.images
         encoder, decoder = stage.policy.to("cpu"), stage.decoder.to("cpu")
         encoder.initialise(1 / math.sqrt(images.shape[1]), stream("encoder", task, seed))
@@ -66,11 +67,7 @@ class AutoencoderSession(Session):
         """The evidence lower bound."""
         return self.stage.reward
 
-    def live(self) -> dict[str, Any]:
-        """See ``Session.live``."""
-        return {**super().live(), "decoder_optimiser": self.decoder_optimiser}
-
-    def after_step(self, used: Draws | None) -> dict[str, float]:
+    def after_step(self, used: Draws | None, phases: Phases) -> dict[str, float]:
         """Train the decoder on the images and codes of the step."""
         assert used is not None
         decoder_step(self.reward, used.tokens, self.decoder_optimiser)
@@ -127,8 +124,3 @@ def decoder_step(
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-
-
-def prepare(experiment: Experiment, task: str, seed: int) -> AutoencoderSession:
-    """Return a session; there is no pre-training."""
-    return AutoencoderSession(experiment, task, seed)

@@ -1,7 +1,7 @@
 """One stage of a batched LSTM on tokens, forward and backward, in buffers that are made once.
 
 Columns are sequences (or prefixes that several share) and rows are units, so that every gate is a
-contiguous block. Gates stand in the order output, cell, forget, input: then input gate, old cell
+contiguous block. Gates are in the order output, cell, forget, input: then input gate, old cell
 and cell gate are neighbours too, and those are the factors of the gradients of cell, forget and
 input gate. tanh(x) is 2 sigmoid(2x) - 1, because torch's sigmoid is three times as fast as its
 tanh on CPUs without AVX-512; so what is stored is
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estbench.training.prefixes import Stage
+from estbench.training.prefixes import Stretch
 
 __all__ = ["BACKWARD_SCALE", "FORWARD_SCALE", "GATES", "HIDDEN_SCALE", "Columns"]
 
@@ -71,7 +71,7 @@ class Columns:
         the last position; ``backward`` leaves in it the gradient before the first one.
     """
 
-    def __init__(self, stage: Stage, hidden: int, rows: int, vocabulary: int) -> None:
+    def __init__(self, stage: Stretch, hidden: int, rows: int, vocabulary: int) -> None:
         L, n, H, dtype = stage.steps, stage.width, hidden, stage.tokens.dtype
         self.tokens = stage.tokens.flatten(1)
         self.parents = stage.parents

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.training.fused import FusedUpdates
-from estbench.training.prefixes import plan_updates
+from estbench.training.prefixes import merge_prefixes
 
 __all__ = ["shuffled_rows", "train_by_autograd", "train_discriminator"]
 
@@ -107,7 +107,7 @@ def train_by_autograd(
 def _objective(
     discriminator: nn.Module, rng: torch.Generator | None
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[], Tensor] | None]:
-    """Return what makes a batch's logits in training, and what is added to the loss, if any."""
+    """Return the function that makes a batch's logits in training, and the penalty, if any."""
     penalty: Callable[[], Tensor] | None = getattr(discriminator, "penalty", None)
     with_dropout = getattr(discriminator, "training_logits", None)
     if with_dropout is None:
@@ -134,7 +134,7 @@ def _train_fused(
     loss = accuracy = 0.0
     chunks = zip(*(torch.split(pool, UPDATES_PER_PLAN) for pool in (real, fake)), strict=True)
     for reals, fakes in chunks:
-        plan = plan_updates(reals, fakes, discriminator.vocabulary, dtype)
+        plan = merge_prefixes(reals, fakes, discriminator.vocabulary, dtype)
         logits = fused.run(plan, batch).double()
         generated = plan.rows - plan.real
         # -log p of a real row is softplus(-logit), of a generated one softplus(logit).

@@ -13,7 +13,7 @@ from estbench.models.adam import Adam
 from estbench.tasks.stage import make_stage
 from estbench.training.session import Session
 
-__all__ = ["FixedRewardSession", "prepare"]
+__all__ = ["FixedRewardSession"]
 
 
 class FixedRewardSession(Session):
@@ -29,24 +29,16 @@ class FixedRewardSession(Session):
         self.settings = experiment.training_for(task)
         self.task = tasks.make(task, seed, self.settings.data_size)
         self.stage = make_stage(experiment, task, seed)
-        self.pretraining = []
         self.optimiser = Adam(
             self.policy.parameters(), lr=self.settings.generator_learning_rate, fused=True
         )
 
     def quality(self, rng: torch.Generator) -> dict[str, float]:
-        """See ``Session.quality``; exact."""
+        """Return the exact quality."""
         return self.full_quality(rng)
 
     def full_quality(self, rng: torch.Generator) -> dict[str, float]:
-        """See ``Session.full_quality``."""
         return self.task.full_quality(self.policy, rng)
 
     def samples(self, count: int, rng: torch.Generator) -> list[str]:
-        """See ``Session.samples``."""
         return self.task.format(self.policy.sample(count, rng).cpu())
-
-
-def prepare(experiment: Experiment, task: str, seed: int) -> FixedRewardSession:
-    """Return a session; there is no pre-training."""
-    return FixedRewardSession(experiment, task, seed)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from estbench.models.adam import Adam
 from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.training.columns import BACKWARD_SCALE, FORWARD_SCALE, HIDDEN_SCALE, Columns
-from estbench.training.prefixes import Plan
+from estbench.training.prefixes import PrefixTrees
 
 __all__ = ["FusedUpdates"]
 
@@ -72,7 +72,7 @@ class FusedUpdates:
         )
 
     @torch.no_grad()
-    def run(self, plan: Plan, batch: int) -> Tensor:
+    def run(self, plan: PrefixTrees, batch: int) -> Tensor:
         """Make one update after another and write the result back to the modules.
 
         Args:
@@ -80,9 +80,11 @@ class FusedUpdates:
           batch: Rows of an update, real and generated; the loss is their mean.
 
         Returns:
-          Logits ``[U, n]`` of every column of the plan's last stage, each before its update.
+          Logits ``[U, n]`` of every column of the plan's last stretch, each before its update.
         """
-        stages = [Columns(stage, self.hidden, self.rows, self.vocabulary) for stage in plan.stages]
+        stages = [
+            Columns(stage, self.hidden, self.rows, self.vocabulary) for stage in plan.stretches
+        ]
         linked = list(zip(stages, [None, *stages[:-1]], strict=True))
         real, rows = plan.real / batch, plan.rows / batch
         logits = torch.empty_like(real)
@@ -105,7 +107,7 @@ class FusedUpdates:
     def _read(self, last: Columns, real: Tensor, rows: Tensor, logits: Tensor) -> None:
         """Fill the logits and the gradients of the output layer and of the last hidden state.
 
-        The loss is the cross-entropy of the real and generated rows that a column stands for;
+        The loss is the cross-entropy of the real and generated rows that a column represents;
         ``real`` and ``rows`` are their shares of the batch, ``[n]``.
         """
         H = self.hidden

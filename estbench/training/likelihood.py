@@ -31,8 +31,8 @@ def summed_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: 
       bias: ``[V]``.
       targets: int64 ``[m]``.
     """
-    found: Tensor = _CrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
-    return found
+    loss: Tensor = _CrossEntropy.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _CrossEntropy(torch.autograd.Function):

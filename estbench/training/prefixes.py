@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Plan", "Stage", "plan_updates"]
+__all__ = ["PrefixTrees", "Stretch", "merge_prefixes"]
 
 # Microseconds on one core of an AMD EPYC, one level of an LSTM of 32 units forward and backward:
 # a level, a column of it, a change of width, a column of that. Only their ratios matter.
@@ -23,7 +23,7 @@ MULTIPLE = 16  # widths are rounded up to full vector registers
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stretch:
     """Consecutive positions at which U updates advance the same number of columns.
 
     Attributes:
@@ -47,21 +47,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrefixTrees:
     """U batches of sequences as trees of prefixes.
 
     Attributes:
-      stages: From the first token to the last.
-      real: How many real rows each column of the last stage stands for, ``[U, n]``.
+      stretches: From the first token to the last.
+      real: How many real rows each column of the last stretch represents, ``[U, n]``.
       rows: How many rows, real or generated. Columns that only fill up the width have 0.
     """
 
-    stages: tuple[Stage, ...]
+    stretches: tuple[Stretch, ...]
     real: Tensor
     rows: Tensor
 
 
-def plan_updates(real: Tensor, fake: Tensor, vocabulary: int, dtype: torch.dtype) -> Plan:
+def merge_prefixes(real: Tensor, fake: Tensor, vocabulary: int, dtype: torch.dtype) -> PrefixTrees:
     """Return the plan of U updates, each on B real and B generated sequences.
 
     Args:
@@ -72,7 +72,7 @@ def plan_updates(real: Tensor, fake: Tensor, vocabulary: int, dtype: torch.dtype
     """
     tokens = torch.cat([real, fake], dim=1)
     U, N, T = tokens.shape
-    # Prefixes are told apart by one integer; past 62 bits every row counts as distinct.
+    # Each prefix is coded as one integer; past 62 bits every row counts as distinct.
     coded = min(T, int(62 / math.log2(max(vocabulary, 2))))
     powers = vocabulary ** torch.arange(coded - 1, -1, -1)
     code, order = (tokens[..., :coded] * powers).sum(dim=-1).sort(dim=1)
@@ -82,7 +82,7 @@ def plan_updates(real: Tensor, fake: Tensor, vocabulary: int, dtype: torch.dtype
     ranks += [torch.arange(N).expand(U, N)] * (T - coded)
     widths = [min(N, math.ceil((int(r[:, -1].max()) + 1) / MULTIPLE) * MULTIPLE) for r in ranks]
 
-    stages: list[Stage] = []
+    stretches: list[Stretch] = []
     start, before = 0, None
     for end in _stage_ends(widths):
         first = _first_row(ranks[end], widths[end])
@@ -90,14 +90,14 @@ def plan_updates(real: Tensor, fake: Tensor, vocabulary: int, dtype: torch.dtype
             1, first.unsqueeze(-1).expand(-1, -1, end + 1 - start)
         )
         parents = None if before is None else ranks[before].gather(1, first)
-        stages.append(Stage(columns.transpose(1, 2).to(dtype).contiguous(), parents))
+        stretches.append(Stretch(columns.transpose(1, 2).to(dtype).contiguous(), parents))
         start, before = end + 1, end
 
     is_real = (order < real.shape[1]).to(dtype)
     counts = torch.zeros(2, U, widths[-1], dtype=dtype)
     counts[0].scatter_add_(1, ranks[-1], is_real)
     counts[1].scatter_add_(1, ranks[-1], torch.ones_like(is_real))
-    return Plan(tuple(stages), counts[0], counts[1])
+    return PrefixTrees(tuple(stretches), counts[0], counts[1])
 
 
 def _ranks(codes: Tensor) -> Tensor:

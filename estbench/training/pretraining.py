@@ -13,64 +13,91 @@ from estbench.models.lstm_generator import Generator
 from estbench.models.policy import Policy, has_ended, keep_ending
 from estbench.models.sampling import LARGE
 from estbench.training.discriminator import shuffled_rows
-from estbench.training.interruptions import Live, steps
 from estbench.training.likelihood import summed_cross_entropy
-from estbench.training.live import Ungraded
+from estbench.training.state_dict import Stateful
 
-__all__ = ["negative_log_likelihood", "pretrain"]
+__all__ = ["MaximumLikelihood", "negative_log_likelihood", "pretrain"]
 
 Loss = Callable[[Tensor], Tensor]
 """Tokens int64 ``[n, T]`` -> their mean negative log-likelihood per token."""
 
 
+class MaximumLikelihood(Stateful):
+    """Trains a policy by maximum likelihood with Adam, epoch by epoch.
+
+    Every epoch is a fresh shuffle of the data. Its last batch holds the remaining sequences (the
+    paper's 10,000 are 79 batches of 128, the last one of 16).
+
+    Args:
+      policy: Trained in place.
+      data: Sequences int64 ``[N, T]``.
+      batch_size: Sequences an update.
+      learning_rate: Adam's.
+      rng: Stream of the shuffles.
+      clip: Norm to which gradients are cut; 0 leaves them.
+
+    Attributes:
+      losses: Mean negative log-likelihood of each epoch, in nats per token, along the way (every
+        batch before its update).
+    """
+
+    changing = ("optimiser", "rng", "losses")
+
+    def __init__(
+        self,
+        policy: Policy,
+        data: Tensor,
+        batch_size: int,
+        learning_rate: float,
+        rng: torch.Generator,
+        clip: float = 0.0,
+    ) -> None:
+        self.data, self.batch_size = data.to(policy.device), batch_size
+        self.rng, self.clip = rng, clip
+        self.parameters = list(policy.parameters())
+        self.loss = fastest_loss(policy)
+        self.optimiser = Adam(self.parameters, lr=learning_rate, fused=True)
+        self.losses: list[float] = []
+
+    def epoch(self) -> None:
+        """Go once through the data."""
+        size = len(self.data)
+        total = torch.zeros((), dtype=torch.float64, device=self.data.device)
+        for rows in torch.split(shuffled_rows(size, size, self.rng), self.batch_size):
+            loss = self.loss(self.data[rows])
+            self.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if self.clip:
+                nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            self.optimiser.step()
+            total += len(rows) * loss.detach().double()
+        self.losses.append(total.item() / size)
+
+
 def pretrain(
-    generator: Policy,
+    policy: Policy,
     data: Tensor,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     rng: torch.Generator,
     clip: float = 0.0,
-    after_epoch: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Train a policy by maximum likelihood with Adam.
-
-    Every epoch goes once through a fresh shuffle; its last batch holds what is left (the paper's
-    10,000 sequences are 79 batches of 128, the last one of 16).
+    """Train a policy by maximum likelihood; return the loss of each epoch.
 
     Args:
-      generator: Trained in place.
-      data: Sequences int64 ``[N, T]``.
+      policy: Trained in place.
+      data: See ``MaximumLikelihood``.
       epochs: Times through the data.
-      batch_size: Sequences an update.
+      batch_size: See ``MaximumLikelihood``.
       learning_rate: Adam's.
       rng: Stream of the shuffles.
-      clip: Norm to which gradients are cut; 0 leaves them.
-      after_epoch: Told after every epoch how many are done.
-
-    Returns:
-      Mean negative log-likelihood of each epoch, in nats per token, along the way (every batch
-      before its update).
+      clip: See ``MaximumLikelihood``.
     """
-    optimiser = Adam(generator.parameters(), lr=learning_rate, fused=True)
-    loss_of, data = fastest_loss(generator), data.to(generator.device)
-    parameters = list(generator.parameters())
-    means: list[float] = []
-    live = {"policy": Ungraded(generator), "optimiser": optimiser, "rng": rng, "means": means}
-    for epoch in steps("likelihood", epochs, Live(live)):
-        total = torch.zeros((), dtype=torch.float64, device=data.device)
-        for rows in torch.split(shuffled_rows(len(data), len(data), rng), batch_size):
-            loss = loss_of(data[rows])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if clip:
-                nn.utils.clip_grad_norm_(parameters, clip)
-            optimiser.step()
-            total += len(rows) * loss.detach().double()
-        means.append(total.item() / len(data))
-        if after_epoch:
-            after_epoch(epoch + 1)
-    return means
+    likelihood = MaximumLikelihood(policy, data, batch_size, learning_rate, rng, clip)
+    for _ in range(epochs):
+        likelihood.epoch()
+    return likelihood.losses
 
 
 def negative_log_likelihood(policy: Policy, tokens: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from estbench.meter.adam import metric, moments_of
 from estbench.meter.gains import parameters
 from estbench.meter.progress import Adam, exact_steps
 from estbench.meter.truth import true_gradient
-from estbench.training.adversarial import train
+from estbench.training.loop import train
+from estbench.training.resume import Phases
 from estbench.training.session import Session
+from estbench.training.state_dict import Stateful
 
 __all__ = ["REFERENCE", "reference", "snapshot_steps"]
 
@@ -28,74 +30,102 @@ def snapshot_steps(batches: int) -> list[int]:
 
 
 def reference(
-    experiment: Experiment, task: str, seed: int
+    experiment: Experiment, task: str, seed: int, phases: Phases | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return RLOO's run record and the state of its snapshots.
+    """Return RLOO's run record and the state of its snapshots, see ``Snapshots``.
 
-    The state holds for each snapshot:
-
-    - ``snapshot`` (its number) and ``step`` (batches done);
-    - the parameters of each part of the stage, by its name;
-    - ``optimiser``: the moments that Adam holds of the policy, see ``estbench.meter.adam``;
-    - ``gradient``, ``noise`` and ``metric_noise``: what estimators are compared with, see
-      ``estbench.meter.moments.Reference``;
-    - ``reward_std`` and ``reward_scale``: see ``reward_spread``;
-    - ``progress``: the exact gradient's steps where steps are followed, else None; see
-      ``estbench.meter.progress.exact_steps``.
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: The replicate.
+      phases: See ``estbench.training.loop.train``.
     """
-    settings, snapshots = experiment.training_for(task), experiment.snapshots_for(task)
-    steps = snapshot_steps(settings.batches)
-    taken: list[dict[str, Any]] = []
-    rng = stream("reference", task, seed, device=experiment.device)
+    snapshots = Snapshots(experiment, task, seed)
+    payload = train(experiment, task, REFERENCE, seed, snapshots, phases)
+    return {**payload, "snapshot_steps": snapshots.steps}, {"snapshots": snapshots.taken}
 
-    def keep(done: int, session: Session) -> None:
-        for index, step in enumerate(steps):
-            if step == done:
-                moments = moments_of(session.optimiser, session.policy)
-                with session.stage.measured():
-                    truth = true_gradient(
-                        session.policy,
-                        session.reward,
-                        snapshots.reference_sequences,
-                        rng,
-                        metric(moments, experiment.device),
-                    )
-                    noise = stream("reward spread", task, seed, step, device=experiment.device)
-                    spread = reward_spread(session, task, noise)
-                taken.append(
-                    {
-                        "snapshot": index,
-                        "step": step,
-                        **session.stage.snapshot(),
-                        "optimiser": moments,
-                        "gradient": [g.cpu() for g in truth.gradient],
-                        "noise": truth.noise,
-                        "metric_noise": truth.metric_noise,
-                        **spread,
-                        "progress": follow(session, step, moments),
-                    }
-                )
 
-    def follow(
-        session: Session, step: int, moments: dict[str, Any] | None
+class Snapshots(Stateful):
+    """Takes the snapshots of a run as it passes them.
+
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: The replicate.
+
+    Attributes:
+      steps: After how many batches snapshots are taken.
+      taken: One table a snapshot:
+
+        - ``snapshot`` (its number) and ``step`` (batches done);
+        - the parameters of each part of the stage, by its name;
+        - ``optimiser``: the moments that Adam holds of the policy, see ``estbench.meter.adam``;
+        - ``gradient``, ``noise`` and ``metric_noise``: what estimators are compared with, see
+          ``estbench.meter.moments.Reference``;
+        - ``reward_std`` and ``reward_scale``: see ``reward_spread``;
+        - ``progress``: the exact gradient's steps where steps are followed, else None; see
+          ``estbench.meter.progress.exact_steps``.
+    """
+
+    changing = ("taken", "rng")
+
+    def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
+        self.experiment, self.identity = experiment, (task, seed)
+        self.settings = experiment.snapshots_for(task)
+        self.steps = snapshot_steps(experiment.training_for(task).batches)
+        self.taken: list[dict[str, Any]] = []
+        self.rng = self.stream("reference")
+
+    def stream(self, *name: Any) -> torch.Generator:
+        """Return a stream of noise of this task and seed."""
+        return stream(name[0], *self.identity, *name[1:], device=self.experiment.device)
+
+    def __call__(self, done: int, session: Session) -> None:
+        """Take a snapshot, if one is due after this number of batches."""
+        if done not in self.steps:
+            return
+        moments = moments_of(session.optimiser, session.policy)
+        with session.stage.measured():
+            truth = true_gradient(
+                session.policy,
+                session.reward,
+                self.settings.reference_sequences,
+                self.rng,
+                metric(moments, self.experiment.device),
+            )
+            noise = self.stream("reward spread", done)
+            spread = reward_spread(session, self.identity[0], noise)
+        snapshot = {
+            "snapshot": self.steps.index(done),
+            "step": done,
+            **session.stage.snapshot(),
+            "optimiser": moments,
+            "gradient": [g.cpu() for g in truth.gradient],
+            "noise": truth.noise,
+            "metric_noise": truth.metric_noise,
+            **spread,
+            "progress": self.exact_progress(session, done, moments),
+        }
+        self.taken.append(snapshot)
+
+    def exact_progress(
+        self, session: Session, done: int, moments: dict[str, Any] | None
     ) -> dict[str, Any] | None:
-        if step not in experiment.progress_steps(task):
+        """Return what the exact gradient's steps gain, where steps are followed."""
+        if done not in self.experiment.progress_steps(self.identity[0]):
             return None
+        settings = session.settings
         here, rate = parameters(session.policy), settings.generator_learning_rate
         with session.stage.whole():
             return exact_steps(
                 session.policy,
                 session.reward,
                 Adam.resumed(moments, here, rate),
-                snapshots.progress_rates,
-                snapshots.reference_sequences,
-                stream("exact steps", task, seed, step, device=experiment.device),
+                self.settings.progress_rates,
+                self.settings.reference_sequences,
+                self.stream("exact steps", done),
                 settings.gradient_clip,
             )
-
-    also = {"taken": taken, "rng": rng}
-    payload = train(experiment, task, REFERENCE, seed, at_batch=keep, also=also)
-    return {**payload, "snapshot_steps": steps}, {"snapshots": taken}
 
 
 @torch.no_grad()

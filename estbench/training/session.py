@@ -7,9 +7,11 @@ and read the same data.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
+from torch import nn
 
 from estbench import tasks
 from estbench.config.experiment import Experiment, TrainingSettings
@@ -17,27 +19,28 @@ from estbench.estimators.base import Draws, Reward
 from estbench.models.policy import Policy
 from estbench.tasks.base import Task
 from estbench.tasks.stage import Stage
-from estbench.training.live import Fields, Ungraded
+from estbench.training.resume import Phases
+from estbench.training.state_dict import Stateful
 
-__all__ = ["Session", "prepare"]
+__all__ = ["Session", "make_session", "prepare"]
 
 
-class Session:
-    """The moving parts of a run.
+class Session(Stateful):
+    """The moving parts of a run, not yet trained.
 
     Attributes:
       stage: Policy and reward.
       task: Data and metrics.
       settings: Training settings of this task.
       optimiser: Of the policy.
-      pretraining: Mean loss of each epoch of maximum likelihood, in nats per token; empty if none.
     """
+
+    changing: ClassVar[tuple[str, ...]] = ("parts", "optimiser", "evaluations")
 
     stage: Stage
     task: Task
     settings: TrainingSettings
     optimiser: torch.optim.Optimizer
-    pretraining: list[float]
 
     @property
     def policy(self) -> Policy:
@@ -49,34 +52,48 @@ class Session:
         """The reward."""
         return self.stage.reward
 
-    def live(self) -> dict[str, Any]:
-        """Return all of it that changes during a run: see ``estbench.training.interruptions``."""
-        return {
-            "parts": {name: Ungraded(part) for name, part in self.stage.parts.items()},
-            "optimiser": self.optimiser,
-            "reward": Fields(self.reward, ("hard_evals", "relaxed_evals")),
-            "pretraining": self.pretraining,
-        }
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The networks, by name."""
+        return self.stage.parts
 
-    def after_step(self, used: Draws | None) -> dict[str, float]:
-        """Train what else there is, after the policy's step and its evaluation; return metrics.
+    @property
+    def evaluations(self) -> tuple[int, int]:
+        """Hard and relaxed evaluations of the reward so far."""
+        return self.reward.hard_evals, self.reward.relaxed_evals
+
+    @evaluations.setter
+    def evaluations(self, counts: tuple[int, int]) -> None:
+        self.reward.hard_evals, self.reward.relaxed_evals = counts
+
+    @property
+    def pretraining(self) -> list[float]:
+        """Mean loss of each epoch of maximum likelihood, in nats per token; empty if none."""
+        return []
+
+    def pretrain(self, phases: Phases) -> None:
+        """Do all training that comes before the first batch."""
+
+    def after_step(self, used: Draws | None, phases: Phases) -> dict[str, float]:
+        """Train everything but the policy, after its step and evaluation; return metrics.
 
         Args:
-          used: The draws of the step; None where the run is taken up again within this call, which
-            only a session meets that has phases in it.
+          used: The draws of the step; None where the run goes on from a checkpoint within this
+            call, which happens only to a session that has phases in it.
+          phases: Counts the steps of such phases.
         """
         return {}
 
     def quality(self, rng: torch.Generator) -> dict[str, float]:
-        """Return what is cheap enough for every batch."""
+        """Return metrics that are cheap enough for every batch."""
         raise NotImplementedError
 
     def full_quality(self, rng: torch.Generator) -> dict[str, float]:
-        """Return what is exact or needs a large sample; see ``Task.full_quality``."""
+        """Return metrics that are exact or need a large sample; see ``Task.full_quality``."""
         raise NotImplementedError
 
     def quality_at(self, temperature: float, rng: torch.Generator) -> dict[str, float]:
-        """Return ``full_quality`` of the policy at a temperature; empty where that says nothing."""
+        """Return ``full_quality`` of the policy at a temperature; empty where it has no meaning."""
         return {}
 
     def samples(self, count: int, rng: torch.Generator) -> list[str]:
@@ -84,15 +101,22 @@ class Session:
         raise NotImplementedError
 
 
-_PREPARE = {
-    "adversarial": "estbench.training.seqgan:prepare",
-    "fixed reward": "estbench.training.fixed_reward:prepare",
-    "autoencoder": "estbench.training.autoencoder:prepare",
+_SESSIONS = {
+    "adversarial": "estbench.training.seqgan:AdversarialSession",
+    "fixed reward": "estbench.training.fixed_reward:FixedRewardSession",
+    "autoencoder": "estbench.training.autoencoder:AutoencoderSession",
 }
+
+
+def make_session(experiment: Experiment, task: str, seed: int) -> Session:
+    """Return a session in which nothing is trained yet."""
+    module, _, attribute = _SESSIONS[tasks.info(task).kind].partition(":")
+    made: Session = getattr(importlib.import_module(module), attribute)(experiment, task, seed)
+    return made
 
 
 def prepare(experiment: Experiment, task: str, seed: int) -> Session:
     """Return a session that is ready for its first batch, pre-training included."""
-    module, _, attribute = _PREPARE[tasks.info(task).kind].partition(":")
-    made: Session = getattr(importlib.import_module(module), attribute)(experiment, task, seed)
-    return made
+    session = make_session(experiment, task, seed)
+    session.pretrain(Phases())
+    return session

@@ -1,4 +1,4 @@
-"""Who watches a run: what it measures is told batch by batch, and nothing comes back."""
+"""A watcher of a run is told its metrics batch by batch; it cannot change the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Watch(Protocol):
     """Called with the batch (from 0), reward evaluations and seconds so far, and its metrics.
 
     A run that goes on after an interruption tells of the batches before it once more, with the time
-    at which they ended, in seconds since the epoch, and None for what was not measured.
+    at which they ended, in seconds since the epoch, and None for metrics that were not measured.
     """
 
     def __call__(
@@ -32,7 +32,7 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched(watch: Watch | None) -> Iterator[None]:
-    """Tell ``watch`` of every batch of the runs that are trained meanwhile; None is nobody."""
+    """Tell ``watch`` of every batch of runs trained in this block; None tells nobody."""
     token = _watch.set(watch)
     try:
         yield
@@ -47,7 +47,7 @@ def tell(
     metrics: Mapping[str, float | None],
     at: float | None = None,
 ) -> None:
-    """Tell whoever watches of a batch that has ended, now or at a time in seconds of the epoch."""
+    """Tell the watcher of a batch that ended now, or at a time in seconds since the epoch."""
     watch = _watch.get()
     if watch is not None and at is None:
         watch(batch, evals, seconds, metrics)

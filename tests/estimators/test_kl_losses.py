@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from estbench import estimators
+from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
 from estbench.estimators.kl_losses import SLOPES
 from estbench.meter.bias import bias_test
@@ -18,7 +19,6 @@ from estbench.proof.judging import plan_for
 from estbench.proof.problems import Problem, named, tiny
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import learned
-from estbench.core.seeding import stream
 
 
 def flat(gradient: list[Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.proof.problems import expressions
 from estbench.proof.rewards import rng
-from estbench.training.adversarial import output_bias_draws
+from estbench.training.curves import output_bias_draws
 
 NAMES = ["reinforce-published", "rebar-published", "relax-published"]
 FORMS = ["rebar-published@none", "rebar-published@sign+joint", "relax-published@untrained", *NAMES]

@@ -217,8 +217,11 @@ def test_a_timing_round_keeps_its_rows_beside_one_that_failed(tmp_path: Path) ->
     failed = {"task": "expressions-3", "estimator": "mine", "status": "failed"}
     error = {"type": "SystemExit", "message": "0", "traceback": None}
     strange = failed | {"estimator": "yours", "error": "not as estbench writes it"}
-    record["rows"] += [failed | {"error": error}, strange]
-    path.write_text(json.dumps(record))
+    for row in (strange, failed | {"error": error}):
+        path.write_text(json.dumps(record | {"rows": [*record["rows"], row]}))
+        if row is strange:
+            with pytest.raises(UserError, match=r"001\.json .*rows\[\d\]\.error: expected a table"):
+                load(directory)
     results = load(directory)
     (failure,) = results.failures
     assert (failure.kind, failure.task, failure.estimator) == ("timing", "expressions-3", "mine")

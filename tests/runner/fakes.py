@@ -114,7 +114,9 @@ def _let_the_clock_jump() -> None:
         time.time = jumping
 
 
-def train(experiment: Experiment, task: str, estimator: str, seed: int) -> dict[str, Any]:
+def train(
+    experiment: Experiment, task: str, estimator: str, seed: int, phases: object = None
+) -> dict[str, Any]:
     """A run's payload."""
     label = f"{task} {estimator} seed {seed}"
     rng = _begin(label)
@@ -134,7 +136,7 @@ def train(experiment: Experiment, task: str, estimator: str, seed: int) -> dict[
 
 
 def reference(
-    experiment: Experiment, task: str, seed: int
+    experiment: Experiment, task: str, seed: int, phases: object = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's payload and its states."""
     import torch

@@ -130,7 +130,7 @@ def test_a_reference_and_its_states_and_the_run_that_it_is(
 def test_a_short_run_writes_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Path] = []
     monkeypatch.setattr(
-        "estbench.training.interruptions.write_checkpoint", lambda path, *a: seen.append(path)
+        "estbench.training.resume.write_checkpoint", lambda path, *a: seen.append(path)
     )
     monkeypatch.delenv(ALWAYS, raising=False)
     assert execute(a_job("relax"), tmp_path).note == ""
@@ -172,7 +172,7 @@ def test_a_run_that_fails_leaves_no_checkpoint(
         assert checkpoint_of(tmp_path, job).exists()
         raise ValueError("out of luck")
 
-    monkeypatch.setattr("estbench.training.adversarial.step_metrics", sorry)
+    monkeypatch.setattr("estbench.training.loop.step_metrics", sorry)
     assert execute(job, tmp_path).error == "ValueError: out of luck"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "runs"]
 
@@ -185,11 +185,11 @@ def test_its_time_is_that_of_all_processes(
         execute(job, tmp_path)
     heads: list[dict[str, str]] = []
 
-    def read(path: Path, head: dict[str, str]) -> Any:
+    def read(path: Path, head: dict[str, str], device: str) -> Any:
         heads.append(head)
-        return {**read_checkpoint(path, head), "wall_s": 1000.0, "cpu_s": 900.0}
+        return {**read_checkpoint(path, head, device), "wall_s": 1000.0, "cpu_s": 900.0}
 
-    monkeypatch.setattr("estbench.training.interruptions.read_checkpoint", read)
+    monkeypatch.setattr("estbench.training.resume.read_checkpoint", read)
     outcome = execute(job, tmp_path)
     assert 1000 < outcome.seconds < 1100
     assert 900 < record(tmp_path, job)["timing"]["cpu_s"] < 1000
@@ -207,7 +207,7 @@ def test_of_a_set_that_is_deleted_no_checkpoint_comes_back_and_the_run_ends_ther
             shutil.rmtree(place)
         return {}
 
-    monkeypatch.setattr("estbench.training.adversarial.step_metrics", losing)
+    monkeypatch.setattr("estbench.training.loop.step_metrics", losing)
     with pytest.raises(SetGoneError):
         execute(job, place)
     assert len(batches) == 1

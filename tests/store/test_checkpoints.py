@@ -137,3 +137,17 @@ def test_removing_takes_empty_folders_and_what_killed_writers_left(tmp_path: Pat
 def test_the_code_that_computes_has_a_hash() -> None:
     assert len(source_digest()) == 64
     assert source_digest() == source_digest()
+
+
+def test_tensors_of_another_device_go_where_the_run_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.pt"
+    whole = torch.arange(4.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:3")
+        write_checkpoint(path, HEAD, {"whole": whole, "part": whole[1:3]})
+    read = read_checkpoint(path, HEAD, "cpu")
+    assert read["whole"].device.type == "cpu"
+    read["part"].zero_()
+    assert read["whole"].tolist() == [0.0, 0.0, 0.0, 3.0], "views of one memory stay so"

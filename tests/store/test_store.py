@@ -162,7 +162,7 @@ def test_a_measurement_that_cannot_be_is_no_record(column: str, value: object) -
     check_record(measurement())  # as older ones are
     check_record(measurement(**{column: None}))
     check_record(measurement(**{column: 0.5}))
-    with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column} is no number"):
+    with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column}: .*number"):
         check_record(measurement(**{column: value}))
 
 
@@ -178,7 +178,7 @@ NOT_BELOW_NOTHING = [
 def test_no_variance_and_no_count_is_below_nothing(column: str) -> None:
     for value in (None, 0, 0.0, 2.5):
         check_record(measurement(**{column: value}))
-    with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column} is no number from 0"):
+    with pytest.raises(ValueError, match=rf"snapshots\[0\]\.{column}: expected a number >= 0"):
         check_record(measurement(**{column: -1e-9}))
 
 
@@ -193,10 +193,10 @@ def test_counts_of_evaluations_never_fall_and_curves_hold_no_negative_variance()
     check_record(trained())
     for held in ("reward_evals", "seconds"):
         for values in ([-1, 0, 1], [2, 1, 3]):
-            with pytest.raises(ValueError, match=f"curves.{held} is negative, or falls"):
+            with pytest.raises(ValueError, match=f"curves: {held} is negative, or falls"):
                 check_record(trained(**{held: values}))
     for held in ("total_variance", "mean_norm2", "bias_element_variance"):
-        with pytest.raises(ValueError, match=rf"curves\.metrics\.{held} is negative"):
+        with pytest.raises(ValueError, match=rf"curves: metrics\.{held} is negative"):
             check_record(trained(metrics={held: [0.5, None, -1e-9]}))
 
 
@@ -204,11 +204,27 @@ def test_no_time_is_below_nothing() -> None:
     for name in ("wall_s", "cpu_s", "peak_mb"):
         record = trained()
         record["timing"][name] = -0.1
-        with pytest.raises(ValueError, match=rf"timing\.{name} is no number from 0"):
+        with pytest.raises(ValueError, match=rf"timing\.{name}: expected a number >= 0"):
             check_record(record)
     timing = {"round": 0, "rows": [{"task": "t", "estimator": "e", "seconds_per_step": -0.1}]}
-    with pytest.raises(ValueError, match=r"rows\[0\]\.seconds_per_step is no number from 0"):
+    with pytest.raises(ValueError, match=r"rows\[0\]\.seconds_per_step: expected a number >= 0"):
         check_record(envelope("timing", "k") | timing)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m", "", " ", "two\nlines", "n" * 201])
+def test_no_table_has_a_key_that_cannot_be_printed(name: str) -> None:
+    for held in ("final", "start", "info"):
+        with pytest.raises(
+            ValueError, match=rf"^{held}: .* (cannot be a name|more than 200 letters)"
+        ):
+            check_record(envelope("run", "k", "t", "e", 0) | {held: {name: 0.5}})
+
+
+@pytest.mark.parametrize("refused", [{"../x": {"rloo": "-"}}, {"t": {"a/b": "-"}}])
+def test_a_manifest_names_no_task_that_could_be_no_folder(refused: dict[str, Any]) -> None:
+    check_manifest(MANIFEST | {"refused": {"t": {"rloo": "too long"}}})
+    with pytest.raises(ValueError, match="cannot name a task or an estimator"):
+        check_manifest(MANIFEST | {"refused": refused})
 
 
 STEP = {"optimiser": "adam", "rate_factor": 0.5, "batch": 128, "steps": 1}
@@ -219,7 +235,7 @@ TIMED = {"task": "t", "estimator": "e", "seconds_per_step": 0.1}
     ("record", "where"),
     [
         (measurement() | {"snapshots": [{"snapshot": 0}, {"snapshot": 0}]}, "snapshots"),
-        (measurement(progress=[STEP, STEP | {"ratio": 0.5}]), r"snapshots\[0\]\.progress"),
+        (measurement(progress=[STEP, STEP | {"ratio": 0.5}]), r"snapshots\[0\]: progress"),
         (envelope("timing", "k") | {"round": 0, "rows": [TIMED, TIMED]}, "rows"),
         (envelope("timing", "k") | {"round": 0, "estimators": ["e", "e"]}, "estimators"),
         (
@@ -239,7 +255,7 @@ def test_no_manifest_names_a_thing_twice(name: str) -> None:
     manifest["experiment"]["also_measured"] = ["relax"]
     check_manifest(manifest)
     manifest["experiment"][name] *= 2
-    with pytest.raises(ValueError, match=rf"experiment\.{name}\[\d\] is there twice"):
+    with pytest.raises(ValueError, match=rf"experiment: {name}\[\d\] is there twice"):
         check_manifest(manifest)
 
 

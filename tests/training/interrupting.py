@@ -15,7 +15,7 @@ from estbench.config.experiment import (
 )
 from estbench.core.processes import Stopped
 from estbench.store import encode, finite, numbers
-from estbench.training.interruptions import Checkpoint, continued
+from estbench.training.resume import Checkpoint
 
 HEAD = {"key": "this run's"}
 
@@ -62,9 +62,9 @@ def bits(payload: Any) -> bytes:
 def dying(monkeypatch: Any, after: int) -> Iterator[None]:
     """Have runs inside die at the boundary of that number, from 1, checkpoint and all."""
     passed = 0
-    real = Checkpoint._reached
+    real = Checkpoint.after_step
 
-    def reached(self: Checkpoint) -> None:
+    def after_step(self: Checkpoint) -> None:
         nonlocal passed
         real(self)
         passed += 1
@@ -72,7 +72,7 @@ def dying(monkeypatch: Any, after: int) -> Iterator[None]:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "_reached", reached)
+        patch.setattr(Checkpoint, "after_step", after_step)
         yield
 
 
@@ -81,7 +81,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def in_pieces(
-    compute: Callable[[], Any], path: Path, monkeypatch: Any, stride: int = 1
+    compute: Callable[..., Any], path: Path, monkeypatch: Any, stride: int = 1
 ) -> tuple[Any, int]:
     """Run until it is done, dying at every ``stride``-th boundary; return payload and deaths."""
     deaths = 0
@@ -89,7 +89,7 @@ def in_pieces(
         checkpoint = open_checkpoint(path)
         try:
             with dying(monkeypatch, stride):
-                payload = continued(checkpoint, compute)
+                payload = compute(phases=checkpoint)
         except Killed:
             deaths += 1
             assert checkpoint.notes == []

@@ -21,19 +21,19 @@ from estbench import estimators
 from estbench.core import plugins
 from estbench.core.seeding import stream
 from estbench.meter.step import measured_step
+from estbench.runner.worker import state_file
 from estbench.store import StorageError
 from estbench.store.checkpoints import read_checkpoint, write_checkpoint
 from estbench.tasks.stage import Stage, make_stage
-from estbench.training import interruptions
-from estbench.training.adversarial import train
-from estbench.training.interruptions import Live, Stopwatch, continued, returning, steps
-from estbench.training.live import capture
+from estbench.training import resume
+from estbench.training.loop import train
 from estbench.training.reference import reference
-from estbench.training.restore import MismatchError, restore
+from estbench.training.resume import Phases
+from estbench.training.state_dict import MismatchError, load_state_dict, state_dict
 
 TASK = "expressions-3"
 CNN = {"discriminator": "cnn", "rollouts": 2}
-BOUNDARIES = 17  # 2 epochs, 2 pools and their end, the start, 3 batches of 2 pools, 2 temperatures
+BOUNDARIES = 16  # 2 epochs, 2 pools, the start, 3 batches of 2 pools, 2 temperatures
 
 
 def interruptible(
@@ -127,10 +127,10 @@ def test_wherever_it_dies(
     for cut in cuts:
         try:
             with dying(monkeypatch, cut):
-                continued(open_checkpoint(path), compute)
+                compute(phases=open_checkpoint(path))
         except Killed:
             pass
-    assert bits(continued(open_checkpoint(path), compute)) == bits(compute())
+    assert bits(compute(phases=open_checkpoint(path))) == bits(compute())
 
 
 def test_the_reference_and_its_snapshots_are_the_same_to_the_byte(
@@ -143,13 +143,7 @@ def test_the_reference_and_its_snapshots_are_the_same_to_the_byte(
     )
     assert deaths == BOUNDARIES + 3
     assert bits(found) == bits(whole)
-    assert saved(resumed) == saved(states)  # their hash stands in the record
-
-
-def saved(states: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(states, buffer)
-    return buffer.getvalue()
+    assert state_file(resumed) == state_file(states)  # their hash stands in the record
 
 
 def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(
@@ -170,17 +164,16 @@ def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", gone)
         with pytest.raises(Killed):
-            continued(open_checkpoint(path), compute)
+            compute(phases=open_checkpoint(path))
     checkpoint = open_checkpoint(path)
-    assert checkpoint.pending
-    assert bits(continued(checkpoint, compute)) == bits(compute())
+    assert bits(compute(phases=checkpoint)) == bits(compute())
     assert checkpoint.written == BOUNDARIES - 8
 
 
 def test_without_a_place_or_before_it_is_time_nothing_is_written(tmp_path: Path) -> None:
     compute = partial(train, experiment(TASK), TASK, "rloo", 0)
-    checkpoint = interruptions.Checkpoint(tmp_path / "c.pt", HEAD)
-    assert bits(continued(checkpoint, compute)) == bits(compute())
+    checkpoint = resume.Checkpoint(tmp_path / "c.pt", HEAD)
+    assert bits(compute(phases=checkpoint)) == bits(compute())
     assert checkpoint.written == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -191,10 +184,10 @@ def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_run(
     def full(*args: object) -> int:
         raise StorageError("cannot write c.pt: No space left on device")
 
-    monkeypatch.setattr(interruptions, "write_checkpoint", full)
+    monkeypatch.setattr(resume, "write_checkpoint", full)
     compute = partial(train, experiment(TASK), TASK, "rloo", 0)
     checkpoint = open_checkpoint(tmp_path / "c.pt")
-    assert bits(continued(checkpoint, compute)) == bits(compute())
+    assert bits(compute(phases=checkpoint)) == bits(compute())
     assert checkpoint.notes == [
         "a checkpoint was not written: cannot write c.pt: No space left on device"
     ]
@@ -205,47 +198,23 @@ def test_a_checkpoint_that_does_not_fit_is_dropped_with_a_line_and_the_run_begin
 ) -> None:
     path = tmp_path / "c.pt"
     with pytest.raises(Killed), dying(monkeypatch, 9):
-        continued(open_checkpoint(path), partial(train, experiment(TASK), TASK, "relax", 0))
+        train(experiment(TASK), TASK, "relax", 0, phases=open_checkpoint(path))
     checkpoint = open_checkpoint(path)
     compute = partial(train, experiment(TASK), TASK, "reinforce", 0)
-    assert bits(continued(checkpoint, compute)) == bits(compute())
+    assert bits(compute(phases=checkpoint)) == bits(compute())
     assert len(checkpoint.notes) == 1  # it has a network, for which there is nobody here
     assert checkpoint.notes[0].startswith("a checkpoint was of no use, the run began anew: ")
     assert "state.learned.network" in checkpoint.notes[0]
 
 
-def test_a_phase_that_is_never_met_again_makes_the_run_begin_anew(tmp_path: Path) -> None:
-    path = tmp_path / "c.pt"
-    for phase in ("no such phase", "inner"):
-        levels = [{"phase": "outer", "done": 1, "state": capture({})}]
-        levels += [{"phase": phase, "done": 0, "state": capture({})}]
-        write_checkpoint(path, HEAD, {"levels": levels, "wall_s": 5.0, "cpu_s": 4.0})
-        seen: list[tuple[int, int]] = []
-
-        def compute(seen: list[tuple[int, int]] = seen) -> int:
-            for i in steps("outer", 2, Live({})):
-                for j in steps("inner", 2, Live({})):
-                    seen.append((i, j))
-            return len(seen)
-
-        checkpoint = open_checkpoint(path)
-        continued(checkpoint, compute)
-        anew = phase == "no such phase"
-        assert seen == ([(0, 0), (0, 1)] if anew else []) + [(1, 0), (1, 1)]
-        assert bool(checkpoint.notes) == anew
-        assert checkpoint.wall_s == (0.0 if anew else 5.0)
-
-
-def test_steps_are_a_range_where_nobody_asked() -> None:
-    assert list(steps("anything", 3, Live({}))) == [0, 1, 2]
-    assert not returning()
-
-
-def test_time_goes_on_where_it_stopped() -> None:
-    watch = Stopwatch()
-    assert 0 <= watch.seconds < 60
-    watch.seconds = 1000.0
-    assert 1000 <= watch.seconds < 1060
+def test_steps_within_a_step_are_counted_from_0_in_each() -> None:
+    phases, seen = Phases(), []
+    phases.done = {"outer": 1, "inner": 1}
+    for i in phases.steps("outer", 3):
+        seen.append((i, "within" if phases.within("outer") else "from the start"))
+        seen += [(i, j) for j in phases.steps("inner", 2)]
+    assert seen == [(1, "within"), (1, 1), (2, "from the start"), (2, 0), (2, 1)]
+    assert phases.done == {"outer": 3}
 
 
 def test_seconds_of_a_resumed_run_never_go_back(
@@ -254,10 +223,10 @@ def test_seconds_of_a_resumed_run_never_go_back(
     compute = partial(train, experiment(TASK), TASK, "rloo", 0)
     path = tmp_path / "c.pt"
     with pytest.raises(Killed), dying(monkeypatch, 12):  # within the second batch
-        continued(open_checkpoint(path), compute)
+        compute(phases=open_checkpoint(path))
     checkpoint = open_checkpoint(path)
+    seconds = compute(phases=checkpoint)["curves"]["seconds"]
     assert 0 < checkpoint.wall_s < 60
-    seconds = continued(checkpoint, compute)["curves"]["seconds"]
     assert seconds == sorted(seconds)
 
 
@@ -296,19 +265,18 @@ def test_what_an_estimator_has_learned_survives(
     stage, state, rng = set_up(name)
     learn(name, stage, state, rng, 2)
     path = tmp_path / "c.pt"
-    write_checkpoint(path, HEAD, capture({"state": state, "rng": rng, "policy": stage.policy}))
-    kept = read_checkpoint(path, HEAD)
+    write_checkpoint(path, HEAD, state_dict({"state": state, "rng": rng, "policy": stage.policy}))
     other, empty, fresh = set_up(name)
     live = {"state": empty, "rng": fresh, "policy": other.policy}
     try:
-        restore(kept, live)
-    except MismatchError:  # what the first step alone makes: see Live.complete
+        load_state_dict(live, read_checkpoint(path, HEAD))
+    except MismatchError:  # what the first step alone makes: see Run.complete
         learn(name, other, empty, stream("thrown away"), 1)
-        restore(kept, live)
-    assert described(capture({"state": empty})) == described(capture({"state": state}))
+        load_state_dict(live, read_checkpoint(path, HEAD))
+    assert described(state_dict({"state": empty})) == described(state_dict({"state": state}))
     for each, mine, noise in ((stage, state, rng), (other, empty, fresh)):
         learn(name, each, mine, noise, 2)
-    assert described(capture({"state": empty})) == described(capture({"state": state}))
+    assert described(state_dict({"state": empty})) == described(state_dict({"state": state}))
     for a, b in zip(stage.policy.parameters(), other.policy.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -359,10 +327,10 @@ class Locked(Hoarder):
 def test_what_cannot_be_written_down_is_said_once_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any, why: str
 ) -> None:
-    monkeypatch.setattr("estbench.training.adversarial.make", lambda *args, **kwargs: made())
+    monkeypatch.setattr("estbench.training.loop.make", lambda *args, **kwargs: made())
     compute = partial(train, experiment(TASK), TASK, "hoarder", 0)
     checkpoint = open_checkpoint(tmp_path / "c.pt")
-    assert bits(continued(checkpoint, compute)) == bits(compute())
+    assert bits(compute(phases=checkpoint)) == bits(compute())
     assert len(checkpoint.notes) == 1
     assert checkpoint.notes[0].startswith("no checkpoints, a kill would lose the run: ")
     assert re.search(why, checkpoint.notes[0])

@@ -17,7 +17,7 @@ from estbench.training.discriminator import (
     train_discriminator,
 )
 from estbench.training.fused import FusedUpdates
-from estbench.training.prefixes import plan_updates
+from estbench.training.prefixes import merge_prefixes
 
 CASES = {
     # name: V, T, updates, batch, share of tokens that break the grammar
@@ -56,7 +56,7 @@ def pair(
 def fused_updates(
     model: LSTMDiscriminator, optimiser: torch.optim.Adam, real: Tensor, fake: Tensor
 ) -> None:
-    plan = plan_updates(real, fake, model.vocabulary, model.output.weight.dtype)
+    plan = merge_prefixes(real, fake, model.vocabulary, model.output.weight.dtype)
     FusedUpdates(model, optimiser).run(plan, 2 * real.shape[1])
 
 
@@ -166,17 +166,17 @@ def test_what_is_not_plain_adam_is_left_to_autograd(make) -> None:  # type: igno
 @pytest.mark.parametrize("case", CASES)
 def test_shared_prefixes_are_computed_once(case: str) -> None:
     real, fake = batches(case)
-    plan = plan_updates(real, fake, CASES[case][0], torch.float32)
+    plan = merge_prefixes(real, fake, CASES[case][0], torch.float32)
     rows = torch.cat([real, fake], dim=1)
     updates, n, T = rows.shape
-    assert sum(stage.steps for stage in plan.stages) == T
+    assert sum(stage.steps for stage in plan.stretches) == T
     assert torch.equal(plan.rows.sum(dim=1), torch.full((updates,), float(n)))
     assert torch.equal(plan.real.sum(dim=1), torch.full((updates,), n / 2))
     # Following parents from every last column back gives the rows, as often as they occur.
     for u in range(updates):
         column = torch.arange(plan.rows.shape[1])
         tokens = torch.empty(0)
-        for stage in reversed(plan.stages):
+        for stage in reversed(plan.stretches):
             tokens = torch.cat([stage.tokens[u][:, column].t(), tokens.reshape(len(column), -1)], 1)
             if stage.parents is not None:
                 column = stage.parents[u][column]
@@ -187,9 +187,9 @@ def test_shared_prefixes_are_computed_once(case: str) -> None:
 
 def test_four_strings_of_three_tokens_need_sixteen_columns_not_256() -> None:
     real, fake = (x for x in batches("paper, T=3"))
-    plan = plan_updates(real, real, 5, torch.float32)
-    assert [stage.width for stage in plan.stages] == [16]
-    assert plan_updates(real, fake, 5, torch.float32).stages[-1].width <= 48
+    plan = merge_prefixes(real, real, 5, torch.float32)
+    assert [stage.width for stage in plan.stretches] == [16]
+    assert merge_prefixes(real, fake, 5, torch.float32).stretches[-1].width <= 48
 
 
 def test_no_sequence_comes_back_before_all_have_been_used() -> None:

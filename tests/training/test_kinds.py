@@ -23,8 +23,8 @@ from estbench.store.schema import check_payload, finite
 from estbench.tasks.digits import MEASURED, TRAINING, DigitsStage, DigitsTask
 from estbench.tasks.fit import check_names
 from estbench.tasks.stage import make_stage
-from estbench.training import adversarial
-from estbench.training.adversarial import VARIANCE_EVERY, train
+from estbench.training import loop
+from estbench.training.loop import VARIANCE_EVERY, train
 from estbench.training.reference import reference
 from estbench.training.session import prepare
 
@@ -70,7 +70,7 @@ class TestAutoencoder:
 
     def test_measuring_leaves_training_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         measured = train(experiment(DIGITS), DIGITS, "relax", 0)
-        monkeypatch.setattr(adversarial, "VARIANCE_EVERY", 10**9)
+        monkeypatch.setattr(loop, "VARIANCE_EVERY", 10**9)
         without = train(experiment(DIGITS), DIGITS, "relax", 0)
         for name in ("elbo_train", "elbo_test", "reward_mean"):
             assert measured["curves"]["metrics"][name] == without["curves"]["metrics"][name]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from estbench.core.processes import WorkerKilled, stop_workers, surviving
 from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome, execute, found, give_up
+from estbench.runner.worker import Outcome, already_done, execute, give_up
 from estbench.store import ResultSet
 
 __all__ = ["LocalBackend", "run_jobs"]
@@ -51,7 +51,7 @@ def run_jobs(
         workers,
         threads=work[0].experiment.execution.threads if work else 1,
         label=attrgetter("label"),
-        left=partial(found, results),
+        left=partial(already_done, results),
         note=note,
     )
     for job, ending in endings:

@@ -31,7 +31,7 @@ from estbench.core.processes import WorkerKilled
 from estbench.runner.backends.base import BackendLostError
 from estbench.runner.backends.remote import foreign
 from estbench.runner.jobs import Job
-from estbench.runner.worker import Outcome, execute, found, give_up
+from estbench.runner.worker import Outcome, already_done, execute, give_up
 from estbench.store import ResultSet, StorageError
 from estbench.store.private import cache, private_folder, read_own, write_own
 
@@ -274,7 +274,7 @@ class SlurmBackend:
     def _news(self, element: _Element) -> Iterator[Outcome]:
         """Yield the outcomes that stand on disk already; an element takes its jobs in order."""
         for job in element.left:
-            ended = found(self._results, job)
+            ended = already_done(self._results, job)
             if ended is None:
                 return
             element.told.add(job)

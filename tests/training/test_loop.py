@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,10 @@ from estbench.meter.snapshots import halfway, measure_at_snapshots
 from estbench.meter.timing import shuffled, time_step
 from estbench.meter.truth import true_gradient
 from estbench.tasks.stage import make_stage
-from estbench.training.adversarial import step_metrics, train
+from estbench.training.curves import step_metrics
+from estbench.training.loop import Run, train
 from estbench.training.reference import reference, snapshot_steps
+from estbench.training.resume import Phases
 from estbench.training.session import Session, prepare
 
 TASK = "expressions-3"
@@ -70,6 +73,28 @@ def test_estimators_of_one_seed_start_from_the_same_models(experiment: Experimen
         train(experiment, TASK, name, 0, at_batch=keep)
     assert torch.equal(starts["reinforce"], starts["rebar"])
     assert not torch.equal(starts["rebar"], parameters(prepare(experiment, TASK, 1)))
+
+
+def test_an_estimator_begins_with_the_pre_trained_policy(experiment: Experiment) -> None:
+    """It may copy the policy, as one that lags behind does."""
+    copies: list[torch.Tensor] = []
+    starts: list[torch.Tensor] = []
+    run = Run(experiment, TASK, "rloo", 0)
+    run.method.initial_state = lambda policy, rng: copies.append(bias(policy)) or {}  # type: ignore[method-assign, assignment, func-returns-value]
+
+    def bias(policy: Any) -> torch.Tensor:
+        return policy.output.bias.detach().clone()  # type: ignore[no-any-return]
+
+    class Prepared(Phases):
+        def restored(self, make: Any) -> Any:
+            return run
+
+    def keep(done: int, session: Session) -> None:
+        starts.append(bias(session.policy))
+
+    train(experiment, TASK, "rloo", 0, at_batch=keep, phases=Prepared())
+    assert torch.equal(copies[-1], starts[0])
+    assert not torch.equal(starts[0], torch.zeros_like(starts[0]))
 
 
 def test_the_same_run_gives_the_same_numbers(experiment: Experiment) -> None:
