@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from estbench.estimators.recipes import Recipe as Recipe
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
+    from estbench.models.huggingface import from_huggingface as from_huggingface
     from estbench.models.policy import Policy as Policy
     from estbench.proof.interface import check as check
     from estbench.proof.suite import parametrize_with_checks as parametrize_with_checks
@@ -33,6 +34,7 @@ limit_spinning()  # here, because whatever loads torch imports this first
 _WHERE = {
     "check": "estbench.proof.interface",
     "compare": "estbench.report.between",
+    "from_huggingface": "estbench.models.huggingface",
     "measure": "estbench.api",
     "parametrize_with_checks": "estbench.proof.suite",
     "register": "estbench.estimators.base",
@@ -60,6 +62,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "from_huggingface",
     "measure",
     "parametrize_with_checks",
     "register",
