@@ -17,8 +17,10 @@ from transformers.generation.logits_process import (
 )
 
 import estbench
+from estbench.meter.truth import true_gradient
 from estbench.models.huggingface import LanguageModel, Narrowing
 from estbench.models.policy import IMPOSSIBLE, Policy, choose_by_uniform, has_ended
+from estbench.own import OwnReward, adapted
 from estbench.proof.rewards import rng
 
 from .tiny_language_models import (
@@ -242,6 +244,79 @@ class TestTexts:
     def test_a_reward_that_returns_text_is_refused(self, found: Any) -> None:
         with pytest.raises(estbench.UserError, match=r"returned text .*: .* a number for each"):
             estbench.measure(policy("gpt2"), lambda tokens: found, "rloo", draws=6)
+
+
+SMALL = {"vocab_size": 4, "n_embd": 8, "initializer_range": 0.3}
+
+
+def small(prompts: list[list[int]], **more: Any) -> LanguageModel:
+    """Return a policy of four tokens and three positions, whose 64 answers can be listed."""
+    return estbench.from_huggingface(gpt2(**SMALL), prompts, 3, **more)
+
+
+def ones_less_twos(tokens: Tensor) -> Tensor:
+    return (tokens == 1).sum(dim=1) - 0.5 * (tokens == 2).sum(dim=1)
+
+
+class TestMeasured:
+    def test_rloo_is_unbiased_over_two_prompts_and_grpo_is_not(self) -> None:
+        made = small([[1, 2], [3]])
+        table = estbench.measure(made, ones_less_twos, ["rloo", "grpo-published"], draws=400)
+        assert list(table["bias_against"]) == ["exact gradient"] * 2
+        assert list(table["meter_fault"]) == ["", ""]
+        rloo, grpo = table.to_dict("records")
+        assert rloo["bias_low"] == 0
+        assert rloo["bias_high"] < 0.3
+        assert grpo["bias_low"] > 0.3
+
+    def test_the_exact_gradient_is_that_of_the_sum_over_all_answers(self) -> None:
+        made = small([[1, 2], [3]])
+        every = torch.cartesian_prod(*[torch.arange(4)] * 3)
+        # An answer that has ended is listed once, filled up with its end.
+        every = every[(~has_ended(every, END) | (every == END)).all(dim=1)]
+        total = torch.zeros(())
+        for i in range(2):
+            with made.contexts.given(torch.tensor([[i]])):
+                log_p = made.log_probs(every).gather(2, every.unsqueeze(2)).sum(dim=(1, 2))
+            total = total + (log_p.exp() * ones_less_twos(every)).sum() / 2
+        wanted = torch.autograd.grad(total, list(made.parameters()))
+        reward = OwnReward(ones_less_twos)
+        found = true_gradient(adapted(made), reward, 2, rng()).gradient
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a.float(), b, rtol=1e-4, atol=1e-6)
+
+    def test_a_reward_of_texts_and_adapters_alone_are_measured(self) -> None:
+        model = with_adapters(llama())
+        made = estbench.from_huggingface(
+            model, ["ab", "c"], T, tokenizer=Letters(), top_k=6, adapter_only=True
+        )
+        reward = made.text_reward(
+            lambda answers, prompts: [a.count(p[0]) for a, p in zip(answers, prompts, strict=True)]
+        )
+        row = estbench.measure(made, reward, "rloo", draws=60, reference=480).iloc[0]
+        assert row["meter_fault"] == ""
+        assert row["total_variance"] > 0
+
+    def test_draws_in_several_passes_are_those_of_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = small([[1, 2]])
+        whole = estbench.measure(made, ones_less_twos, "rloo", draws=64).iloc[0]
+        monkeypatch.setattr("estbench.meter.measuring.CHUNK", 40)  # five draws of eight
+        parts = estbench.measure(made, ones_less_twos, "rloo", draws=64).iloc[0]
+        for column in ("total_variance", "relative_bias", "kurtosis", "mse"):
+            assert parts[column] == pytest.approx(whole[column], rel=1e-4), column
+
+    def test_another_sampler_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = small([[1, 2], [3]])
+        other = small([[1, 2], [3]], top_k=2)
+        monkeypatch.setattr(
+            LanguageModel,
+            "sample_from",
+            lambda self, u: other.sample_by(len(u), choose_by_uniform(u)),
+        )
+        with pytest.raises(estbench.UserError, match=r"as in top-k sampling, only the 2 likeliest"):
+            estbench.measure(made, ones_less_twos, "rloo", draws=60)
 
 
 def without_end(model: nn.Module) -> nn.Module:
