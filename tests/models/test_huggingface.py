@@ -288,7 +288,7 @@ class TestMeasured:
     def test_a_reward_of_texts_and_adapters_alone_are_measured(self) -> None:
         model = with_adapters(llama())
         made = estbench.from_huggingface(
-            model, ["ab", "c"], T, tokenizer=Letters(), top_k=6, adapter_only=True
+            model, ["ab", "c"], 5, tokenizer=Letters(), top_k=6, adapter_only=True
         )
         reward = made.text_reward(
             lambda answers, prompts: [a.count(p[0]) for a, p in zip(answers, prompts, strict=True)]
