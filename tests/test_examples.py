@@ -42,3 +42,15 @@ def test_a_policy_of_ones_own_is_measured(tmp_path: Path) -> None:
         assert 0.3 < ratio <= 1
         assert bias_low < 0.1
         assert row.rstrip().endswith("exact gradient")  # and no fault of the meter
+
+
+@pytest.mark.slow
+def test_a_language_model_of_ones_own_is_measured(tmp_path: Path) -> None:
+    head, *rows = ran("own_language_model.py", tmp_path).splitlines()
+    assert head.split()[-1] == "noise_scale"
+    found = {name: [float(x) for x in numbers] for name, *numbers in map(str.split, rows)}
+    assert list(found) == ["rloo", "dr-grpo", "grpo-published"]
+    assert found["rloo"][3] == 0  # no bias was found
+    for numbers in found.values():
+        assert 0 < numbers[1] <= 1
+        assert 50 < numbers[4] < 1000
