@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from estbench.estimators.recipes import Recipe as Recipe
     from estbench.meter.notices import EstbenchWarning as EstbenchWarning
     from estbench.models.contexts import Contexts as Contexts
+    from estbench.models.huggingface import from_huggingface as from_huggingface
     from estbench.models.policy import Policy as Policy
     from estbench.models.reward import Discriminator as Discriminator
     from estbench.proof.interface import check as check
@@ -39,6 +40,7 @@ limit_spinning()  # here, because whatever loads torch imports this first
 _WHERE = {
     "check": "estbench.proof.interface",
     "compare": "estbench.report.between",
+    "from_huggingface": "estbench.models.huggingface",
     "measure": "estbench.api",
     "parametrize_with_checks": "estbench.proof.suite",
     "register": "estbench.core.registry",
@@ -78,6 +80,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "from_huggingface",
     "measure",
     "parametrize_with_checks",
     "register",

@@ -77,3 +77,15 @@ def test_a_task_of_ones_own_is_run_and_its_metrics_are_in_tables_and_page(tmp_pa
     assert {"balanced", "depth"} < set(rows[0].split(","))
     assert "balanced sequences" in (made / "report.html").read_text()
     assert "balanced" in (made / "figures" / "quality.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_language_model_of_ones_own_is_measured(tmp_path: Path) -> None:
+    head, *rows = ran("own_language_model.py", tmp_path).splitlines()
+    assert head.split()[-1] == "noise_scale"
+    found = {name: [float(x) for x in numbers] for name, *numbers in map(str.split, rows)}
+    assert list(found) == ["rloo", "dr-grpo", "grpo-published"]
+    assert found["rloo"][3] == 0  # no bias was found
+    for numbers in found.values():
+        assert 0 < numbers[1] <= 1
+        assert 50 < numbers[4] < 1000

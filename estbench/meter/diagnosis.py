@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from estbench.core.processes import described
-from estbench.meter.rules import RULES, UNROLLED
+from estbench.meter.rules import UNROLLED, rule_of
 
 __all__ = ["Fault", "layer_of", "remedy_for"]
 
@@ -77,7 +77,7 @@ def remedy_for(policy: nn.Module, fault: Fault, declined: str = "") -> str:
         )
     if declined:
         return f"use {call} as a layer that the meter can read (see the reason), in eval mode"
-    if kind in RULES or kind in UNROLLED:
+    if rule_of(layer) is not None or kind in UNROLLED:
         return f"call {call}(x) itself wherever its parameters are used, not a function of them"
     attribute = fault.parameter.rpartition(".")[2]
     own = dict(layer.named_parameters(recurse=False)).get(attribute)

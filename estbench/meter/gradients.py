@@ -26,7 +26,7 @@ from estbench.meter import loop, notices
 from estbench.meter.attention import time_first
 from estbench.meter.diagnosis import Fault, as_fault, layer_of, remedy_for
 from estbench.meter.factors import Factors, join
-from estbench.meter.rules import RULES, UNROLLED, Rule, Unrolled
+from estbench.meter.rules import UNROLLED, Rule, Unrolled, rule_of
 from estbench.meter.streamed import GivenShapeError, Streamed
 from estbench.meter.taps import Declined, Tap, at_least_float32
 
@@ -65,7 +65,7 @@ class Tape:
     def __enter__(self) -> Tape:
         turned = time_first(self.policy)
         for name, module in self.policy.named_modules():
-            rule, unrolled = RULES.get(type(module)), UNROLLED.get(type(module))
+            rule, unrolled = rule_of(module), UNROLLED.get(type(module))
             if rule is not None:
                 hook = self._hook(name, _turned(rule) if module in turned else rule)
                 self._undo.append(module.register_forward_hook(hook, with_kwargs=True).remove)
@@ -86,7 +86,8 @@ class Tape:
         self._undo.clear()
 
     def _record(self, tap: Tap) -> None:
-        if tap.output.requires_grad:
+        # Of a frozen layer nothing is asked: its gradient would be held for nothing.
+        if tap.output.requires_grad and any(p.parameter.requires_grad for p in tap.parts):
             self.taps.append(tap)
 
     def _hook(self, name: str, rule: Rule) -> Callable[..., None]:

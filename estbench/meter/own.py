@@ -115,6 +115,12 @@ class OwnReward:
         self.hard_evals += n
         found = self.function(tokens)
         if not isinstance(found, Tensor):
+            first = found[0] if isinstance(found, list | tuple) and found else found
+            if isinstance(first, str):  # NumPy would take "1.0" for a number
+                raise UserError(
+                    f"the reward returned text ({first[:20]!r}): it must return a number for each "
+                    "sequence"
+                )
             try:
                 if found is None:
                     raise TypeError

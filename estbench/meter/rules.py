@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from estbench.meter import attention, convolution, norms, recurrent
+from estbench.meter import attention, convolution, norms, recurrent, transformer_layers
 from estbench.meter.taps import Declined, Part, Tap, affine_parts
 from estbench.models.lstm_generator import TokenEmbedding
 from estbench.models.lstm_recurrence import LSTMRecurrence
 
-__all__ = ["DENSE_VOCABULARY", "RULES", "UNROLLED", "Part", "Rule", "Tap", "Unrolled"]
+__all__ = ["DENSE_VOCABULARY", "RULES", "UNROLLED", "Part", "Rule", "Tap", "Unrolled", "rule_of"]
 
 DENSE_VOCABULARY = 64  # up to here one-hot rows are cheaper than comparing tokens pair by pair
 
@@ -53,13 +53,9 @@ def embedding(layer: nn.Embedding, inputs: tuple[Any, ...], output: Tensor) -> T
     """As above, for torch's own embedding of hard tokens."""
     if layer.scale_grad_by_freq or layer.sparse:
         raise Declined("nn.Embedding with sparse or scaled gradients has no rule")
-    tokens, classes = inputs[0], layer.num_embeddings
-    if layer.padding_idx is not None:
-        # The padding's row has no gradient, whatever is sent to it.
-        rows = nn.functional.one_hot(tokens, classes).to(output.dtype)
-        rows[..., layer.padding_idx] = 0
-        tokens = rows
-    return Tap(output, (Part(layer.weight, tokens, transposed=True, classes=classes),))
+    part = Part(layer.weight, inputs[0], transposed=True, classes=layer.num_embeddings)
+    kept = transformer_layers.not_padding(layer, inputs[0])
+    return Tap(output, (part,), None if kept is None else lambda d: d * kept)
 
 
 def lstm_recurrence(layer: LSTMRecurrence, inputs: tuple[Any, ...], output: Any) -> Tap:
@@ -94,3 +90,8 @@ UNROLLED: dict[type[nn.Module], Unrolled] = {
 
 ``nn.TransformerEncoderLayer`` and the like need no entry: they are made of these.
 """
+
+
+def rule_of(layer: nn.Module) -> Rule | None:
+    """Return the rule for a layer; None if it has none."""
+    return RULES.get(type(layer)) or transformer_layers.named_rule(layer)
