@@ -209,7 +209,7 @@ def sampler_fault(
     ratios = torch.zeros(len(TEMPERATURES), dtype=torch.float64)  # logs
     for rows, log_probs, kept in _parts(policy, tokens, drawn):
         own = at_tokens(log_probs, rows)
-        impossible = kept & (own.squeeze(2) < IMPOSSIBLE)
+        impossible = kept & (own < IMPOSSIBLE)
         if bool(impossible.any()):
             row, t = impossible.nonzero()[0].tolist()
             return (
@@ -218,13 +218,14 @@ def sampler_fault(
             )
         p = log_probs.exp()
         earlier = torch.arange(V, device=p.device) < rows.unsqueeze(2)
-        likelier = (log_probs > own) | ((log_probs == own) & earlier)
-        part = noise.uniform(rng, tuple(rows.shape), torch.float64) * own.squeeze(2).exp()
+        level = own.unsqueeze(2)
+        likelier = (log_probs > level) | ((log_probs == level) & earlier)
+        part = noise.uniform(rng, tuple(rows.shape), torch.float64) * own.exp()
         by_probability.append(((p * likelier).sum(dim=2) + part)[kept].cpu())
         by_index.append(((p * earlier).sum(dim=2) + part)[kept].cpu())
         for i, tau in enumerate(TEMPERATURES):
-            tempered = own.squeeze(2) / tau - (log_probs / tau).logsumexp(dim=2)
-            ratios[i] += float((tempered - own.squeeze(2))[kept].sum())
+            tempered = own / tau - (log_probs / tau).logsumexp(dim=2)
+            ratios[i] += float((tempered - own)[kept].sum())
     numbers = torch.cat(by_probability)
     if len(numbers) < FEWEST:
         return ""
