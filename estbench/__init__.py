@@ -12,6 +12,7 @@ from estbench.core.openmp import limit_spinning
 
 if TYPE_CHECKING:
     from estbench.api import measure as measure
+    from estbench.config.experiment import TrainingSettings as TrainingSettings
     from estbench.core.errors import UserError as UserError
     from estbench.core.registry import Declared as Declared
     from estbench.core.registry import register as register
@@ -50,6 +51,7 @@ _WHERE = {
     "MetricInfo": "estbench.tasks.declaring",
     "Task": "estbench.tasks.base",
     "TaskInfo": "estbench.tasks.declaring",
+    "TrainingSettings": "estbench.config.experiment",
     "Contexts": "estbench.models.contexts",
     "Direct": "estbench.estimators.base",
     "Estimator": "estbench.estimators.base",
@@ -76,6 +78,7 @@ __all__ = [
     "Surrogate",
     "Task",
     "TaskInfo",
+    "TrainingSettings",
     "UserError",
     "__version__",
     "check",

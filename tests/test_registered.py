@@ -169,6 +169,7 @@ def test_a_part_that_does_not_exist_is_named(key: str) -> None:
 
 
 OWN = """
+import dataclasses
 import torch
 import estbench
 
@@ -189,6 +190,23 @@ class Bag(estbench.Discriminator):
         if not sequences.is_floating_point():
             sequences = torch.nn.functional.one_hot(sequences, len(self.weight)).float()
         return (sequences @ self.weight).sum(dim=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(estbench.TrainingSettings):
+    share: float = 0.5
+
+
+@estbench.register
+class Coins(estbench.Task):
+    settings = Settings
+    info = estbench.TaskInfo(
+        "coins", "coins", 2, 3, "zeros", {"zeros": estbench.MetricInfo("zeros", "", "higher")},
+        options=("share",),
+    )
+
+    def __init__(self, info, seed, data_size, share):
+        self.info, self.share = info, share
 """
 
 
@@ -227,3 +245,20 @@ def test_a_plugins_discriminator_trains_and_is_part_of_the_key(own: Path) -> Non
     plugins.load(own)
     assert before != key("run", chosen("bag"), "expressions-3", "rloo", 0)
     assert plugins.source_of("discriminator", "cnn") == ""
+
+
+def test_a_task_declares_settings_of_its_own(own: Path) -> None:
+    def given(**settings: Any) -> Any:
+        return presets.preset("smoke", {"tasks": ["coins"], "per_task": {"coins": settings}})
+
+    made = given(share=0.25, batches=3)
+    settings = made.training_for("coins")
+    assert (settings.share, settings.batches) == (0.25, 3)
+    assert tasks.make("coins", 0, 10, **tasks.options("coins", settings)).share == 0.25
+    keys = {key("run", given(share=share), "coins", "rloo", 0) for share in (0.25, 0.25, 0.5)}
+    assert len(keys) == 2
+    assert key("run", given(), "coins", "rloo", 0) in keys
+    with pytest.raises(UserError, match=r"per_task.coins.sharre.*did you mean .*share"):
+        given(sharre=1)
+    with pytest.raises(UserError, match=r"\[per_task.coins\] share = 'x': must be a number"):
+        given(share="x")

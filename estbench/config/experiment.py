@@ -29,6 +29,7 @@ from estbench.config.validation import (
     table,
 )
 from estbench.core.errors import UserError
+from estbench.core.registry import TASKS
 
 __all__ = [
     "FRACTIONS",
@@ -348,8 +349,12 @@ class Experiment:
         return self if device == self.device else replace(self, device=device)
 
     def training_for(self, task: str) -> TrainingSettings:
-        """Return the training settings of a task: the common ones with its own laid over."""
-        return replace(self.training, **self._own(task, TrainingSettings))
+        """Return the training settings of a task: the common ones with its own laid over.
+
+        A task that declares settings of its own has them beside the common ones.
+        """
+        kind = training_settings(task)
+        return kind(**{**asdict(self.training), **self._own(task, kind)})
 
     def snapshots_for(self, task: str) -> SnapshotSettings:
         """Return the settings of a task's measurements, in the same way."""
@@ -405,8 +410,11 @@ TABLES: Mapping[str, type[Settings]] = types.MappingProxyType(
 )
 
 
-PER_TASK = (TrainingSettings, SnapshotSettings)
-"""The settings of which a task may have its own."""
+def training_settings(task: str) -> type[TrainingSettings]:
+    """Return the class of a task's training settings: its own, if a plugin's task declares one."""
+    entry = TASKS.entries.get(task)
+    found: type[TrainingSettings] | None = getattr(entry and entry.origin, "settings", None)
+    return found or TrainingSettings
 
 
 def check_keys(document: Mapping[str, Any]) -> None:
@@ -423,6 +431,7 @@ def check_keys(document: Mapping[str, Any]) -> None:
     per_task = table("per_task", document.get("per_task", {}))
     for section, (given, settings) in sections.items():
         known(table(section, given), [entry.name for entry in fields(settings)], section)
-    own = [entry.name for settings in PER_TASK for entry in fields(settings)]
     for task, given in per_task.items():
+        kinds = (training_settings(task), SnapshotSettings)
+        own = [entry.name for settings in kinds for entry in fields(settings)]
         known(table(f"per_task.{task}", given), own, f"per_task.{task}")

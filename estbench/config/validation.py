@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from estbench.core.errors import UserError, unknown_name
 
@@ -104,8 +104,8 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
     """Return a value in its field's type: a whole number becomes a float where one is meant.
 
     Args:
-      settings: The dataclass; its fields are ``str``, ``Literal``, ``Annotated`` with a bound, or
-        tuples of the last.
+      settings: The dataclass; its fields are ``str``, ``Literal``, numbers, ``Annotated`` numbers
+        with a bound, or tuples of the last.
       key: The field.
       value: What was given.
       section: The table of the TOML file that it stands in, for the error.
@@ -134,6 +134,8 @@ def checked(settings: type, key: str, value: Any, section: str) -> Any:
 
 def _bounded(declared: Any, value: Any, where: str) -> Any:
     """Return a number in its declared type, if it is within its bound."""
+    if declared in (int, float):  # without a bound of its own
+        declared = Annotated[declared, AtLeast(-MOST_WHOLE)]
     kind, bound = typing.get_args(declared)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(bound, AtLeast) and kind is float:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from estbench.config.experiment import TrainingSettings
 from estbench.core.errors import UserError
 from estbench.core.registry import TASKS, Registry
 from estbench.models.policy import Policy
@@ -32,6 +33,9 @@ class Task:
       members: What each task of the class declares.
       kind: How it is trained.
       stage: The class of its policy and reward.
+      settings: A frozen dataclass that inherits from ``estbench.TrainingSettings``, if the task has
+        settings of its own. They are set in ``[per_task.NAME]``, and those that ``info.options``
+        names are given to the constructor.
       info: Name, sizes and metrics.
       tokens: Printed name of each token, length V.
       separator: What stands between tokens in print.
@@ -46,6 +50,7 @@ class Task:
     members: ClassVar[tuple[TaskInfo, ...]] = ()
     kind: ClassVar[Literal["adversarial", "fixed reward", "autoencoder"]] = "adversarial"
     stage: ClassVar[type[Stage]] = AdversarialStage
+    settings: ClassVar[type[TrainingSettings] | None] = None
 
     info: TaskInfo
     tokens: tuple[str, ...]
