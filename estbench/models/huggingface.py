@@ -185,6 +185,13 @@ class LanguageModel(Policy):
         """The type of the log-probabilities: the parameters', but at least float32."""
         return torch.promote_types(super().dtype, torch.float32)
 
+    @property
+    def hidden_numbers(self) -> int:
+        """The outputs of all layers for one row: passes are made smaller where they are many."""
+        config = self.model.config.get_text_config()
+        positions = self.prompts.shape[1] + self.length
+        return int(positions * config.hidden_size * config.num_hidden_layers)
+
     def prompt_of(self, n: int) -> Tensor:
         """Return the index of the prompt that each of n rows answers, int64 ``[n]``."""
         return self.contexts.rows(n)[:, 0].to(self.device)
