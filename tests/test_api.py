@@ -339,7 +339,8 @@ def test_a_policys_mistake_is_named(fault: str) -> None:
 REWARDS: dict[str, tuple[Any, str]] = {
     "no function": (3, "the reward must be a function of tokens [n, T], not int"),
     "nothing": (lambda x: None, "the reward returned NoneType, which is not 3 numbers"),
-    "a word": (lambda x: "good", "the reward returned str, which is not 3 numbers"),
+    "a word": (lambda x: "good", "the reward returned text ('good'): it must return a number"),
+    "numbers as text": (lambda x: ["1.5"] * len(x), "the reward returned text ('1.5'): it must"),
     "one number": (lambda x: x.sum(), "the reward returned shape () for 3 sequences: it must be"),
     "a column": (lambda x: x[:, :1], "the reward returned shape (3, 1) for 3 sequences: it must"),
     "an array too long": (lambda x: np.ones(7), "the reward returned shape (7,) for 3 sequences"),

@@ -59,9 +59,11 @@ def sequences_at_once(policy: Policy, most: int) -> int:
     """Return how many sequences to differentiate in one pass: at most ``most``, at least one.
 
     A pass holds several matrices of [sequences, T, V]; at V = 5000 they would fill the memory
-    while small ones stay in the cache.
+    while small ones stay in the cache. A deep policy says in ``hidden_numbers`` what its layers
+    hold of a sequence beside that.
     """
-    return max(1, min(most, NUMBERS // (policy.length * policy.vocabulary)))
+    each = policy.length * policy.vocabulary + getattr(policy, "hidden_numbers", 0)
+    return max(1, min(most, NUMBERS // each))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class Factor:
       transposed: The parameter is [a, b] rather than [b, a]; a convolution's is that, folded.
       classes: a, where x holds tokens.
       key: Factors of equal key have the same d.
+      rest: Inputs ``[n, m2, a]`` of the last m2 rows, where x holds the tokens of the others: an
+        embedding whose table is the output layer's, too.
+      turned: Inputs and output gradients have changed places in some rows: x belongs to one
+        backward pass, as d always does.
     """
 
     shape: tuple[int, ...]
@@ -45,11 +50,27 @@ class Factor:
     transposed: bool = False
     classes: int = 0
     key: tuple[int, ...] = ()
+    rest: Tensor | None = None
+    turned: bool = False
+
+    def split(self) -> list[Factor]:
+        """Return factors whose gradients add up to this one's, with inputs of one kind each."""
+        if self.rest is None:
+            return [self]
+        assert self.d is not None
+        first = self.d.shape[1] - self.rest.shape[1]
+        return [
+            replace(self, d=self.d[:, :first], rest=None),
+            replace(self, d=self.d[:, first:], x=self.rest, rest=None),
+        ]
 
     def form(self, picked: slice | Tensor) -> Tensor:
         """Return whole gradients ``[picked, *shape]``."""
         if self.whole is not None:
             return self.whole[picked]
+        if self.rest is not None:
+            tokens, dense = (part.form(picked) for part in self.split())
+            return tokens + dense
         assert self.d is not None
         d = self.d[picked]
         if self.x is None:
@@ -64,7 +85,8 @@ class Factor:
 
     def squares(self) -> Tensor:
         """Return the sum over draws of each element's square, float64 ``[*shape]``."""
-        if self.d is not None and self.x is not None and not self.x.is_floating_point():
+        tokens = self.x is not None and not self.x.is_floating_point() and self.rest is None
+        if tokens and self.d is not None and self.x is not None:
             return self._token_squares(self.d, self.x)
         total = torch.zeros(self.shape, dtype=torch.float64, device=self._device())
         draws = len(self.d if self.whole is None else self.whole)  # type: ignore[arg-type]
@@ -89,15 +111,17 @@ class Factor:
 
     def first(self, draws: int) -> Factor:
         """Return the first draws alone."""
-        parts = (None if t is None else t[:draws] for t in (self.d, self.x, self.whole))
-        d, x, whole = parts
-        return replace(self, d=d, x=x, whole=whole)
+        held = (self.d, self.x, self.whole, self.rest)
+        d, x, whole, rest = (None if t is None else t[:draws] for t in held)
+        return replace(self, d=d, x=x, whole=whole, rest=rest)
 
     @property
     def fits(self) -> bool:
         """Whether inputs and output gradients make a gradient of the parameter's shape."""
         if self.d is None:
             return True
+        if self.rest is not None:
+            return all(part.fits for part in self.split())
         a = 1
         if self.x is not None:
             a = self.x.shape[2] if self.x.is_floating_point() else self.classes
@@ -120,7 +144,15 @@ class Factor:
         assert self.d is not None
         if self.x.is_floating_point():
             return self.x @ self.x.transpose(1, 2)
-        return (self.x.unsqueeze(1) == self.x.unsqueeze(2)).to(self.d.dtype)
+        same = (self.x.unsqueeze(1) == self.x.unsqueeze(2)).to(self.d.dtype)
+        if self.rest is None:
+            return same
+        # The product with a one-hot row is the entry at its token.
+        m = self.rest.shape[1]
+        mixed = self.rest.gather(2, self.x.unsqueeze(1).expand(-1, m, -1))
+        above = torch.cat([same, mixed.transpose(1, 2)], dim=2)
+        below = torch.cat([mixed, self.rest @ self.rest.transpose(1, 2)], dim=2)
+        return torch.cat([above, below], dim=1)
 
 
 class Factors:
@@ -155,21 +187,7 @@ class Factors:
 
     def sums(self) -> list[Tensor]:
         """Return the sum over all draws for each parameter."""
-        out = []
-        for f in self.factors:
-            if f.whole is not None:
-                out.append(f.whole.sum(dim=0))
-                continue
-            assert f.d is not None
-            d = f.d.reshape(-1, f.d.shape[2])
-            if f.x is None:
-                out.append(d.sum(dim=0).reshape(f.shape))
-            elif not f.x.is_floating_point():
-                out.append(d.new_zeros(f.shape).index_add(0, f.x.reshape(-1), d))
-            else:
-                x = f.x.reshape(-1, f.x.shape[2])
-                out.append((x.t() @ d if f.transposed else d.t() @ x).reshape(f.shape))
-        return out
+        return [reduce(torch.add, map(_sum, f.split())) for f in self.factors]
 
     def second_moments(self, draws: int) -> tuple[list[Tensor], list[Tensor]]:
         """Return for each parameter the sum of the first draws, and of their elements' squares."""
@@ -192,6 +210,10 @@ class Factors:
             size = sizes[f.key]
             if f.x is not None and f.x.is_floating_point():
                 size = size * torch.linalg.vector_norm(f.x, dim=2)
+            elif f.rest is not None:
+                before = size.shape[1] - f.rest.shape[1]
+                last = size[:, before:] * torch.linalg.vector_norm(f.rest, dim=2)
+                size = torch.cat([size[:, :before], last], dim=1)
             out.append(float(size.norm()))
         return out
 
@@ -208,12 +230,8 @@ class Factors:
             if f.whole is not None:
                 parts.append(f.whole.reshape(blocks, -1, *f.shape).sum(dim=1).reshape(blocks, -1))
                 continue
-            assert f.d is not None
-            # A block of draws is a draw with more rows.
-            d = f.d.reshape(blocks, -1, f.d.shape[2])
-            x = None if f.x is None else f.x.reshape(blocks, -1, *f.x.shape[2:])
-            merged = Factor(f.shape, d, x, transposed=f.transposed, classes=f.classes)
-            parts.append(merged.form(slice(None)).reshape(blocks, -1))
+            merged = (_in_blocks(each, blocks).form(slice(None)) for each in f.split())
+            parts.append(reduce(torch.add, merged).reshape(blocks, -1))
         return torch.cat(parts, dim=1)
 
     def squared_norms(self) -> Tensor:
@@ -225,7 +243,9 @@ class Factors:
         groups: dict[tuple[int, ...], list[int]] = {}
         totals: list[Tensor] = []
         for i, f in enumerate(self.factors):
-            if f.prefers_gram or (f.x is None and f.whole is None):
+            if f.turned and len(sets) > 1:
+                totals.append(_gram_by_form([s.factors[i] for s in sets], self.draws))
+            elif f.prefers_gram or (f.x is None and f.whole is None):
                 groups.setdefault(f.key, []).append(i)
             else:
                 totals.append(_gram_by_form([s.factors[i] for s in sets], self.draws))
@@ -259,6 +279,7 @@ class Factors:
         found = []
         for i, f in enumerate(self.factors):
             same = all(s.factors[i].d is not None for s in sets) and f.prefers_gram
+            same = same and not f.turned
             if not same or len({_d(s.factors[i]).shape for s in sets}) > 1:
                 found.append(_gram_by_form([s.factors[i] for s in sets], self.draws))
                 continue
@@ -276,7 +297,8 @@ class Factors:
     def dots(self, direction: Sequence[Tensor]) -> Tensor:
         """Return ``[n]`` inner products with one direction."""
         total = None
-        for f, v in zip(self.factors, direction, strict=True):
+        given = zip(self.factors, direction, strict=True)
+        for f, v in ((part, v) for factor, v in given for part in factor.split()):
             if f.whole is not None:
                 part = _flat(f.whole) @ v.flatten()
             elif f.x is None:
@@ -307,7 +329,7 @@ def _d(factor: Factor) -> Tensor:
 def _plus(a: Factor, b: Factor, coefficient: float) -> Factor:
     if not coefficient:
         return a
-    if a.d is not None and b.d is not None and a.d.shape == b.d.shape:
+    if a.d is not None and b.d is not None and a.d.shape == b.d.shape and not a.turned:
         # Of one tape, and reached by the same calls: the inputs are the same.
         d = a.d + coefficient * b.d
         return replace(a, d=d, key=(*a.key, *b.key, hash(coefficient)))
@@ -315,8 +337,30 @@ def _plus(a: Factor, b: Factor, coefficient: float) -> Factor:
     return Factor(a.shape, whole=whole)
 
 
+def _sum(f: Factor) -> Tensor:
+    """Return the sum over all draws, for inputs of one kind."""
+    if f.whole is not None:
+        return f.whole.sum(dim=0)
+    d = _d(f).reshape(-1, _d(f).shape[2])
+    if f.x is None:
+        return d.sum(dim=0).reshape(f.shape)
+    if not f.x.is_floating_point():
+        return d.new_zeros(f.shape).index_add(0, f.x.reshape(-1), d)
+    x = f.x.reshape(-1, f.x.shape[2])
+    return (x.t() @ d if f.transposed else d.t() @ x).reshape(f.shape)
+
+
+def _in_blocks(f: Factor, blocks: int) -> Factor:
+    """Return equal groups of consecutive draws as one draw each, which has more rows."""
+    d = _d(f).reshape(blocks, -1, _d(f).shape[2])
+    x = None if f.x is None else f.x.reshape(blocks, -1, *f.x.shape[2:])
+    return Factor(f.shape, d, x, transposed=f.transposed, classes=f.classes)
+
+
 def _input_gram(members: Sequence[Factor]) -> Tensor | None:
     """Return the sum of x x' over factors of the same d; None where all of them are biases."""
+    if members[0].rest is not None:  # its d is made of several, and no other factor's
+        return members[0].input_gram()
     inputs = [f.x for f in members if f.x is not None]
     if not inputs:
         return None
@@ -433,13 +477,24 @@ def _joined(parameter: Tensor, shares: list[_Share], draws: int) -> Factor:
     if not shares:
         zero = parameter.new_zeros((), dtype=at_least_float32(parameter.dtype))
         return Factor(shape, whole=zero.expand(draws, *shape))
-    if any(s.transposed for s in shares):  # an embedding whose table is the output layer's, too
+    tied = len({s.transposed for s in shares}) > 1
+    if tied:  # an embedding whose table is the output layer's, too
         shares = [s.turned() for s in shares]
     classes = max(s.classes for s in shares)
+    tokens = [s for s in shares if s.classes]
+    mixed = tied and classes > DENSE_VOCABULARY and all(_holds_tokens(s) for s in tokens)
+    if mixed:
+        shares = [*tokens, *(s for s in shares if not s.classes)]
     d = torch.cat([s.d for s in shares], dim=1) if len(shares) > 1 else shares[0].d
     inputs = [s.x for s in shares]
     x: Tensor | None = None
-    if inputs[0] is not None:
+    rest: Tensor | None = None
+    if mixed:
+        x, rest = (
+            torch.cat([i for i in some if i is not None], dim=1)
+            for some in (inputs[: len(tokens)], inputs[len(tokens) :])
+        )
+    elif inputs[0] is not None:
         found = [i for i in inputs if i is not None]
         if classes and (classes <= DENSE_VOCABULARY or any(i.is_floating_point() for i in found)):
             found = [
@@ -449,4 +504,9 @@ def _joined(parameter: Tensor, shares: list[_Share], draws: int) -> Factor:
         x = torch.cat(found, dim=1) if len(found) > 1 else found[0]
     # Memory alone would not do: one gradient may be looked at in several ways.
     key = tuple(number for s in shares for number in (s.d.data_ptr(), *s.d.shape, *s.d.stride()))
-    return Factor(shape, d, x, transposed=shares[0].transposed, classes=classes, key=key)
+    transposed = shares[0].transposed
+    return Factor(shape, d, x, None, transposed, classes, key, rest, turned=tied)
+
+
+def _holds_tokens(share: _Share) -> bool:
+    return share.x is not None and not share.x.is_floating_point()

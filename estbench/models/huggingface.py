@@ -185,6 +185,13 @@ class LanguageModel(Policy):
         """The type of the log-probabilities: the parameters', but at least float32."""
         return torch.promote_types(super().dtype, torch.float32)
 
+    @property
+    def hidden_numbers(self) -> int:
+        """The outputs of all layers for one row: passes are made smaller where they are many."""
+        config = self.model.config.get_text_config()
+        positions = self.prompts.shape[1] + self.length
+        return int(positions * config.hidden_size * config.num_hidden_layers)
+
     def prompt_of(self, n: int) -> Tensor:
         """Return the index of the prompt that each of n rows answers, int64 ``[n]``."""
         return self.contexts.rows(n)[:, 0].to(self.device)
@@ -254,7 +261,7 @@ class LanguageModel(Policy):
         cache = out[self.cache]
         cache.batch_repeat_interleave(each)
         logits = out.logits[:, -1].repeat_interleave(each, dim=0)
-        mask = self.masks[self.prompt_of(n)]
+        mask = self.masks.to(self.device)[self.prompt_of(n)]
         tokens = torch.full((n, self.length), self.end, device=self.device)
         ended = torch.zeros(n, dtype=torch.bool, device=self.device)
         for t in range(self.length):
@@ -293,7 +300,8 @@ class LanguageModel(Policy):
         **wanted: Any,
     ) -> Any:
         """Return the model's output for prompts ``[n]`` (indices) and answers ``[n, t]``."""
-        ids, mask = self.prompts[prompt], self.masks[prompt]
+        # The model may have been moved since, past this policy.
+        ids, mask = (each.to(prompt.device)[prompt] for each in (self.prompts, self.masks))
         if tokens is not None:
             ids = torch.cat([ids, tokens], dim=1)
             mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)

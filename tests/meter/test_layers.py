@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,6 +130,21 @@ class Tied(Layered):
 
 def test_a_table_that_serves_as_embedding_and_output_layer() -> None:
     check(Tied("lstm"), estimators.make("rloo"))
+
+
+def test_products_of_two_weightings_hold_for_a_table_that_is_both() -> None:
+    """Where the table makes the logits, both of its factors change with the weights."""
+    policy = Tied("lstm")
+    tape, surrogate = taped(estimators.make("reinforce"), policy)
+    other = replace(surrogate, weights=surrogate.weights.cos())
+    a, b = (tape.differentiate(s, retain_graph=True) for s in (surrogate, other))
+    rows = [torch.cat([g.flatten(1) for g in loop(policy, s)], dim=1) for s in (surrogate, other)]
+    torch.testing.assert_close(a.inner(b), (rows[0] * rows[1]).sum(dim=1))
+    both = a.factors.plus(b.factors, [0.3] * len(a.names))
+    torch.testing.assert_close(both.squared_norms(), (rows[0] + 0.3 * rows[1]).square().sum(dim=1))
+    by_tensor = a.factors.gram_by_tensor([a.factors, b.factors])
+    found = torch.stack(by_tensor).sum(dim=0)[:, 0, 1]
+    torch.testing.assert_close(found, (rows[0] * rows[1]).sum(dim=1))
 
 
 class Padded(Layered):

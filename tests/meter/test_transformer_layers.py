@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +81,32 @@ def test_a_window_and_capped_logits_are_metered_too() -> None:
 def test_a_vocabulary_too_large_for_dense_rows_is_metered() -> None:
     for model in (gpt2(vocab_size=70), llama(pad_token_id=3, tie_word_embeddings=True)):
         check(estbench.from_huggingface(model.double(), PROMPTS, T))
+
+
+def test_what_is_made_of_a_large_tied_table_is_that_of_whole_gradients() -> None:
+    made = estbench.from_huggingface(gpt2(vocab_size=70).double(), PROMPTS, T)
+    tape, surrogate = taped(made)
+    other = replace(surrogate, weights=surrogate.weights.cos())
+    a, b = (tape.differentiate(s, retain_graph=True) for s in (surrogate, other))
+    assert a.factors.factors[0].rest is not None  # tokens are not spread out over the table
+    whole = [torch.cat(list(each.chunks())) for each in (a, b)]
+    direction = [torch.randn(p.shape, generator=rng(5)).double() for p in tape.parameters]
+    flat = torch.cat([v.flatten() for v in direction])
+    mixed = a.factors.plus(b.factors, [0.3] * len(a.names)).squared_norms()
+    squares = torch.cat([s.flatten() for s in a.second_moments(4)[1]])
+    by_tensor = torch.stack(a.factors.gram_by_tensor([a.factors, b.factors])).sum(dim=0)
+    for found, wanted in (
+        (a.squared_norms(), whole[0].square().sum(dim=1)),
+        (a.squared_norms_by_tensor().sum(dim=0), whole[0].square().sum(dim=1)),
+        (a.inner(b), (whole[0] * whole[1]).sum(dim=1)),
+        (by_tensor[:, 0, 1], (whole[0] * whole[1]).sum(dim=1)),
+        (mixed, (whole[0] + 0.3 * whole[1]).square().sum(dim=1)),
+        (a.dots(direction), whole[0] @ flat),
+        (a.block_sums(3), whole[0].reshape(3, 2, -1).sum(dim=1)),
+        (torch.cat([g.flatten() for g in a.factors.sums()]), whole[0].sum(dim=0)),
+        (squares, whole[0][:4].square().sum(dim=0)),
+    ):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])

@@ -17,6 +17,7 @@ from transformers.generation.logits_process import (
 )
 
 import estbench
+from estbench.meter.cost import sequences_at_once
 from estbench.meter.own import OwnReward, adapted
 from estbench.meter.truth import true_gradient
 from estbench.models.huggingface import LanguageModel, Narrowing
@@ -306,6 +307,12 @@ class TestMeasured:
         parts = estbench.measure(made, ones_less_twos, "rloo", draws=64).iloc[0]
         for column in ("total_variance", "relative_bias", "kurtosis", "mse"):
             assert parts[column] == pytest.approx(whole[column], rel=1e-4), column
+
+    def test_passes_are_smaller_for_long_prompts(self) -> None:
+        short, long = (adapted(small([[1] * length])) for length in (1, 12))
+        assert long.hidden_numbers == (12 + 3) * 8 * 2
+        most = 1 << 20
+        assert sequences_at_once(long, most) < sequences_at_once(short, most) / 2
 
     def test_another_sampler_is_refused_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = small([[1, 2], [3]])
