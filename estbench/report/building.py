@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from estbench.errors import UserError
 from estbench.report import ReportPaths
-from estbench.report.comparisons import Comparisons
-from estbench.report.figures import draw_all
-from estbench.report.labels import report_on
-from estbench.report.latex import NAMES, write_latex
-from estbench.report.page import render
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.labels import report_on
+from estbench.report.data.summaries import summary_frame
+from estbench.report.out.latex import NAMES, write_latex
+from estbench.report.out.page import render
+from estbench.report.out.tables import write_tables
+from estbench.report.out.terminal import show
 from estbench.report.records import load
-from estbench.report.summaries import summary_frame
-from estbench.report.tables import write_tables
-from estbench.report.terminal import show
+from estbench.report.view.figures import draw_all
 from estbench.store import ResultSet
 from estbench.store.atomic import StorageError, storing, write_bytes
 from estbench.store.links import check_links

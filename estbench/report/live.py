@@ -32,7 +32,7 @@ def main() -> int:
     threading.Thread(target=_leave_with_the_driver, daemon=True).start()
     from estbench import plugins, report
     from estbench.errors import UserError
-    from estbench.report.progress import Progress, unfinished
+    from estbench.report.data.unfinished import Progress, unfinished
     from estbench.store import StorageError
 
     told = order["progress"]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from estbench.errors import UserError
 from estbench.fit import REFUSED
-from estbench.report.formatting import clean
-from estbench.report.style import estimator_order, task_order
+from estbench.report.data.formatting import clean
+from estbench.report.data.order import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
 
 __all__ = ["Failure", "Results", "load"]
@@ -211,7 +211,7 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
     if not (folder / "runs.parquet").is_file():
         return None
 
-    from estbench.report.stored import read_table
+    from estbench.report.data.stored import read_table
 
     def stored(name: str) -> pd.DataFrame | None:
         path = folder / f"{name}.parquet"

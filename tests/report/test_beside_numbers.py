@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import Comparisons
-from estbench.report.figures import grid, improvement, quality, variance_cost
-from estbench.report.figures.base import drawing
-from estbench.report.findings import _bias, task_findings
-from estbench.report.labels import EstimatorFacts, report_on
-from estbench.report.summaries import summary_frame
-from estbench.report.tails import kurtosis_limit, tails
-from estbench.report.verdicts import caveats, verdicts
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.labels import EstimatorFacts, report_on
+from estbench.report.data.summaries import summary_frame
+from estbench.report.data.tails import kurtosis_limit, tails
+from estbench.report.view.figures import grid, improvement, quality, variance_cost
+from estbench.report.view.figures.base import drawing
+from estbench.report.view.findings import _bias, task_findings
+from estbench.report.view.verdicts import caveats, verdicts
 
 from .synthetic import envelope, write_result_set
 
@@ -72,7 +72,7 @@ def test_the_summary_counts_what_failed_and_says_who_may_be_ranked(
     assert ratios.loc[ratios["estimator"] == "rebar", "failed"].eq(1).all()
     assert table["ranked"].all()
     facts = EstimatorFacts("none", unbiased=False)
-    monkeypatch.setattr("estbench.report.marks.estimator_facts", lambda name: facts)
+    monkeypatch.setattr("estbench.report.data.marks.estimator_facts", lambda name: facts)
     assert not summary_frame(poor)["ranked"].any()
 
 
@@ -115,7 +115,7 @@ def test_an_estimator_that_is_not_ranked_is_never_the_best(
     def facts(name: str) -> EstimatorFacts:
         return EstimatorFacts("none", unbiased=name != "rloo")
 
-    monkeypatch.setattr("estbench.report.findings.estimator_facts", facts)
+    monkeypatch.setattr("estbench.report.view.findings.estimator_facts", facts)
     fresh = replace(comparisons, memory={})
     said = " ".join(task_findings(fresh)[0].sentences)
     assert "is best for rloo" not in said

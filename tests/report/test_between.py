@@ -24,10 +24,10 @@ from estbench.cli import main
 from estbench.errors import UserError
 from estbench.report.between import between, compare
 from estbench.report.between.contents import ranges
-from estbench.report.between.documents import as_document, as_markdown
 from estbench.report.between.rows import Row, _judged, _paired, welch
 from estbench.report.between.settings import VARIANCE
-from estbench.report.between.terminal import show
+from estbench.report.out.compare_documents import as_document, as_markdown
+from estbench.report.out.compare_terminal import show
 from estbench.store import SCHEMA
 
 from .synthetic import write_result_set

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 
 from estbench.experiment import FRACTIONS
 from estbench.report.building import load_comparisons
-from estbench.report.figures import progress, quality
-from estbench.report.figures.base import drawing, n_text
-from estbench.report.figures.curves import MAX_POINTS, curve_data
-from estbench.report.figures.direct import spread
-from estbench.report.figures.scales import log_view, tick_text, view
-from estbench.report.figures.sources import halfway
-from estbench.report.gained import gained, gained_sentence
-from estbench.report.published import PUBLISHED, block_centres
-from estbench.report.style import estimator_order, look, task_order
+from estbench.report.data.gained import gained, gained_sentence
+from estbench.report.data.order import estimator_order, task_order
+from estbench.report.data.paper import PUBLISHED, block_centres
+from estbench.report.view.figures import quality, step_gain
+from estbench.report.view.figures.base import drawing, n_text
+from estbench.report.view.figures.curves import MAX_POINTS, curve_data
+from estbench.report.view.figures.direct import spread
+from estbench.report.view.figures.scales import log_view, tick_text, view
+from estbench.report.view.figures.sources import halfway
+from estbench.report.view.style import look
 
 from .synthetic import write_result_set
 
@@ -222,7 +223,7 @@ def test_what_steps_gain_is_drawn_tabled_and_said(tmp_path: Path) -> None:
     assert "one step of rloo 0.55" in said
     assert "make 0.50" in said
     with drawing():
-        drawn = progress.draw(comparisons)
+        drawn = step_gain.draw(comparisons)
     assert drawn is not None
     assert drawn.table is not None
     assert drawn.table["Adam, 8 steps"].tolist() == [drawn.table["Adam, 1 step"].iloc[0]]

@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from estbench.report.arrivals import arrivals, time_text
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import Comparisons
-from estbench.report.improvement import Duel, Duels
-from estbench.report.learning import (
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.duels import Duel, Duels
+from estbench.report.data.learning import (
     TimeToLevel,
     learning_table,
     level,
     median_time,
     time_to_level,
 )
-from estbench.report.methods import METHODS
+from estbench.report.data.methods import METHODS
+from estbench.report.view.arrivals import arrivals, time_text
 
 from .synthetic import write_result_set
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from estbench import estimators
-from estbench.report.cells import number_in, table_of
-from estbench.report.citations import PAPER, citations, entries, sources_of
-from estbench.report.provenance import digests, settings_key
-from estbench.report.style import look
-from estbench.report.svg import swatch
+from estbench.report.data.citations import PAPER, citations, entries, sources_of
+from estbench.report.data.provenance import digests, settings_key
+from estbench.report.out.svg import swatch
+from estbench.report.view.cells import number_in, table_of
+from estbench.report.view.style import look
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,19 @@ from matplotlib.figure import Figure
 
 from estbench import estimators
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
-from estbench.report.figures import snapshot_variance
-from estbench.report.figures.base import TALL, Drawn, bands, drawing, stacked, write
-from estbench.report.figures.emphasis import MANY, context, focus_text, focusing, in_focus, shown
-from estbench.report.style import CONTEXT, light_variables, look
-from estbench.report.svg import Drawings
+from estbench.report.data.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.out.svg import Drawings
+from estbench.report.view.figures import snapshot_variance
+from estbench.report.view.figures.base import TALL, Drawn, bands, drawing, stacked, write
+from estbench.report.view.figures.emphasis import (
+    MANY,
+    context,
+    focus_text,
+    focusing,
+    in_focus,
+    shown,
+)
+from estbench.report.view.style import CONTEXT, light_variables, look
 
 from .synthetic import TRAINED, write_result_set
 
@@ -148,7 +155,7 @@ POINTS = st.lists(
 def test_a_shortened_line_stays_within_a_tenth_of_a_point(
     points: list[tuple[float, float]],
 ) -> None:
-    from estbench.report.svg import _compact
+    from estbench.report.out.svg import _compact
 
     text = " ".join(f"{'L' if i else 'M'} {x:f} {y:f} \n" for i, (x, y) in enumerate(points))
     written = _compact(text)
@@ -163,7 +170,7 @@ def test_a_shortened_line_stays_within_a_tenth_of_a_point(
 
 
 def test_what_is_written_again_is_referred_to_in_any_figure_of_the_page() -> None:
-    from estbench.report.lean import Words
+    from estbench.report.out.lean import Words
 
     words = Words()
     word = '<use href="#g1"/><use href="#g2" x="63.6"/>'
@@ -181,7 +188,7 @@ def test_what_is_written_again_is_referred_to_in_any_figure_of_the_page() -> Non
 
 
 def test_neighbours_of_one_estimator_are_one_group_and_others_are_not() -> None:
-    from estbench.report.lean import merged
+    from estbench.report.out.lean import merged
 
     a, b = '<g data-estimator="a">', '<g data-estimator="b">'
     body = f"<g>{a}<path/></g>{a}<g><use/></g></g>{b}<path/></g></g>{a}<path/></g>"

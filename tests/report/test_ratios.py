@@ -13,18 +13,18 @@ from rich.console import Console
 
 from estbench import estimators
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import COSTS, Comparisons
-from estbench.report.findings import task_findings
-from estbench.report.formatting import bounded
-from estbench.report.labels import EstimatorFacts, peer
-from estbench.report.ratios import HIGHER, LOWER, OPEN, bound_of
-from estbench.report.statistics import Estimate
-from estbench.report.tables import RATIO_COLUMNS, ratio_table, variance_table
-from estbench.report.tails import heavy, too_narrow
-from estbench.report.terminal import show
-from estbench.report.trajectory import informative_snapshots, trapezoids
-from estbench.report.variance_findings import variance_findings
-from estbench.report.verdicts import caveats, verdicts
+from estbench.report.data.comparisons import COSTS, Comparisons
+from estbench.report.data.formatting import bounded
+from estbench.report.data.labels import EstimatorFacts, peer
+from estbench.report.data.ratios import HIGHER, LOWER, OPEN, bound_of
+from estbench.report.data.statistics import Estimate
+from estbench.report.data.tails import heavy, too_narrow
+from estbench.report.data.trajectory import informative_snapshots, trapezoids
+from estbench.report.out.tables import RATIO_COLUMNS, ratio_table, variance_table
+from estbench.report.out.terminal import show
+from estbench.report.view.findings import task_findings
+from estbench.report.view.variance_findings import variance_findings
+from estbench.report.view.verdicts import caveats, verdicts
 
 from .synthetic import write_measurements
 
@@ -378,7 +378,7 @@ def test_all_pairs_are_an_appendix_without_what_is_never_ranked(
     assert len(pairs) == 3
     assert "grpo" not in {*pairs["estimator"], *pairs["against"]}
     facts = EstimatorFacts("none", unbiased=True, proof="undecided")
-    monkeypatch.setattr("estbench.report.comparisons.estimator_facts", lambda name: facts)
+    monkeypatch.setattr("estbench.report.data.comparisons.estimator_facts", lambda name: facts)
     assert load_comparisons(four).pairs(TASK, "variance_per_sequence").empty
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from estbench import report
 from estbench.errors import UserError
-from estbench.report.labels import EstimatorFacts
+from estbench.report.data.labels import EstimatorFacts
 from estbench.report.records import load
 
 from .synthetic import envelope, snapshot_payload, write_result_set
@@ -318,8 +318,8 @@ def test_biased_estimators_are_marked_and_not_ranked(
             return EstimatorFacts("none", False, "its control variate is joint", "as published")
         return EstimatorFacts()
 
-    modules = ("verdicts", "variance_findings", "comparisons", "findings", "page", "terminal")
-    for module in (*modules, "figures.base", "labels"):
+    modules = ("view.verdicts", "view.variance_findings", "data.comparisons", "view.findings")
+    for module in (*modules, "out.page", "out.terminal", "view.figures.base", "data.labels"):
         monkeypatch.setattr(f"estbench.report.{module}.estimator_facts", facts)
     report.build(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
