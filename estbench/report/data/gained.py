@@ -7,16 +7,11 @@ exact gradient's gain is not certain to be positive are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 
-from estbench.report.data.formatting import with_interval
-from estbench.report.data.labels import estimator_facts
-from estbench.report.data.order import estimator_order
-from estbench.report.data.statistics import Estimate, interval_frame, mean_interval
+from estbench.report.data.statistics import interval_frame
 
-__all__ = ["CELL", "MEASURES", "gained", "gained_sentence", "own_batch"]
+__all__ = ["CELL", "MEASURES", "gained", "own_batch"]
 
 CELL = ["task", "estimator", "optimiser", "steps", "batch"]
 MEASURES = {
@@ -77,51 +72,3 @@ def own_batch(progress: pd.DataFrame, task: str) -> int | None:
     """Return the batch that a task's runs have: the one at which several steps were taken."""
     longer = progress[(progress["task"] == task) & (progress["steps"] > 1)]
     return None if longer.empty else int(longer["batch"].iloc[0])
-
-
-def gained_sentence(progress: pd.DataFrame, task: str) -> Iterator[str]:
-    """Say what one step and several gain with Adam, at the batch and rate of the runs."""
-    batch = own_batch(progress, task)
-    if batch is None:
-        return
-    rows = progress[(progress["task"] == task) & (progress["batch"] == batch)]
-    table = gained(rows)
-    adam = table[(table["optimiser"] == "adam") & (table["measure"] == "preset")]
-    parts = []
-    for steps in sorted(set(adam["steps"])):
-        own = adam[adam["steps"] == steps]
-        listed = [
-            f"{name} {with_interval(estimate, 'number', 2)}"
-            for name, estimate in _estimates(own).items()
-        ]
-        parts.append(f"{_count(int(steps))} of {', '.join(listed)}")
-    if not parts:
-        return
-    text = (
-        f"At a batch of {batch} reward evaluations, with Adam at the preset's rate, the gain of "
-        f"{'; of '.join(parts)}, as a part of the exact gradient's (95 % intervals over seeds)."
-    )
-    once = rows[(rows["optimiser"] == "adam") & (rows["steps"] == 1) & (rows["rate_factor"] == 1)]
-    exact = once.drop_duplicates(["seed", "snapshot"])
-    by_seed = exact.groupby("seed")[["gain_momentum", "gain_exact"]].sum()
-    coasting = mean_interval(by_seed["gain_momentum"] / by_seed["gain_exact"])
-    if coasting.known:
-        text += (
-            " Of one step the moments alone, with a gradient of zero, make "
-            f"{with_interval(coasting, 'number', 2)}."
-        )
-    yield text
-
-
-def _estimates(rows: pd.DataFrame) -> dict[str, Estimate]:
-    """Return the estimates of a task's cells by estimator's name, marked where it is not ranked."""
-    found = {}
-    for name in sorted(rows["estimator"], key=estimator_order):
-        row = rows[rows["estimator"] == name].iloc[0]
-        estimate = Estimate(row["estimate"], row["low"], row["high"], int(row["n"]))
-        found[f"{name}{estimator_facts(name).mark}"] = estimate
-    return found
-
-
-def _count(steps: int) -> str:
-    return "one step" if steps == 1 else f"{steps} steps"

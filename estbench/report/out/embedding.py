@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from estbench.report.out.drawing import Sheet
 from estbench.report.out.svg import Drawings
-from estbench.report.view.figures.base import Drawn, Sheet
+from estbench.report.view.figures.base import Drawn
 
 __all__ = ["BUDGET", "MOST", "Embedded", "embedded", "fitted"]
 
 MOST = 2_900_000  # characters of a page
 BUDGET = 1_400_000  # of all drawings in it, at least; texts and tables may take the others
-SCALE = 1.25  # points of the page for a point of a figure
+INCH = 100  # pixels of the page for an inch of a figure
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def embedded(
 
 def _picture(drawn: Drawn, sheet: Sheet) -> str:
     """Return a picture; it has its size before it is loaded, so that nothing jumps."""
-    wide, tall = (72.0 * SCALE * inches for inches in sheet.inches)
+    wide, tall = (INCH * inches for inches in sheet.inches)
     return (
         f'<img class="drawn" src="figures/{escape(drawn.name, quote=True)}.svg" loading="lazy" '
         f'width="{wide:.0f}" height="{tall:.0f}" alt="{escape(drawn.alt, quote=True)}">'

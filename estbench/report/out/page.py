@@ -1,16 +1,18 @@
-"""report.html: one file that opens offline, from findings, figures, tables and the manifest.
+"""report.html and figures.html: files that open offline and read without JavaScript.
 
-It reads without JavaScript. One script, allowed by its hash, adds what needs one: hiding
-estimators, sorting tables.
+The first screen of report.html holds an abstract, a figure and a table. Questions follow, each with
+its answer and one figure; everything else is folded, or in figures.html. One script, allowed by its
+hash, adds what needs one: hiding estimators, sorting tables, exploring.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -21,27 +23,33 @@ import pandas as pd
 from estbench.fit import REFUSED
 from estbench.report.data.citations import citations
 from estbench.report.data.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.data.explorer import explorer_data
 from estbench.report.data.formatting import clean, seconds
 from estbench.report.data.labels import EstimatorFacts, estimator_facts
 from estbench.report.data.provenance import command_text, digests, flat_texts, settings_key
 from estbench.report.data.statistics import ENOUGH_SEEDS
 from estbench.report.data.unfinished import current
+from estbench.report.out.drawing import Sheet
 from estbench.report.out.embedding import Embedded, fitted
 from estbench.report.out.svg import swatch
 from estbench.report.records import Results
+from estbench.report.view.answers import Said, abstract, answers
 from estbench.report.view.cells import Table, table_of
-from estbench.report.view.figures import Drawn
-from estbench.report.view.figures.base import Sheet
-from estbench.report.view.findings import task_findings
+from estbench.report.view.figures import Declared, Drawn
+from estbench.report.view.notes import every_note
+from estbench.report.view.overview import overview
 from estbench.report.view.style import dark_variables, light_variables, look
-from estbench.report.view.verdicts import caveats, verdicts
+from estbench.report.view.verdicts import verdicts
+from estbench.report.view.words import count
 
 __all__ = ["render"]
+
+Figures = Sequence[tuple[Declared, Drawn, Sheet]]
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """One estimator on one task: what there is of it."""
+    """What there is of one estimator on one task."""
 
     task: str
     estimator: str
@@ -63,20 +71,31 @@ class Shown:
     is_reference: bool
 
 
+@dataclass
+class Notes:
+    """The numbered notes of a page, in the order in which sentences and cells refer to them."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def of(self, said: Said) -> list[int]:
+        """Return the numbers of a sentence's notes."""
+        for note in said.notes:
+            if note not in self.texts:
+                self.texts.append(note)
+        return [self.texts.index(note) + 1 for note in said.notes]
+
+
 SHOWN_SAMPLES = 8
 TEXTS = ("text",)  # numbers of tokens say nothing to a reader
-SUMMARY_ROWS = 500
+SUMMARY_ROWS = 300
 LONG = 60  # rows; a longer table of a figure's data stays in its file
 _SAID = ("name", "description", "tasks", "estimators", "seeds")
 
 
 def render(
-    comparisons: Comparisons,
-    figures: Sequence[tuple[Drawn, Sheet]],
-    summary: pd.DataFrame,
-    tables: Sequence[Path],
-) -> str:
-    """Return the page.
+    comparisons: Comparisons, figures: Figures, summary: pd.DataFrame, tables: Sequence[Path]
+) -> tuple[str, str]:
+    """Return report.html and figures.html.
 
     Args:
       comparisons: Of the result set.
@@ -84,6 +103,17 @@ def render(
       summary: tables/summary.csv.
       tables: The files of tables/, to be linked.
     """
+    shared = _shared(comparisons)
+    first = [entry for entry in figures if entry[0].question]
+    others = [entry for entry in figures if not entry[0].question]
+    return (
+        _page("report.html.j2", first, shared | _answers(comparisons, summary, tables, others)),
+        _page("figures.html.j2", others, shared),
+    )
+
+
+def _page(template: str, figures: Figures, values: Mapping[str, Any]) -> str:
+    """Return one page, with as many drawings in it as it may hold."""
     import jinja2
     from markupsafe import Markup
 
@@ -94,67 +124,25 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    results = comparisons.results
-    manifest = results.manifest
-    experiment: Mapping[str, Any] = manifest.get("experiment") or {}
-    names = results.estimators(pd.concat([results.runs[["estimator"]], _measured(results)]))
     # Drawings, samples of lines and the script are the only markup that is not escaped: matplotlib
     # and this package made them, and what comes from data is in them as outlines of letters or in
     # attributes, escaped there.
-    script = (
-        resources.files("estbench.report.out").joinpath("templates/report.js").read_text("utf-8")
+    script = resources.files("estbench.report.out").joinpath("templates/report.js")
+    text = script.read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    write = partial(
+        environment.get_template(template).render,
+        values,
+        script=Markup(text),
+        script_hash=digest,
     )
-    light = {name: colour for colour, name in light_variables().items()}
-    dark = {light_variables()[colour]: value for colour, value in dark_variables().items()}
-    against = _references(comparisons, names)
-    template = partial(
-        environment.get_template("report.html.j2").render,
-        title=clean(experiment.get("name") or results.directory.resolve().name, 80),
-        description=clean(experiment.get("description") or ""),
-        progress=current(),
-        tasks=results.tasks,
-        estimators=[
-            Shown(
-                name,
-                estimator_facts(name),
-                Markup(swatch(look(name))),
-                name in against,
-            )
-            for name in names
-        ],
-        seeds=int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique())),
-        caveats=caveats(comparisons),
-        verdicts={table.task: table for table in verdicts(comparisons)},
-        marks={name: estimator_facts(name).mark for name in results.estimators(results.measured)},
-        findings=task_findings(comparisons),
-        baselined=BASELINED,
-        plain=PLAIN,
-        enough=ENOUGH_SEEDS,
-        grid=_grid(results),
-        failures=results.failures,
-        samples=[
-            (task, estimator, texts[:SHOWN_SAMPLES])
-            for (task, estimator), texts in results.samples.items()
-            if task in TEXTS
-        ],
-        summary=table_of(summary, SUMMARY_ROWS),
-        tables=[f"tables/{path.name}" for path in tables],
-        command=command_text(manifest),
-        environment=flat_texts(manifest.get("environment") or {}),
-        settings=flat_texts({k: v for k, v in experiment.items() if k not in _SAID}),
-        settings_key=settings_key(experiment) if experiment else "",
-        digests=digests(results.directory, tables),
-        citations=citations(names, manifest.get("environment") or {}),
-        light=light,
-        dark=dark,
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    question = {declared.name: declared.question for declared, _, _ in figures}
 
     def page(held: Sequence[Embedded], rules: str) -> str:
         shown = [
             {
                 "drawn": figure.drawn,
+                "question": question[figure.drawn.name],
                 "svg": Markup(figure.markup),
                 "beside": figure.beside,
                 "table": _numbers(figure.drawn),
@@ -162,17 +150,104 @@ def render(
             for figure in held
         ]
         beside = any(figure.beside for figure in held)
-        return template(figures=shown, drawings=Markup(rules), beside=beside)
+        return write(figures=shown, drawings=Markup(rules), beside=beside)
 
-    return fitted(figures, page)
+    return fitted([(drawn, sheet) for _, drawn, sheet in figures], page)
 
 
-def _measured(results: Results) -> pd.DataFrame:
-    return pd.concat([results.variance[["estimator"]], results.timing[["estimator"]]])
+def _shared(comparisons: Comparisons) -> dict[str, Any]:
+    """Return what both pages need."""
+    from markupsafe import Markup
+
+    results = comparisons.results
+    experiment: Mapping[str, Any] = results.manifest.get("experiment") or {}
+    names = _names(results)
+    against = _references(comparisons, names)
+    light = {name: colour for colour, name in light_variables().items()}
+    dark = {light_variables()[colour]: value for colour, value in dark_variables().items()}
+    return {
+        "title": clean(experiment.get("name") or results.directory.resolve().name, 80),
+        "progress": current(),
+        "command": command_text(results.manifest),
+        "estimators": [
+            Shown(name, estimator_facts(name), Markup(swatch(look(name))), name in against)
+            for name in names
+        ],
+        "light": light,
+        "dark": dark,
+    }
+
+
+def _answers(
+    comparisons: Comparisons, summary: pd.DataFrame, tables: Sequence[Path], others: Figures
+) -> dict[str, Any]:
+    """Return what report.html shows besides its figures."""
+    results = comparisons.results
+    manifest = results.manifest
+    experiment: Mapping[str, Any] = manifest.get("experiment") or {}
+    names = _names(results)
+    notes = Notes()
+    lead = clean(experiment.get("description") or "")
+    seeds = int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique()))
+    table = overview(comparisons)
+    found = {
+        "lead": f"{lead and lead + '; '}{count(len(names), 'estimator')}, {count(seeds, 'seed')}.",
+        "abstract": [(said.text, notes.of(said)) for said in abstract(comparisons)],
+        "overview": table,
+        "overview_rows": [
+            [(cell.text, notes.of(cell)) for cell in row.cells] for row in table.rows
+        ],
+        "answers": [
+            (answer, [(said.text, notes.of(said)) for said in answer.sentences])
+            for answer in answers(comparisons)
+        ],
+    }
+    rest = Said("", tuple(every_note(comparisons)))
+    notes.of(rest)
+    explorer = explorer_data(comparisons)
+    return found | {
+        "notes": notes.texts,
+        "others": [(drawn.name, drawn.title) for _, drawn, _ in others],
+        "more": len(set(results.measured["estimator"])) - _in_teaser(comparisons),
+        "explorer": json.dumps(explorer, separators=(",", ":")) if explorer else "",
+        "verdicts": verdicts(comparisons),
+        "marks": {
+            name: estimator_facts(name).mark for name in results.estimators(results.measured)
+        },
+        "baselined": BASELINED,
+        "plain": PLAIN,
+        "enough": ENOUGH_SEEDS,
+        "grid": list(_grid(results)),
+        "failures": results.failures,
+        "samples": [
+            (task, estimator, texts[:SHOWN_SAMPLES])
+            for (task, estimator), texts in results.samples.items()
+            if task in TEXTS
+        ],
+        "summary": table_of(summary, SUMMARY_ROWS),
+        "tables": [f"tables/{path.name}" for path in tables],
+        "environment": flat_texts(manifest.get("environment") or {}),
+        "settings": flat_texts({k: v for k, v in experiment.items() if k not in _SAID}),
+        "settings_key": settings_key(experiment) if experiment else "",
+        "digests": digests(results.directory, tables),
+        "citations": citations(names, manifest.get("environment") or {}),
+    }
+
+
+def _names(results: Results) -> list[str]:
+    frames = (results.runs, results.variance, results.timing)
+    return results.estimators(pd.concat([frame[["estimator"]] for frame in frames]))
+
+
+def _in_teaser(comparisons: Comparisons) -> int:
+    """Return how many of the measured estimators the first figure shows."""
+    from estbench.report.view.figures.teaser import shown_estimators
+
+    return len(shown_estimators(comparisons))
 
 
 def _references(comparisons: Comparisons, names: Iterable[str]) -> set[str]:
-    """Return the estimators that others are held against."""
+    """Return the estimators that others are compared with."""
     held = {PLAIN, BASELINED}
     for task in comparisons.results.tasks:
         for name in names:
@@ -187,9 +262,8 @@ def _numbers(drawn: Drawn) -> Table | None:
     return table_of(drawn.data) if 0 < len(drawn.data) <= LONG else None
 
 
-def _grid(results: Results) -> list[GridRow]:
-    """Return what exists, failed and is missing, a row a task and estimator."""
-    rows = []
+def _grid(results: Results) -> Iterator[GridRow]:
+    """Yield what exists, failed and is missing, a row a task and estimator."""
     runs, measured = results.runs, results.measured
     for task in results.tasks:
         own = pd.concat([f.loc[f["task"] == task, ["estimator"]] for f in (runs, results.variance)])
@@ -212,5 +286,4 @@ def _grid(results: Results) -> list[GridRow]:
             finished, measured_seeds = int(counts.get("ok", 0)), int(at["seed"].nunique())
             known = None if math.isnan(time) else float(time)
             words = (dots, "; ".join(said), finished, measured_seeds, seconds(float(time)), known)
-            rows.append(GridRow(task, estimator, *words))
-    return rows
+            yield GridRow(task, estimator, *words)

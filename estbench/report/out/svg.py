@@ -6,33 +6,31 @@ What belongs to one estimator carries ``data-estimator``, by which the page name
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
-from estbench.report.out.lean import Words, merged
-from estbench.report.view.figures.base import Band
+from estbench.report.view.figures.base import OWNER, Band
 from estbench.report.view.style import Look, light_variables
 
 __all__ = ["Drawings", "swatch"]
 
-OWNED = re.compile(r'(<g) id="estimator:([^"]*?)(?::\d+)?"([^>]*)>')
-GLYPH = re.compile(r'<path id="(DejaVuSans[^"]*)"([^>]*)/>\s*')
-MOVE = re.compile(r'(<use [^>]*?) transform="translate\(([-\d.]+) ([-\d.]+)\)"/>')
+GLYPH = "DejaVuSans"  # what the ids of letters begin with
 GROUND = "patch_1"  # of the figure; the page has its own
-PART = "\x00"
-GROUP = re.compile(r'<g\b(?: id="([^"]*)")?[^>]*(?<!/)>|</g>')
-PATH = re.compile(r' d="([^"]*)"')
+REFERENCE = re.compile(r"url\(#([^)]+)\)")
+MOVED = re.compile(r"translate\(([-\d.]+) ([-\d.]+)\)\s*")
 LINES = re.compile(r"[ML] -?[\d.]+ -?[\d.]+\s*|[Zz]\s*")
 
 
 class Drawings:
-    """Takes the figures of one page; what they share (letters, styles) stands in it once."""
+    """Takes the figures of one page; what they share (letters, words, styles) is in it once."""
 
     def __init__(self) -> None:
-        self._glyphs: dict[tuple[str, str], str] = {}
+        self._glyphs: dict[tuple[str, ...], str] = {}
+        self._words: dict[str, str] = {}
         self._styles: dict[str, str] = {}
-        self._words = Words()
         self._figures = 0
 
     def inline(self, svg: str, alt: str, bands: Sequence[Band]) -> str:
@@ -50,61 +48,134 @@ class Drawings:
         """
         prefix = f"f{self._figures}-"
         self._figures += 1
-        body = svg[svg.index("<svg") :]
-        body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-        body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-        body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
-        width = re.search(r'width="([\d.]+)pt"', body)
-        wide = float(width[1]) if width else 0.0
-        body, panels = _parted(body)
-        body = OWNED.sub(r'\1 data-estimator="\2"\3>', body)
-        body = self._shared_letters(body.replace("xlink:href=", "href="))
-        body = _own_ids(body, prefix)
-        body = MOVE.sub(_placed, body)
-        body = PATH.sub(lambda found: f' d="{_compact(found[1])}"', body)
-        body = re.sub(r' (?:x|y)="[^"]*"|translate\([^)]*\)', _shorten, body)
-        variables = light_variables()
-        body = _colours().sub(lambda found: f"var({variables[found.group().lower()]})", body)
-        body = re.sub(r' style="([^"]*)"', self._style, body)
-        body = re.sub(r">\s+<", "><", body)
-        body = merged(self._words.shared(body))
-        pieces = dict(zip(panels, body.split(PART), strict=True))
+        root = _plain_names(ElementTree.fromstring(svg))
+        wide = float(root.get("width", "0").removesuffix("pt"))
+        figure = next(e for e in root.iter("g") if e.get("id") == "figure_1")
+        groups = [e for e in figure if e.get("id") != GROUND]
+        groups += [e for e in root if e.tag == "defs"]
+        pieces = {e.get("id", f"group {place}"): e for place, e in enumerate(groups)}
+        names = self._ids(groups, prefix)
+        texts = {}
+        for name, piece in pieces.items():
+            holder = Element("g")
+            holder.append(piece)
+            self._rewrite(holder, names)
+            whole = ElementTree.tostring(holder, encoding="unicode", short_empty_elements=True)
+            texts[name] = whole.removeprefix("<g>").removesuffix("</g>").replace(" />", "/>")
         written = []
         said = f'role="img" aria-label="{escape(alt, quote=True)}"'
         for index, band in enumerate(bands):
             role = 'aria-hidden="true"' if index else said
-            own = "".join(pieces.pop(f"axes_{panel + 1}", "") for panel in band.panels)
+            own = "".join(texts.pop(f"axes_{panel + 1}", "") for panel in band.panels)
             box = f"0 {_plain(round(10 * band.top))} {wide:g} {band.bottom - band.top:.1f}"
             written.append(
                 f'<svg {role} class="drawn" viewBox="{box}" '
-                f'style="max-width: {1.25 * wide:.0f}pt" xmlns="http://www.w3.org/2000/svg">{own}'
+                f'style="max-width: {wide / 0.72:.0f}px" xmlns="http://www.w3.org/2000/svg">{own}'
             )
-        written[0] += "".join(pieces.values())  # legends, and what others refer to
+        written[0] += "".join(texts.values())  # legends, and what others refer to
         return "</svg>".join([*written, ""])
 
     def css(self) -> str:
         """Return the rules of all that was taken so far."""
         return "\n".join(f".{name}{{{style}}}" for style, name in self._styles.items())
 
-    def _shared_letters(self, body: str) -> str:
-        """Leave out letters that an earlier figure holds; figures are never hidden."""
-        names = {}
+    def _ids(self, groups: Sequence[Element], prefix: str) -> dict[str, str]:
+        """Return old -> new id of all that is referred to; letters have the same in all figures."""
+        elements = [element for group in groups for element in group.iter()]
+        used: set[str] = set()
+        for element in elements:
+            used.update(found for value in element.attrib.values() for found in _referred(value))
+        short = {old: f"{prefix}{index:x}" for index, old in enumerate(sorted(used))}
+        for element in elements:
+            name = element.get("id", "")
+            if name.startswith(GLYPH):
+                shape = (name, element.get("d", ""))
+                known = shape in self._glyphs
+                short[name] = self._glyphs.setdefault(shape, f"g{len(self._glyphs):x}")
+                if known:
+                    element.tag = "known"  # an earlier figure holds it; figures are never hidden
+        return short
 
-        def take(found: re.Match[str]) -> str:
-            old, shape = found.groups()
-            known = (old, shape) in self._glyphs
-            name = self._glyphs.setdefault((old, shape), f"g{len(self._glyphs):x}")
-            names[old] = name
-            return "" if known else f'<path id="{name}"{shape}/>'
+    def _rewrite(self, parent: Element, names: dict[str, str]) -> None:
+        """Make what is in `parent` small, and share what was written before."""
+        children: list[Element] = []
+        for child in parent:
+            if child.tag in ("known", "metadata", "style"):
+                continue
+            self._attributes(child, names)
+            self._rewrite(child, names)
+            if child.tag == "defs" and not len(child):
+                continue
+            before = children[-1] if children else None
+            if (
+                before is not None
+                and before.get("data-estimator")
+                and before.attrib == child.attrib
+            ):
+                before.extend(child)  # neighbours of one estimator are one group
+            else:
+                children += self._shared(child)
+        parent[:] = children
+        parent.text = parent.tail = None
 
-        body = GLYPH.sub(take, body)
-        return re.sub(
-            r'href="#(DejaVuSans[^"]*)"', lambda found: f'href="#{names[found[1]]}"', body
-        )
+    def _attributes(self, element: Element, names: dict[str, str]) -> None:
+        """Shorten an element's attributes."""
+        found = element.attrib
+        name = found.pop("id", "")
+        if name.startswith(OWNER):
+            found["data-estimator"] = re.sub(r":\d+$", "", name.removeprefix(OWNER))
+        elif name in names:
+            found["id"] = names[name]
+        moved = MOVED.fullmatch(found.get("transform", ""))
+        if element.tag == "use" and moved:  # coordinates are shorter than a shift, and the same
+            del found["transform"]
+            found["x"] = moved[1]
+            if float(moved[2]) != 0.0:
+                found["y"] = moved[2]
+        for key, value in list(found.items()):
+            if key == "d":
+                found[key] = _compact(value)
+            elif key in ("x", "y") or (key == "transform" and "translate" in value):
+                found[key] = (
+                    re.sub(r"-?\d+\.\d+", _tenth, value)
+                    if key != "transform"
+                    else (MOVED.sub(lambda m: re.sub(r"-?\d+\.\d+", _tenth, m[0]), value))
+                )
+            elif key == "href":
+                found[key] = f"#{names[value[1:]]}"
+            elif key == "style":
+                del found[key]
+                found["class"] = self._class(value, names)
+            elif key != "data-estimator":
+                found[key] = REFERENCE.sub(lambda m: f"url(#{names[m[1]]})", value)
 
-    def _style(self, found: re.Match[str]) -> str:
-        style = re.sub(r"([:;]) ", r"\1", found[1])
-        return f' class="{self._styles.setdefault(style, f"k{len(self._styles):x}")}"'
+    def _class(self, style: str, names: dict[str, str]) -> str:
+        variables = light_variables()
+        style = REFERENCE.sub(lambda m: f"url(#{names[m[1]]})", re.sub(r"([:;]) ", r"\1", style))
+        style = _colours().sub(lambda found: f"var({variables[found.group().lower()]})", style)
+        return self._styles.setdefault(style, f"k{len(self._styles):x}")
+
+    def _shared(self, group: Element) -> Iterator[Element]:
+        """Yield a group, or a reference where it is a word or number that was written before."""
+        moved = MOVED.match(group.get("transform", ""))
+        letters = [child for child in group if child.tag == "use"]
+        is_word = letters and all(e.get("href", "").startswith("#g") for e in letters)
+        if group.tag != "g" or not moved or not is_word or group.get("data-estimator"):
+            yield group
+            return
+        turned = group.get("transform", "")[moved.end() :]
+        word = turned + "".join(f"{e.get('href')},{e.get('x')},{e.get('y')};" for e in letters)
+        known = word in self._words
+        name = self._words.setdefault(word, f"w{len(self._words):x}")
+        yield from (child for child in group if child.tag == "defs")
+        if not known:
+            held = Element("g", {"id": name, "transform": turned})
+            held.extend(letters)
+            defs = Element("defs")
+            defs.append(held)
+            yield defs
+        place = {"href": f"#{name}", "x": moved[1], "y": moved[2]}
+        yield Element("use", place | {k: v for k, v in group.attrib.items() if k == "class"})
 
 
 def swatch(look: Look) -> str:
@@ -139,57 +210,19 @@ def _colours() -> re.Pattern[str]:
     return re.compile("|".join(light_variables()), re.IGNORECASE)
 
 
-def _parted(body: str) -> tuple[str, list[str]]:
-    """Return what a drawing consists of, with `PART` between, and the ids of the pieces.
-
-    The pieces are the groups of the figure: axes_1 and so on, legends; then the definitions.
-    """
-    start = re.search(r'<g id="figure_1">\s*', body)
-    assert start is not None
-    names: list[str] = []
-    pieces: list[str] = []
-    begin, depth, opened = start.end(), 0, 0
-    for found in GROUP.finditer(body, begin):
-        if found.group() != "</g>":
-            if depth == 0:
-                names.append(found[1] or f"group {len(names)}")
-                opened = found.start()
-            depth += 1
-        elif depth:
-            depth -= 1
-            if depth == 0 and names[-1] == GROUND:
-                names.pop()
-            elif depth == 0:
-                pieces.append(body[opened : found.end()])
-        else:
-            rest = body[found.end() :].replace("</svg>", "")
-            return PART.join([*pieces, rest]), [*names, "definitions"]
-    raise ValueError("the drawing is cut off")
+def _plain_names(root: Element) -> Element:
+    """Return a document without namespaces and without white space between elements."""
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for key in [key for key in element.attrib if "}" in key]:
+            element.attrib[key.rpartition("}")[2]] = element.attrib.pop(key)
+        element.text = element.tail = None  # letters are outlines
+    return root
 
 
-def _own_ids(body: str, prefix: str) -> str:
-    """Return the drawing with short ids that no other figure has; ids nobody refers to go."""
-    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', body))
-    shared = re.compile(r"g[0-9a-f]+")
-    wanted = sorted({first or second for first, second in used})
-    short = {
-        old: old if shared.fullmatch(old) else f"{prefix}{index:x}"
-        for index, old in enumerate(wanted)
-    }
-
-    def rename(match: re.Match[str]) -> str:
-        before, old, after = match.groups()
-        return f"{before}{short[old]}{after}" if old in short else ""
-
-    body = re.sub(r'( id=")([^"]+)(")', rename, body)
-    return re.sub(r'((?:href="|url\()#)([^")]+)(["\)])', rename, body)
-
-
-def _placed(found: re.Match[str]) -> str:
-    """Write a shift as coordinates, which is shorter and the same."""
-    head, x, y = found.groups()
-    up = "" if float(y) == 0.0 else f' y="{y}"'
-    return f'{head} x="{x}"{up}/>'
+def _referred(value: str) -> list[str]:
+    """Return the ids that an attribute refers to."""
+    return [value[1:]] if value.startswith("#") else REFERENCE.findall(value)
 
 
 def _compact(path: str) -> str:
@@ -239,8 +272,3 @@ def _plain(tenths: int) -> str:
 
 def _tenth(match: re.Match[str]) -> str:
     return _plain(round(10.0 * float(match.group())))
-
-
-def _shorten(match: re.Match[str]) -> str:
-    """Cut coordinates to a tenth of a point."""
-    return re.sub(r"-?\d+\.\d+", _tenth, match.group(0))

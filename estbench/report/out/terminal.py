@@ -12,7 +12,7 @@ from estbench.report.data.formatting import bounded, clean, number, quantity, ra
 from estbench.report.data.labels import estimator_facts, peer
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
-from estbench.report.view.variance_findings import span_text
+from estbench.report.view.ratio_words import span_text
 from estbench.report.view.verdicts import useful_range
 from estbench.terminal import plain
 

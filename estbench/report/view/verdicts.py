@@ -1,4 +1,4 @@
-"""The first things to read: a verdict a task and estimator, and what limits all that follows."""
+"""The table of noise: a verdict a task and estimator, and the ratios by snapshot."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from estbench.report.data.comparisons import BASELINED, SNAPSHOTS, Comparisons
 from estbench.report.data.costs import cost
-from estbench.report.data.formatting import bounded, clean, quantity
-from estbench.report.data.labels import estimator_facts, peer, unproven_text
+from estbench.report.data.formatting import bounded, quantity
+from estbench.report.data.labels import estimator_facts, peer
 from estbench.report.data.marks import lost_text
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS
-from estbench.report.data.tails import tails_text
 from estbench.report.data.trajectory import batch_size
-from estbench.report.view.variance_findings import batches_text
+from estbench.report.view.ratio_words import batches_text
 
-__all__ = ["Entry", "VerdictRow", "Verdicts", "caveats", "mark_of", "useful_range", "verdicts"]
+__all__ = ["Entry", "VerdictRow", "Verdicts", "mark_of", "useful_range", "verdicts"]
 
 COST = "evaluation"
 
@@ -155,59 +154,3 @@ def _note(comparisons: Comparisons, task: str, ratio: Ratio) -> str:
     lost = lost_text(comparisons, SNAPSHOTS, task, ratio.estimator, ratio.against)
     said += [lost] if lost else []
     return f" ({', '.join(said)})" if said else ""
-
-
-def caveats(comparisons: Comparisons) -> list[str]:
-    """Return what a reader has to know before any number: failures, few seeds, what is absent."""
-    results = comparisons.results
-    said = []
-    states = results.runs["status"]
-    failed, missing = int((states == "failed").sum()), int((states == "missing").sum())
-    others = [failure for failure in results.failures if failure.kind != "training"]
-    if failed:
-        said.append(f"{failed} of {len(states)} training runs failed; they are listed below.")
-    if missing:
-        said.append(f"{missing} of {len(states)} training runs of the experiment are not there.")
-    if others:
-        kinds = ", ".join(sorted({failure.kind for failure in others}))
-        said.append(f"{len(others)} other records failed ({kinds}); they are listed below.")
-    seeds = max(results.runs["seed"].nunique(), results.measured["seed"].nunique())
-    if 0 < seeds < ENOUGH_SEEDS:
-        said.append(
-            f"{seeds} seed{'s' * (seeds != 1)}: fewer than {ENOUGH_SEEDS}. "
-            + (
-                "Nothing can be tested."
-                if seeds < 2
-                else "Intervals lean on normality: too few to rank by."
-            )
-        )
-    said += [text for task in results.tasks if (text := _uninformative(comparisons, task))]
-    said += [text for task in results.tasks if (text := tails_text(comparisons, task))]
-    measured = set(results.measured["estimator"])
-    if measured and BASELINED not in measured:
-        said.append(
-            f"{BASELINED} was not measured, so nothing here is compared at equal baseline; "
-            f"add it with --estimators."
-        )
-    for name in results.estimators(results.variance):
-        facts = estimator_facts(name)
-        if facts.unbiased is False:
-            why = f": {facts.why_biased}" if facts.why_biased else ""
-            said.append(f"{name} is biased by design and is not ranked{why}.")
-        elif facts.unproven:
-            said.append(f"{name} is not ranked: {unproven_text(facts)}.")
-    return said
-
-
-def _uninformative(comparisons: Comparisons, task: str) -> str:
-    """Return which snapshots of a task enter no ratio, or nothing."""
-    at = comparisons.at(task)
-    out = [float(step) for step, told in zip(at.steps, at.informative, strict=True) if not told]
-    if not out:
-        return ""
-    which = "That snapshot is" if len(out) == 1 else "Those snapshots are"
-    return (
-        f"{clean(task, 60)}: at {batches_text(out)} of the reference trajectory the reward does "
-        f"not distinguish sequences, or the gradient all but vanishes. {which} "
-        "shown, and left out of every ratio and verdict."
-    )

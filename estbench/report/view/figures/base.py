@@ -1,4 +1,4 @@
-"""What a figure is, and how it is written: SVG, PNG and its data, the same bytes for the same data.
+"""What a figure is, and what all figures share: sizes, labels, marks, and words of captions.
 
 Figures are drawn on `matplotlib.figure.Figure` itself, without pyplot's global state. Sizes are in
 inches and made for one column of a page: panels are stacked, so a figure stays legible at 3.4
@@ -7,13 +7,10 @@ inches in print and on a phone, and in grey (marker and dash repeat what colour 
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -27,15 +24,13 @@ from estbench.report.data.formatting import clean
 from estbench.report.data.labels import estimator_facts, unproven_text
 from estbench.report.data.order import estimator_order
 from estbench.report.data.statistics import ENOUGH_SEEDS
-from estbench.report.out.spreadsheet import csv_text
 from estbench.report.view.style import MUTED, RC
-from estbench.store.atomic import replacing
 
 __all__ = [
-    "PNG_DPI",
+    "MOST_INCHES",
+    "OWNER",
     "Band",
     "Drawn",
-    "Sheet",
     "bands",
     "belonging",
     "belongs",
@@ -52,11 +47,9 @@ __all__ = [
     "panel_title",
     "side_by_side",
     "stacked",
-    "write",
-    "written",
 ]
 
-PNG_DPI = 160
+MOST_INCHES = 19.0  # of a figure's height, which the page shows at 100 pixels an inch
 TALL = 8.0  # inches; what is taller does not fit on a page beside its caption
 OWNER = "estimator:"
 """What the SVG id of an artist begins with that belongs to one estimator, whose name follows."""
@@ -99,21 +92,6 @@ class Drawn:
     table: pd.DataFrame | None = None
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A figure that was written; its drawing is let go of, for a large one has 100 MB.
-
-    Attributes:
-      svg: Its text.
-      bands: Where it may be cut.
-      inches: Its width and height.
-    """
-
-    svg: str
-    bands: list[Band]
-    inches: tuple[float, float]
-
-
 def stacked(
     rows: int,
     *,
@@ -134,6 +112,9 @@ def stacked(
     """
     heights = [height] * rows if isinstance(height, (int, float)) else list(height)
     gaps = [gap] * (rows - 1) if isinstance(gap, (int, float)) else list(gap)
+    free = MOST_INCHES - top - sum(gaps) - bottom
+    if sum(heights) > free > 0.0:  # many panels are flatter
+        heights = [tall * free / sum(heights) for tall in heights]
     total = top + sum(heights) + sum(gaps) + bottom
     figure = Figure(figsize=(width, total))
     FigureCanvasAgg(figure)
@@ -162,6 +143,7 @@ def side_by_side(
       panel: Width and height of a panel.
     """
     wide, tall = panel
+    tall = min(tall, max(0.5, (MOST_INCHES - top - bottom - gap * (rows - 1)) / rows))
     width = left + wide * len(rooms) + sum(rooms)
     height = top + tall * rows + gap * (rows - 1) + bottom
     figure = Figure(figsize=(width, height))
@@ -173,35 +155,6 @@ def side_by_side(
         boxes = [(x / width, edge / height, wide / width, tall / height) for x in starts]
         grid.append([figure.add_axes(box) for box in boxes])
     return figure, grid
-
-
-def write(drawn: Drawn, folder: Path) -> str:
-    """Write NAME.svg, NAME.png and NAME.csv into `folder`; return the SVG's text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.StringIO()
-    _number_owners(drawn.figure)
-    salt = {"svg.hashsalt": f"estbench {drawn.name}"}  # ids in the file do not depend on chance
-    with drawing(salt), warnings.catch_warnings():
-        # A name from elsewhere may hold a letter that the font lacks; a box is drawn for it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawn.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        with replacing(folder / f"{drawn.name}.png") as new:
-            drawn.figure.savefig(new, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    svg = buffer.getvalue()
-    with replacing(folder / f"{drawn.name}.svg") as new:
-        new.write_text(svg, encoding="utf-8")
-    with replacing(folder / f"{drawn.name}.csv") as new:
-        new.write_text(csv_text(drawn.data), encoding="utf-8", newline="")
-    return svg
-
-
-def written(drawn: Drawn, folder: Path) -> Sheet:
-    """Write a figure's files, clear it, and return what the page needs of it."""
-    svg = write(drawn, folder)
-    wide, tall = drawn.figure.get_size_inches()
-    sheet = Sheet(svg, bands(drawn.figure), (float(wide), float(tall)))
-    drawn.figure.clear()
-    return sheet
 
 
 def belongs(artist: Artist | Iterable[Artist | None], estimator: str) -> None:
@@ -226,13 +179,6 @@ def belonging(axes: Axes, estimator: str) -> Iterator[None]:
     before = {id(child) for child in axes.get_children()}
     yield
     belongs([child for child in axes.get_children() if id(child) not in before], estimator)
-
-
-def _number_owners(figure: Figure) -> None:
-    """Give every mark of `belongs` an id of its own."""
-    marked = figure.findobj(lambda artist: (artist.get_gid() or "").startswith(OWNER))
-    for place, artist in enumerate(marked):
-        artist.set_gid(f"{artist.get_gid()}:{place}")
 
 
 def bands(figure: Figure) -> list[Band]:

@@ -16,9 +16,6 @@ __all__ = ["End", "label_ends", "label_tall", "spread"]
 
 FONT_SIZE = 8.0
 LINE_POINTS = 10.5
-# Where there are more labels than figures show in colour.
-SMALL_SIZE = 7.0
-SMALL_POINTS = 8.6
 
 
 @dataclass(frozen=True)
@@ -61,17 +58,14 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 def label_tall(labels: int, least: float) -> float:
     """Return the height in inches, at least `least`, of a panel in which the labels find room."""
-    return max(least, (labels + 1) * _line_points(labels) / 72.0)
-
-
-def _line_points(labels: int) -> float:
-    return LINE_POINTS if labels <= MANY else SMALL_POINTS
+    return max(least, (min(labels, MANY) + 1) * LINE_POINTS / 72.0)
 
 
 def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     """Write the names beside the right edge of `axes`, each with a sample of its line.
 
-    Call it when the limits of the axes are final.
+    Lines that recede to grey share one label, which counts them. Call it when the limits of the
+    axes are final.
     """
     if not ends:
         return
@@ -79,52 +73,45 @@ def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     assert figure is not None
     pixel = figure.dpi / 72.0
     box = axes.get_window_extent()
-    gap = _line_points(len(ends)) * pixel
+    gap = LINE_POINTS * pixel
     names = [end.estimator for end in ends]
-    exact = [float(axes.transData.transform((0.0, end.y))[1]) for end in ends]
+    named = [end for end in ends if in_focus(end.estimator, names)]
+    exact = [float(axes.transData.transform((0.0, end.y))[1]) for end in named]
     exact = [min(max(y, box.y0), box.y1) for y in exact]
-    placed = spread(exact, gap, box.y0 + 0.3 * gap, box.y1 - 0.1 * gap)
+    others = len(ends) - len(named)
+    placed = spread(exact, gap, box.y0 + (1.3 if others else 0.3) * gap, box.y1 - 0.1 * gap)
     to_fraction = figure.transFigure.inverted()
 
     def at(x: float, y: float) -> tuple[float, float]:
         point = to_fraction.transform((x, y))
         return float(point[0]), float(point[1])
 
-    for name, y, target in zip(names, exact, placed, strict=True):
-        style, focused = shown(name, names), in_focus(name, names)
-        start, bend, stop = (box.x1 + offset * pixel for offset in (1.5, 8.0, 24.0))
-        with belonging(axes, name):
+    def write(x: float, y: float, text: str, colour: str) -> None:
+        axes.text(
+            *at(x, y), text, transform=figure.transFigure, color=colour, fontsize=FONT_SIZE,
+            va="center_baseline", clip_on=False,
+        )  # fmt: skip
+
+    start, bend, stop = (box.x1 + offset * pixel for offset in (1.5, 8.0, 24.0))
+    for end, y, target in zip(named, exact, placed, strict=True):
+        style = shown(end.estimator, names)
+        with belonging(axes, end.estimator):
             if abs(target - y) > 1.5 * pixel:
                 points = [at(start, y), at(bend, target)]
                 axes.plot(
-                    *columns(points),
-                    transform=figure.transFigure,
-                    clip_on=False,
-                    color=MUTED,
+                    *columns(points), transform=figure.transFigure, clip_on=False, color=MUTED,
                     linewidth=0.5,
-                )
+                )  # fmt: skip
             left = bend + 1.5 * pixel
             sample = [at(x, target) for x in (left, (left + stop) / 2.0, stop)]
             axes.plot(
-                *columns(sample),
-                transform=figure.transFigure,
-                clip_on=False,
-                color=style.colour,
-                linestyle=style.dash,
-                linewidth=1.5 if focused else 0.8,
-                marker=style.marker,
-                markersize=4.2 if focused else 3.0,
+                *columns(sample), transform=figure.transFigure, clip_on=False, color=style.colour,
+                linestyle=style.dash, linewidth=1.5, marker=style.marker, markersize=4.2,
                 markevery=[1],
-            )
-            axes.text(
-                *at(stop + 4.0 * pixel, target),
-                label(name),
-                transform=figure.transFigure,
-                color=style.colour if focused else MUTED,
-                fontsize=FONT_SIZE if focused else SMALL_SIZE,
-                va="center_baseline",
-                clip_on=False,
-            )
+            )  # fmt: skip
+            write(stop + 4.0 * pixel, target, label(end.estimator), style.colour)
+    if others:
+        write(bend + 1.5 * pixel, box.y0 + 0.3 * gap, f"grey: {others} others", MUTED)
 
 
 def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

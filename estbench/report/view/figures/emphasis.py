@@ -1,8 +1,8 @@
 """Which lines are in colour where there are too many to tell apart; the others recede to grey.
 
 A figure of at most `MANY` estimators shows all alike. In a fuller one the eye can follow only a
-few lines: those that the others are held against, and the best by each measure. The rest keep
-their place and their label, thin and grey. The choice is made once for a result set, so that a
+few lines: the references, and the best by each measure. The rest are thin and grey,
+without a label. The choice is made once for a result set, so that a
 colour means the same in all its figures.
 """
 
@@ -64,7 +64,7 @@ def focus_text(names: Iterable[str]) -> str:
     coloured = sorted(every - set(grey), key=estimator_order)
     return (
         f" Of {len(every)} estimators {', '.join(clean(name, 40) for name in coloured)} are in "
-        "colour: what the others are held against, and the best of each measure. The other "
+        "colour: the references, and the best of each measure. The other "
         f"{len(grey)} are thin and grey, with neither seeds nor intervals; those are in the "
         "figure's data."
     )

@@ -1,44 +1,53 @@
-"""Forest panels: a row an estimator, a mark with its interval, and the numbers beside it."""
+"""Forests: a row an estimator, marks with their intervals, on one axis for all panels.
+
+Every figure of estimates with intervals is one of these: noise, bias, time, proofs.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from estbench.report.data.statistics import Estimate
-from estbench.report.view.figures.base import belonging, belongs, label, name_room, stacked
-from estbench.report.view.figures.scales import log_view, plain_log_ticks
+from estbench.report.view.figures.base import belonging, belongs, name_room, panel_title, stacked
+from estbench.report.view.figures.rows import ROW_INCHES, cut_rows, name_rows, rows_figure
+from estbench.report.view.figures.scales import linear_view, log_view, plain_log_ticks
 from estbench.report.view.style import INK, MUTED, PAPER, REFERENCE_LINE, look
 
-__all__ = ["ROW_INCHES", "Mark", "forest_figure", "forest_panel"]
+__all__ = ["Forest", "Mark", "Row", "draw_columns", "draw_stacked", "forest_panel"]
 
-ROW_INCHES = 0.175
 TEXT_SIZE = 7.5
+BAR_INCHES = 0.42
+GROUP_GAP = 0.4  # rows
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One line of a forest.
+    """An estimate on a row.
 
     Attributes:
-      estimator: Whose; fixes colour and marker.
       estimate: What is marked; nothing is drawn where it is unknown.
-      texts: What stands beside it, a text a column.
-      named: Whether the row carries the estimator's name.
-      bound: Of a `Ratio`: a bound is a hollow marker at that end with an arrow, and "none" nothing.
+      bound: Of a `Ratio`: a bound is a hollow marker at that end with an arrow, "none" is nothing.
       reach: A thin whisker, such as the range without any one snapshot; nan where there is none.
+      marker: In place of the estimator's own.
+      colour: In place of the estimator's own.
+      filled: Whether the marker is filled.
+      size: Of the marker.
+      offset: Rows below the middle of the row.
     """
 
-    estimator: str
     estimate: Estimate
-    texts: tuple[str, ...]
-    named: bool = True
     bound: str = ""
     reach: tuple[float, float] = (math.nan, math.nan)
+    marker: str = ""
+    colour: str = ""
+    filled: bool = True
+    size: float = 5.0
+    offset: float = 0.0
 
     @property
     def shown(self) -> Estimate:
@@ -51,160 +60,222 @@ class Mark:
         return Estimate(known, n=self.estimate.n)
 
 
-def forest_figure(
-    rows: Sequence[int],
-    *,
-    columns: float,
-    names: Iterable[str] = (),
-    width: float = 5.2,
-    head: float = 0.5,
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure of forests, one a task.
+@dataclass(frozen=True)
+class Row:
+    """A row of a panel.
+
+    Attributes:
+      estimator: Whose; fixes colour and marker.
+      marks: What is drawn on it.
+      text: What is written beside it.
+      head: Whether it heads a group, such as the partner of the rows that follow.
+      share: From 0 to 1, drawn as a thin bar; nan where it is unknown.
+    """
+
+    estimator: str
+    marks: tuple[Mark, ...]
+    text: str = ""
+    head: bool = False
+    share: float = math.nan
+
+
+@dataclass(frozen=True)
+class Forest:
+    """What a forest shows.
+
+    Attributes:
+      panels: Task -> its rows.
+      xlabel: Of the shared axis.
+      reference: Where a line of "no difference" is drawn.
+      log: Whether the axis is logarithmic.
+      ratio: Whether its ticks are ratios ("2×").
+      stretch: Estimators that may lie off the scale: an arrow at the edge stands for them where
+        showing them would flatten the others.
+      heads: Of the text beside the rows, and of the bars.
+    """
+
+    panels: Mapping[str, Sequence[Row]]
+    xlabel: str
+    reference: float | None = None
+    log: bool = True
+    ratio: bool = True
+    stretch: Collection[str] = ()
+    heads: tuple[str, str] = ("", "")
+
+
+def draw_columns(forest: Forest, order: Sequence[str], *, top: float = 0.0) -> Figure:
+    """Draw a column a task; all share the rows, in the order of `order`."""
+    blocks = -(-len(forest.panels) // 4)
+    names = cut_rows(order, blocks, top)
+    frame = rows_figure(list(forest.panels), names, top=top)
+    limits = _limits([row for rows in forest.panels.values() for row in rows], forest)
+    for task, rows in forest.panels.items():
+        own = [row for row in rows if row.estimator in frame.places]
+        most = 4 if len(frame.panels) < 3 else 3
+        forest_panel(frame.panels[task], own, frame.places, forest, limits, most)
+        if len(frame.panels) > 1:
+            frame.panels[task].set_xlabel("")
+    if len(frame.panels) > 1:
+        frame.figure.text(
+            0.5, 0.03 / frame.figure.get_figheight(), forest.xlabel, size=8, color=MUTED,
+            ha="center", va="bottom",
+        )  # fmt: skip
+    return frame.figure
+
+
+def draw_stacked(forest: Forest, *, width: float) -> Figure:
+    """Draw a panel a task, one below the other, with text and bars beside the rows.
 
     Args:
-      rows: Lines of each panel.
-      columns: Inches for the numbers at the right.
-      names: The estimators; the figure is wider where a name is long.
-      head: Inches between panels: axis, title and column heads.
+      width: In inches; the figure is wider where a name is long.
     """
-    heights = [ROW_INCHES * count + 0.1 for count in rows]
-    left = name_room(names)
-    return stacked(
-        len(rows),
+    every = [row for rows in forest.panels.values() for row in rows]
+    column = 0.24 + 0.058 * max(len(row.text) for row in every)
+    left = name_room([row.estimator for row in every])
+    spots = {task: _grouped(rows) for task, rows in forest.panels.items()}
+    figure, axes = stacked(
+        len(forest.panels),
         width=width + left - name_room(()),
-        height=heights,
+        height=[ROW_INCHES * (max(at.values()) + 1.0) + 0.08 for at in spots.values()],
         left=left,
-        right=columns,
-        top=0.42,
+        right=column + BAR_INCHES + 0.4,
+        top=0.4,
         bottom=0.46,
-        gap=0.42 + head,
+        gap=0.36,
     )
+    limits = _limits(every, forest)
+    for ax, (task, rows) in zip(axes, forest.panels.items(), strict=True):
+        places = spots[task]
+        ax.set_ylim(max(places.values()) + 0.6, -0.6)
+        name_rows(ax, places, (row.estimator for row in rows if row.head))
+        forest_panel(ax, rows, places, forest, limits, most=6)
+        last = ax is axes[-1]
+        if not last:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+        panel_title(ax, task)
+        for row in rows:
+            _beside(ax, places[row.estimator], row, column)
+        if ax is axes[0]:
+            for head, at in zip(forest.heads, (0.0, 72.0 * column), strict=True):
+                ax.annotate(
+                    head, (1.0, 1.0), (8.0 + at, 5.0), "axes fraction", "offset points",
+                    size=7, color=MUTED, va="bottom",
+                )  # fmt: skip
+    return figure
+
+
+def _grouped(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the height of every row, with a gap before each group."""
+    places: dict[str, float] = {}
+    at = 0.0
+    for row in rows:
+        at += GROUP_GAP * (row.head and bool(places))
+        places[row.estimator] = at
+        at += 1.0
+    return places
 
 
 def forest_panel(
     axes: Axes,
-    marks: Sequence[Mark],
-    *,
-    heads: Sequence[str],
-    column_inches: float,
-    xlabel: str,
-    reference: float | None = None,
-    stretch: Collection[str] = (),
-    ratio: bool = True,
+    rows: Sequence[Row],
+    places: Mapping[str, float],
+    forest: Forest,
+    limits: tuple[float, float] | None,
+    most: int,
 ) -> None:
-    """Draw marks from top to bottom on a log axis.
+    """Draw the marks of one panel.
 
     Args:
-      heads: Heads of the columns of numbers.
-      column_inches: Width of one such column.
-      reference: Where a level of "no difference" is drawn.
-      stretch: Estimators that may lie off the scale: an arrow at the edge stands for them when
-        showing them would flatten the others.
+      places: Estimator -> height of its row.
+      limits: Of the axis; None where nothing is known.
+      most: Ticks of the axis.
     """
-    rows = len(marks)
-    axes.set_xscale("log")
-    limits = _limits(marks, reference, stretch)
+    if forest.log:
+        axes.set_xscale("log")
     if limits:
         axes.set_xlim(*limits)
-    axes.set_ylim(rows - 0.4, -0.6)
-    if reference is not None:
-        axes.axvline(reference, color=REFERENCE_LINE, linewidth=0.9, zorder=1)
-    for row, mark in enumerate(marks):
-        with belonging(axes, mark.estimator):
-            _draw_mark(axes, row, mark)
-            for place, text in enumerate(mark.texts):
-                axes.annotate(
-                    text,
-                    (1.0, row),
-                    (8.0 + 72.0 * column_inches * place, 0.0),
-                    ("axes fraction", "data"),
-                    "offset points",
-                    va="center_baseline",
-                    size=TEXT_SIZE,
-                    color=INK,
-                )
-    for place, head in enumerate(heads):
-        axes.annotate(
-            head,
-            (1.0, 1.0),
-            (8.0 + 72.0 * column_inches * place, 5.0),
-            "axes fraction",
-            "offset points",
-            size=7,
-            color=MUTED,
-            va="bottom",
-        )
-    named = [(row, mark.estimator) for row, mark in enumerate(marks) if mark.named]
-    axes.set_yticks([row for row, _ in named], [label(name) for _, name in named])
-    for tick, (_, name) in zip(axes.get_yticklabels(), named, strict=True):
-        tick.set_color(look(name).colour)
-        belongs(tick, name)
-    for row, _ in named[1:]:
-        if any(not mark.named for mark in marks):
-            axes.axhline(row - 0.5, color=REFERENCE_LINE, linewidth=0.3, alpha=0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel(xlabel, fontsize=8)
-    plain_log_ticks(axes.xaxis, ratio=ratio, most=6)
+    if forest.reference is not None:
+        axes.axvline(forest.reference, color=REFERENCE_LINE, linewidth=0.9, zorder=1)
+    for row in rows:
+        with belonging(axes, row.estimator):
+            for mark in row.marks:
+                _draw_mark(axes, places[row.estimator] + mark.offset, row.estimator, mark)
+    axes.set_xlabel(forest.xlabel, fontsize=8)
+    if forest.log:
+        plain_log_ticks(axes.xaxis, ratio=forest.ratio, most=most)
 
 
-def _draw_mark(axes: Axes, row: int, mark: Mark) -> None:
+def _beside(axes: Axes, at: float, row: Row, column: float) -> None:
+    """Write a row's text, and draw its bar, at the right of the panel."""
+    text = axes.annotate(
+        row.text, (1.0, at), (8.0, 0.0), ("axes fraction", "data"), "offset points",
+        va="center_baseline", size=TEXT_SIZE, color=INK,
+    )  # fmt: skip
+    belongs(text, row.estimator)
+    if not math.isfinite(row.share):
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inches = axes.get_position().width * figure.get_figwidth()
+    start = 1.0 + (8.0 / 72.0 + column) / inches
+    with belonging(axes, row.estimator):
+        for end, colour, zorder in ((1.0, REFERENCE_LINE, 1.0), (row.share, INK, 2.0)):
+            axes.plot(
+                [start, start + end * BAR_INCHES / inches], [at, at], color=colour,
+                linewidth=1.0 if end == 1.0 else 3.2, solid_capstyle="butt", clip_on=False,
+                transform=axes.get_yaxis_transform(), zorder=zorder,
+            )  # fmt: skip
+
+
+def _draw_mark(axes: Axes, at: float, estimator: str, mark: Mark) -> None:
     """Draw a mark with its whisker, or an arrow where it is off the scale."""
-    estimate, style = mark.shown, look(mark.estimator)
+    estimate, style = mark.shown, look(estimator)
+    colour, marker = mark.colour or style.colour, mark.marker or style.marker
     if not estimate.known:
         return
     low, high = axes.get_xlim()
     if not low <= estimate.value <= high:
-        inside = high if estimate.value > high else low
-        arrow = ">" if estimate.value > high else "<"
+        inside, arrow = (high, ">") if estimate.value > high else (low, "<")
         axes.plot(
-            [inside], [row], marker=arrow, color=style.colour, markersize=6, clip_on=False, zorder=4
-        )
+            [inside], [at], marker=arrow, color=colour, markersize=0.9 * mark.size,
+            markerfacecolor=colour if mark.filled else PAPER, clip_on=False, zorder=4,
+        )  # fmt: skip
         return
     if not mark.bound and all(map(math.isfinite, mark.reach)):
-        axes.plot(mark.reach, [row, row], color=style.colour, linewidth=0.5, zorder=2)
+        axes.plot(mark.reach, [at, at], color=colour, linewidth=0.5, zorder=2)
     if estimate.has_interval:
-        ends = [estimate.low, estimate.high]
-        axes.plot(ends, [row, row], color=style.colour, linewidth=2.0, zorder=2)
+        thick = 2.0 if mark.filled else 0.9
+        axes.plot([estimate.low, estimate.high], [at, at], color=colour, linewidth=thick, zorder=2)
     if mark.bound:
         axes.annotate(
-            "",
-            (estimate.value, row),
-            (22.0 if mark.bound == "lower" else -22.0, 0.0),
-            textcoords="offset points",
-            arrowprops={"arrowstyle": "<-", "color": style.colour, "linewidth": 0.9},
-            zorder=2,
-        )
+            "", (estimate.value, at), (18.0 if mark.bound == "lower" else -18.0, 0.0),
+            textcoords="offset points", zorder=2,
+            arrowprops={"arrowstyle": "<-", "color": colour, "linewidth": 0.9},
+        )  # fmt: skip
     axes.plot(
-        [estimate.value],
-        [row],
-        marker=style.marker,
-        color=style.colour,
-        markerfacecolor=PAPER if mark.bound else style.colour,
-        markersize=5.0,
-        linestyle="none",
-        zorder=3,
-    )
+        [estimate.value], [at], marker=marker, color=colour, markersize=mark.size, zorder=3,
+        markerfacecolor=colour if mark.filled and not mark.bound else PAPER, linestyle="none",
+        markeredgewidth=1.0 if mark.filled else 0.8,
+    )  # fmt: skip
 
 
-def _limits(
-    marks: Sequence[Mark], reference: float | None, stretch: Collection[str]
-) -> tuple[float, float] | None:
+def _limits(rows: Sequence[Row], forest: Forest) -> tuple[float, float] | None:
     """Return the limits: of all, or of all but `stretch` where that would flatten the rest."""
 
-    def limits(chosen: Sequence[Mark]) -> tuple[float, float] | None:
-        estimates = [mark.shown for mark in chosen if mark.shown.known]
-        if not estimates:
+    def limits(chosen: Iterable[Row]) -> tuple[float, float] | None:
+        marks = [mark for row in chosen for mark in row.marks if mark.shown.known]
+        if not marks:
             return None
-        values = [estimate.value for estimate in estimates]
-        values += [end for mark in chosen if not mark.bound for end in mark.reach]
-        values += [] if reference is None else [reference]
-        return log_view(values, [e.low for e in estimates], [e.high for e in estimates])
+        values = [mark.shown.value for mark in marks]
+        values += [end for mark in marks if not mark.bound for end in mark.reach]
+        values += [] if forest.reference is None else [forest.reference]
+        ends = [mark.shown.low for mark in marks], [mark.shown.high for mark in marks]
+        return (log_view if forest.log else linear_view)(values, *ends)
 
-    whole = limits(marks)
-    others = limits([mark for mark in marks if mark.estimator not in stretch])
-    if whole is None or others is None:
+    whole = limits(rows)
+    others = limits(row for row in rows if row.estimator not in forest.stretch)
+    if whole is None or others is None or not forest.log:
         return whole
     # As an arrow, if the scale with it would be twice as long as without.
     span, kept = (math.log(high / low) for low, high in (whole, others))

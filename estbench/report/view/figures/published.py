@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from estbench.report.data.comparisons import TRAINING, Comparisons
 from estbench.report.data.formatting import number, with_interval
-from estbench.report.data.paper import BLOCK, LABEL, PUBLISHED, block_centres
+from estbench.report.data.paper import BLOCK, LABEL, block_centres, published
 from estbench.report.data.statistics import Estimate
 from estbench.report.view.figures.base import (
     Drawn,
@@ -44,18 +44,18 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     for task in results.tasks:
         for quantity, (metric, _) in QUANTITIES.items():
             own = curve_data(results.curves, task, metric)
-            published = _published(task, quantity)
-            if not (own.empty or published.empty):
-                panels.append((task, quantity, published, own))
+            theirs = _published(task, quantity)
+            if not (own.empty or theirs.empty):
+                panels.append((task, quantity, theirs, own))
     if not panels:
         return None
     ours = pd.concat([own.assign(quantity=quantity) for _, quantity, _, own in panels])
     rooms = [label_room(["reinforce"]), label_room(ours["estimator"])]
     tall = max(label_tall(own["estimator"].nunique(), 1.5) for *_, own in panels)
     figure, grid = side_by_side(len(panels), rooms, panel=(1.72, tall))
-    for (left, right), (task, quantity, published, own) in zip(grid, panels, strict=True):
+    for (left, right), (task, quantity, theirs, own) in zip(grid, panels, strict=True):
         axis = QUANTITIES[quantity][1]
-        _published_panel(left, published)
+        _published_panel(left, theirs)
         curve_panel(right, own[own["seed"].isna()], title="", quantity="", labels=False)
         n = int(own["n"].max())
         reward = _reward(comparisons, task)
@@ -68,7 +68,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
             ax.set_ylim(low, high)
             ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         right.tick_params(labelleft=False)
-        curve_labels(left, published)
+        curve_labels(left, theirs)
         curve_labels(right, own)
         # Only the left panel names the values: the right one's grid must be the same.
         right.yaxis.set_major_locator(FixedLocator(list(left.get_yticks())))
@@ -77,8 +77,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     data = pd.DataFrame(
         [
             row | {"source": source, "quantity": quantity}
-            for _, quantity, published, own in panels
-            for source, part in (("published", published), ("here", own[own["seed"].isna()]))
+            for _, quantity, theirs, own in panels
+            for source, part in (("published", theirs), ("here", own[own["seed"].isna()]))
             for row in part.drop(columns=["seed"]).to_dict("records")
         ]
     )
@@ -98,7 +98,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     )
     said = "; ".join(
         f"{name.upper()} on {task} ended at {values[-1]:.2f} ({quantity.replace('_', ' ')})"
-        for (task, quantity, name), values in PUBLISHED.items()
+        for (task, quantity, name), values in published().items()
         if task in set(last["task"])
     )
     alt = f"{title}. Published: {said}."
@@ -116,7 +116,7 @@ def _table(last: pd.DataFrame) -> pd.DataFrame:
                 "task": row["task"],
                 "quantity": row["quantity"].replace("_", " "),
                 "estimator": row["estimator"],
-                "published, last block": number(PUBLISHED.get(key, (math.nan,))[-1]),
+                "published, last block": number(published().get(key, (math.nan,))[-1]),
                 "here, at the last batch": with_interval(value, "number"),
                 "n": row["n"],
             }
@@ -127,7 +127,7 @@ def _table(last: pd.DataFrame) -> pd.DataFrame:
 def _published(task: str, quantity: str) -> pd.DataFrame:
     """Return the published means as curves without intervals."""
     rows = []
-    for (where, what, estimator), values in PUBLISHED.items():
+    for (where, what, estimator), values in published().items():
         if (where, what) == (task, quantity):
             for step, value in zip(block_centres(), values, strict=True):
                 rows.append((task, quantity, estimator, step, value, 1, BLOCK))

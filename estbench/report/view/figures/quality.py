@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from estbench.report.data.comparisons import TRAINING, Comparisons
-from estbench.report.data.formatting import clean, number, with_interval
+from estbench.report.data.formatting import clean, number, quantity, with_interval
 from estbench.report.data.labels import Metric, batch_name, best_value, estimator_facts
-from estbench.report.data.learning import level, time_to_level
-from estbench.report.view.arrivals import time_text
+from estbench.report.data.learning import TimeToLevel, level, time_to_level
 from estbench.report.view.figures.base import (
     Drawn,
     belonging,
@@ -262,6 +261,17 @@ def _times(comparisons: Comparisons, panels: Panels) -> pd.DataFrame:
                 row[f"{unit} to the level"] = time_text(time) if known else "–"
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def time_text(time: TimeToLevel) -> str:
+    """Return "40 (30 to 55), 9 of 9 seeds"; a level that half never reach says so."""
+    median = time.median
+    write = (lambda value: f"{value:g}") if time.unit == "batches" else quantity
+    head = write(median.value) if math.isfinite(median.value) else "not reached by half"
+    if not math.isnan(median.low) and math.isfinite(median.low):
+        high = write(median.high) if math.isfinite(median.high) else "no limit"
+        head += f" ({write(median.low)} to {high})"
+    return f"{head}, {time.reached} of {median.n} seeds"
 
 
 def best_line(axes: Axes, task: str, metric: str) -> bool:

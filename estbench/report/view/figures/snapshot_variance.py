@@ -30,8 +30,8 @@ from estbench.report.view.figures.direct import End, label_ends, label_tall
 from estbench.report.view.figures.emphasis import focus_text, in_focus, shown
 from estbench.report.view.figures.notes import heavy_text, lost_note, no_variance_text
 from estbench.report.view.figures.scales import CUT, log_view, plain_log_ticks
+from estbench.report.view.ratio_words import span_text
 from estbench.report.view.style import CONTEXT, MUTED, PAPER, REFERENCE_LINE, look
-from estbench.report.view.variance_findings import span_text
 
 __all__ = ["draw"]
 
@@ -42,6 +42,7 @@ WORDS = {
     f"ratio_to_{PARTNER}": "per reward evaluation, ratio to the partner with the same baseline",
     f"ratio_to_{EMA}": f"per reward evaluation, ratio to {BASELINED}",
 }
+DRAWN = (VARIANCE, f"ratio_to_{EMA}")  # the data has the ratios to the partner too
 COLUMNS = ["task", "quantity", "estimator", "against", "snapshot", "step", "informative"]
 COLUMNS += ["estimate", "low", "high", "n", "bound"]
 DODGE = 0.62  # of the distance between two snapshots, shared by all estimators
@@ -55,7 +56,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     tasks = [task for task in comparisons.results.tasks if task in set(data["task"])]
     heights, gaps = [], []
     panels = {
-        task: [q for q in WORDS if (data["task"].eq(task) & data["quantity"].eq(q)).any()]
+        task: [q for q in DRAWN if (data["task"].eq(task) & data["quantity"].eq(q)).any()]
         for task in tasks
     }
     for task, quantities in panels.items():
@@ -93,8 +94,8 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "Every estimator at the same frozen policies and rewards: snapshots of one reference "
         "trajectory a seed (rloo's). Above: total variance of the gradient per sequence (variance "
         f"of one draw times its sequences), geometric mean over seeds, {n_text(counts)}. Below: "
-        "variance of a draw times its reward evaluations, as a ratio to the estimator's partner, "
-        f"the plain one with the same baseline, and to {BASELINED}, paired by seed. Whiskers: 95 % "
+        f"variance of a draw times its reward evaluations, as a ratio to {BASELINED}, paired by "
+        "seed; ratios to the partner with the same baseline are in the data. Whiskers: 95 % "
         "t intervals of the mean log over seeds. Lower is better. Marks are set side by side for "
         f"legibility only. {grey}{hollow}"
         f"{CUT}{few_text(counts['n'])}{lost_note(comparisons, SNAPSHOTS, tasks, names)}"

@@ -4,82 +4,55 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 from estbench.report.data.comparisons import Comparisons
 from estbench.report.data.statistics import interval_frame
+from estbench.report.view.figures.bars import Bars, draw_bars, shades
 from estbench.report.view.figures.base import (
     Drawn,
-    belongs,
     biased_text,
     entries,
     few_text,
     fewest,
-    label,
     n_text,
-    name_room,
     order_rows,
-    panel_title,
-    stacked,
 )
-from estbench.report.view.style import MUTED
 
-__all__ = ["draw", "halfway"]
+__all__ = ["draw", "draw_steps", "halfway"]
 
-MOST_STEPS = 20  # columns of a panel; longer sequences are put together in runs of steps
-ROW_INCHES = 0.19
-# From nothing to everything in one hue, so that it is also a scale of grey; on a dark ground the
-# tiles stay light, and with them the ink of their numbers, which is no role's colour.
-TILES = LinearSegmentedColormap.from_list("share", ["#f4f7fa", "#a9cbe4", "#3f86ba", "#12496f"])
-NEGATIVE = "#e8b98a"
-DARK_INK, LIGHT_INK = "#101418", "#fdfdfd"
-HEADS = {"tensor": "by parameter tensor", "step": "by time step"}
+MOST_STEPS = 20  # parts of a bar; longer sequences are put together in runs of steps
+MOST_TENSORS = 8
+REST = "others"
+CAPTION = (
+    "Percent of an estimator's own variance, at the snapshot after half of the batches. "
+    "{what} Rows say where, not how much. Means over seeds, {n}; their 95 % t intervals are in "
+    "the data."
+)
 
 
 def draw(comparisons: Comparisons) -> Drawn | None:
-    """Draw two tables of tiles a task, a row an estimator."""
-    rows = comparisons.results.sources
-    rows = halfway(rows)
-    if rows.empty or rows["share"].notna().sum() == 0:
-        return None
-    data = _data(rows)
-    panels = [
-        (task, by)
-        for task in comparisons.results.tasks
-        for by in HEADS
-        if len(data[(data["task"] == task) & (data["by"] == by)])
-    ]
-    parts = [data[(data["task"] == task) & (data["by"] == by)] for task, by in panels]
-    left = name_room(data["estimator"])
-    figure, axes = stacked(
-        len(panels),
-        width=5.2 + left - name_room(()),
-        height=[ROW_INCHES * part["estimator"].nunique() for part in parts],
-        left=left,
-        right=0.14,
-        top=0.34,
-        bottom=0.66,
-        gap=[1.02 if by == "tensor" else 0.86 for _, by in panels[:-1]],
+    """Draw each parameter tensor's share, a column a task."""
+    return _draw(
+        comparisons,
+        "tensor",
+        "sources",
+        "Where the variance comes from, by parameter tensor",
+        "A bar sums to 100 %.",
     )
-    for ax, (task, by), part in zip(axes, panels, parts, strict=True):
-        _panel(figure, ax, part, task, by)
-    counts = fewest(data)
-    title = "Where the variance comes from"
-    caption = (
-        "Percent of an estimator's own total variance, at the snapshot after half of the batches: "
-        "of each of the policy's parameter tensors, and of each time step t, the covariance "
-        "tr Cov(g_t, g) of what flows back from the log-probabilities of step t with the whole "
-        "draw g. The shares of a row sum to 100 (to rounding); a step that cancels what others "
-        "bring has a negative one (orange). Rows say where, not how much: a row may be dark and "
-        f"its estimator the better one. Means over seeds, {n_text(counts)}; their 95 % t "
-        f"intervals are in the data. Dark is much.{few_text(counts['n'])}"
-        f"{biased_text(data['estimator'])}"
+
+
+def draw_steps(comparisons: Comparisons) -> Drawn | None:
+    """Draw each time step's share, a column a task."""
+    return _draw(
+        comparisons,
+        "step",
+        "source_steps",
+        "Where the variance comes from, by time step",
+        "Of a time step t it is the covariance tr Cov(g_t, g) of what flows back from the "
+        "log-probabilities of step t with the whole draw g; pale is early, dark is late. A step "
+        "that cancels what others bring has a negative share, which is in the data and left out of "
+        "the bar.",
     )
-    alt = f"{title}. {_said(data)}"
-    columns = ["task", "by", "estimator", "part", "percent", "low", "high", "n"]
-    return Drawn("sources", title, caption, alt, data, figure, data[columns])
 
 
 def halfway(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,16 +62,60 @@ def halfway(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["snapshot"] == rows["task"].map(nearest.set_index("task")["snapshot"])]
 
 
-def _data(rows: pd.DataFrame) -> pd.DataFrame:
+def _draw(comparisons: Comparisons, by: str, name: str, title: str, what: str) -> Drawn | None:
+    rows = halfway(comparisons.results.sources)
+    rows = rows[rows["by"] == by]
+    if rows["share"].notna().sum() == 0:
+        return None
+    data = _data(rows, by)
+    names = order_rows(data["estimator"])
+    values = {}
+    for task in comparisons.results.tasks:
+        own = data[data["task"] == task]
+        if len(own):
+            wide = own.pivot_table(index="estimator", columns="part", values="percent", sort=False)
+            values[task] = _gathered(wide.clip(lower=0.0), by)
+    parts = list(dict.fromkeys(part for table in values.values() for part in table.columns))
+    if by == "step":
+        parts.sort(
+            key=lambda part: (
+                not part[:1].isdigit(),
+                int(part.split("–")[0]) if part[:1].isdigit() else 0,
+            )
+        )
+    legend = parts if by == "tensor" else [parts[0], parts[len(parts) // 2], parts[-1]]
+    bars = Bars(values, parts, shades(parts, by == "step"), "% of the variance", legend=legend)
+    counts = fewest(data)
+    caption = CAPTION.format(what=what, n=n_text(counts)) + few_text(counts["n"])
+    largest = data.loc[data.groupby(["task", "estimator"], sort=False)["percent"].idxmax()]
+    said = "; ".join(
+        f"{row['estimator']} on {row['task']}: most from {'time step ' * (by == 'step')}"
+        f"{row['part']}, {row['percent']:.0f} %"
+        for row in entries(largest)
+    )
+    figure = draw_bars(bars, names)
+    return Drawn(name, title, caption + biased_text(names), f"{title}. {said}.", data, figure)
+
+
+def _gathered(wide: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return the shares with the smallest tensors put together, where there are many."""
+    if by != "tensor" or wide.shape[1] <= MOST_TENSORS:
+        return wide
+    order = wide.mean().sort_values(ascending=False).index
+    kept = [part for part in wide.columns if part in set(order[: MOST_TENSORS - 1])]
+    rest = [part for part in wide.columns if part not in kept]
+    return wide[kept].assign(**{REST: wide[rest].sum(axis=1)})
+
+
+def _data(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return a row a task, estimator and part: mean percent over seeds, with its t interval."""
     rows = rows.assign(percent=100.0 * rows["share"])
     found = []
-    for (task, by), part in rows.groupby(["task", "by"], sort=False):
-        if by == "step":
-            part = _in_runs(part)
-        names = part.drop_duplicates("position").set_index("position")["part"]
-        table = interval_frame(part, ["estimator", "position"], "percent")
-        table = table.assign(task=str(task), by=str(by), part=table["position"].map(names))
+    for task, part in rows.groupby("task", sort=False):
+        own = _in_runs(part) if by == "step" else part
+        names = own.drop_duplicates("position").set_index("position")["part"]
+        table = interval_frame(own, ["estimator", "position"], "percent")
+        table = table.assign(task=str(task), by=by, part=table["position"].map(names).astype(str))
         rank = {name: i for i, name in enumerate(order_rows(table["estimator"]))}
         table = table.assign(rank=table["estimator"].map(rank))
         found.append(table.sort_values(["rank", "position"], kind="stable"))
@@ -108,82 +125,15 @@ def _data(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_runs(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the shares of runs of steps, where there are more steps than columns."""
+    """Return the shares of runs of steps, where there are more steps than parts of a bar."""
     steps = int(part.loc[part["part"] != "path", "position"].max()) + 1
     each = -(-steps // MOST_STEPS)
     if each == 1:
         return part
     run = (part["position"] // each).where(part["part"] != "path", steps // each + 1)
     first = run * each + 1
-    last = (first + each - 1).clip(upper=steps)
+    last = np.minimum(first + each - 1, steps)
     names = first.astype(str) + "–" + last.astype(str)
     part = part.assign(position=run, part=names.where(part["part"] != "path", "path"))
     keys = ["estimator", "seed", "position", "part"]
     return part.groupby(keys, sort=False)["percent"].sum(min_count=1).reset_index()
-
-
-def _panel(figure: Figure, axes: Axes, part: pd.DataFrame, task: str, by: str) -> None:
-    names = order_rows(part["estimator"])
-    heads = part.drop_duplicates("position").sort_values("position")
-    positions = list(heads["position"])
-    wide = part.pivot_table(index="estimator", columns="position", values="percent")
-    tiles = wide.reindex(index=names, columns=positions).to_numpy(np.float64)
-    most = max(float(np.nanmax(tiles)), 1e-9)
-    size = 7.0 if len(positions) <= 12 else 6.0
-    for row, column in np.ndindex(*tiles.shape):
-        value = float(tiles[row, column])
-        if not np.isfinite(value):
-            continue
-        dark = max(value, 0.0) / most
-        colour = NEGATIVE if value < -0.5 else TILES(dark)
-        axes.fill(
-            [column, column + 1, column + 1, column],
-            [row, row, row + 1, row + 1],
-            facecolor=colour,
-            edgecolor="none",
-            gid=f"estimator:{names[row]}",
-        )
-        axes.text(
-            column + 0.5,
-            row + 0.52,
-            f"{value:.0f}".replace("-0", "0").replace("-", "−"),
-            ha="center",
-            va="center_baseline",
-            size=size,
-            color=LIGHT_INK if dark > 0.62 else DARK_INK,
-            gid=f"estimator:{names[row]}",
-        )
-    axes.set_xlim(0, len(positions))
-    axes.set_ylim(len(names), 0)
-    axes.grid(False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.set_yticks(np.arange(len(names)) + 0.5, [label(name) for name in names])
-    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
-        belongs(tick, name)
-    texts = [str(text) for text in heads["part"]]
-    slanted = max(len(text) for text in texts) * len(texts) > 48
-    axes.set_xticks(
-        np.arange(len(positions)) + 0.5,
-        texts,
-        rotation=30 if slanted else 0,
-        ha="right" if slanted else "center",
-        rotation_mode="anchor" if slanted else "default",
-        size=7.0,
-    )
-    axes.tick_params(length=0)
-    panel_title(axes, task, f"% of the variance, {HEADS[by]}")
-    if by == "step":
-        axes.set_xlabel("time step", color=MUTED)
-
-
-def _said(data: pd.DataFrame) -> str:
-    """Return each row's largest share in words."""
-    largest = data.loc[data.groupby(["task", "by", "estimator"], sort=False)["percent"].idxmax()]
-    words = {"tensor": "", "step": "time step "}
-    texts = [
-        f"{row['estimator']} on {row['task']}: most from {words[str(row['by'])]}{row['part']}, "
-        f"{row['percent']:.0f} %"
-        for row in entries(largest)
-    ]
-    return "; ".join(texts) + "."
