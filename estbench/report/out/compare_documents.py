@@ -18,6 +18,7 @@ from estbench.report.view.compare_texts import (
     heading,
     method,
     notes,
+    sentences,
     setting_rows,
     summary,
 )
@@ -49,6 +50,7 @@ def as_document(found: Between) -> dict[str, Any]:
         "only": [asdict(entry) for entry in found.only],
         "failures": [asdict(change) for change in found.failures],
         "proofs": [asdict(change) for change in found.proofs],
+        "sentences": sentences(found),
         "notes": list(notes(found)),
     }
 
@@ -75,6 +77,8 @@ def _lines(found: Between) -> Iterator[str]:
     yield ""
     yield f"**{summary(found)}**"
     yield ""
+    for text in sentences(found):
+        yield f"- {_escaped(text)}"
     for note in notes(found):
         yield f"- {_escaped(note)}"
     for change in (*found.failures, *found.proofs):

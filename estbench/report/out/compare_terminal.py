@@ -14,6 +14,7 @@ from estbench.report.view.compare_texts import (
     heading,
     method,
     notes,
+    sentences,
     setting_rows,
     shown,
     summary,
@@ -72,6 +73,8 @@ def show(found: Between, console: Console) -> None:
     for note in notes(found):
         console.print(f"[yellow]{plain(note)}[/yellow]", highlight=False)
     console.print(f"[dim]{plain(method(found))}[/dim]", highlight=False)
+    for text in sentences(found):
+        console.print(plain(text), highlight=False)
     colour = "bold red" if found.worse else "bold"
     console.print(f"[{colour}]{plain(summary(found))}[/{colour}]", highlight=False)
 

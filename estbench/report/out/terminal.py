@@ -12,6 +12,7 @@ from estbench.report.data.formatting import bounded, clean, number, quantity, ra
 from estbench.report.data.labels import estimator_facts, peer
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
+from estbench.report.view.answers import abstract
 from estbench.report.view.ratio_words import span_text
 from estbench.report.view.verdicts import useful_range
 from estbench.terminal import plain
@@ -28,9 +29,11 @@ Column = tuple[str, Callable[[str], tuple[str, str]]]
 
 
 def show(comparisons: Comparisons, console: Console) -> None:
-    """Print a table a task, what the columns are, and the runs that failed or are missing."""
+    """Print the abstract of the page, a table a task, and the runs that failed or are missing."""
     results = comparisons.results
     few = False
+    for said in abstract(comparisons):
+        console.print(plain(said.text), highlight=False)
     for task in results.tasks:
         names = _names(comparisons, task)
         if not names:
@@ -47,8 +50,9 @@ def show(comparisons: Comparisons, console: Console) -> None:
         "Ratios: noise of the reference trajectory (variance × reward evaluations, integrated over "
         "its batches), to the partner with the same baseline and to "
         f"{BASELINED}, paired by seed. by snapshot: their range over the informative snapshots, to "
-        "the partner where there is one. useful: the part of a step that is no noise, at the batch "
-        f"size in use. ?: another verdict without one snapshot.{_signs(comparisons)}[/dim]"
+        "the partner where there is one. useful: the share of a step that is not noise, at the "
+        "batch size in use. ?: the verdict is another without one snapshot."
+        f"{_signs(comparisons)}[/dim]"
     )
     if few:
         console.print(

@@ -13,7 +13,8 @@ from estbench.report.between.settings import Difference
 from estbench.report.data.comparisons import ALPHA
 from estbench.report.data.formatting import clean, p_text, quantity, seconds
 from estbench.report.data.labels import metric
-from estbench.report.data.statistics import ENOUGH_SEEDS
+from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
+from estbench.report.view.words import count, interval_words, times
 
 if TYPE_CHECKING:
     from estbench.report.between import Between
@@ -25,6 +26,7 @@ __all__ = [
     "heading",
     "method",
     "notes",
+    "sentences",
     "setting_rows",
     "shown",
     "summary",
@@ -75,6 +77,36 @@ def summary(found: Between) -> str:
     return text + (f"; {lost} runs or proofs were lost." if lost else ".")
 
 
+def sentences(found: Between, most: int = 3) -> list[str]:
+    """Return what is worse and what is better in B, the clearest first, in plain sentences."""
+    rows = found.frame[found.frame["verdict"].isin(["worse", "better"])]
+    order = rows.assign(rank=rows["verdict"].ne("worse")).sort_values(["rank", "p_holm"])
+    said = [_sentence(row) for _, row in order.head(most).iterrows()]
+    more = len(rows) - len(said)
+    return said + ([f"{count(more, 'other difference')} likewise; see the tables."] if more else [])
+
+
+def _sentence(row: pd.Series[Any]) -> str:
+    """Return "Per sequence, rebar is noisier in B than in A on expressions-3: 1.6 times (...)."."""
+    name, task = clean(str(row["estimator"]), 60), clean(str(row["task"]), 60)
+    size = Estimate(row["estimate"], row["low"], row["high"])
+    if row["kind"] == "ratio":
+        rises = row["estimate"] > 1.0
+        words = {
+            "variance_per_sequence": ("Per sequence, {} is", "noisier", "less noisy"),
+            "seconds_per_step": ("A step of {} is", "slower", "faster"),
+            "peak_mb": ("The memory of {} is", "larger", "smaller"),
+        }[row["quantity"]]
+        head = words[0].format(name)
+        side = words[1] if rises else words[2]
+        return f"{head} {side} in B than in A on {task}: {times(size, str(row['bound']))}."
+    known = metric(task, str(row["quantity"]))
+    near, far = sorted((abs(row["low"]), abs(row["high"])))
+    side = "higher" if row["estimate"] > 0 else "lower"
+    gap = interval_words(Estimate(abs(row["estimate"]), near, far))
+    return f"The {known.label} of {name} is {side} in B than in A on {task}: by {gap}."
+
+
 def _same_times(found: Between) -> bool:
     own = found.frame[found.frame["family"].isin(["time", "memory"])]
     return len(own) > 0 and bool((own["verdict"] == "equal").all())
@@ -85,11 +117,11 @@ def notes(found: Between) -> Iterator[str]:
     if not found.identical and found.records:
         part = "all" if found.equal == found.records else f"{found.equal} of"
         yield f"Of the records that both hold, {part} {found.records} are equal to the bit."
-    for task, (same, count) in found.snapshots.items():
-        if same < count:
+    for task, (same, seeds) in found.snapshots.items():
+        if same < seeds:
             yield (
-                f"{clean(task, 60)}: the reference trajectories differ in {count - same} of "
-                f"{count} seeds, so that variances are compared at other parameters of the same "
+                f"{clean(task, 60)}: the reference trajectories differ in {seeds - same} of "
+                f"{seeds} seeds, so that variances are compared at other parameters of the same "
                 "kind."
             )
     for side in (found.a, found.b):
