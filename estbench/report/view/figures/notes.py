@@ -48,7 +48,7 @@ def heavy_text(comparisons: Comparisons, tasks: Iterable[str]) -> str:
         return ""
     return (
         " Heavy tails (few draws make most of the variance, so that it rather reads low; see the "
-        f"caveats): {_some(said)}."
+        f"notes of the page): {_some(said)}."
     )
 
 
