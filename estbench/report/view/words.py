@@ -88,8 +88,8 @@ def interval_words(estimate: Estimate, unit: str = "", scale: float = 1.0) -> st
         return about(ends[0]) + unit
     texts = next(
         texts
-        for digits in (2, 3, 4)
-        if len(set(texts := [about(end, digits) for end in ends])) == 3 or digits == 4
+        for digits in (2, 3)
+        if len(set(texts := [about(end, digits) for end in ends])) == 3 or digits == 3
     )
     return f"{texts[0]}{unit} ({texts[1]} to {texts[2]})"
 
