@@ -291,12 +291,19 @@ def test_it_prints_with_all_that_can_be_opened(here: Visit) -> None:
     assert "Chooseestimators" not in words
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(400, "light"), (1400, "dark")])
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        ("report.html", 400, "light"),
+        ("report.html", 1400, "dark"),
+        ("figures.html", 400, "dark"),
+    ],
+)
 def test_an_audit_of_accessibility_finds_nothing_serious(
-    browser: Any, report_page: Path, width: int, scheme: str
+    browser: Any, report_page: Path, name: str, width: int, scheme: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    with visit(browser, report_page, width=width, scheme=scheme) as seen:
+    with visit(browser, report_page.with_name(name), width=width, scheme=scheme) as seen:
         short = "details:not(.long)"  # a cell is audited like any other, of thousands
         seen.page.eval_on_selector_all(short, "found => found.forEach(e => e.open = true)")
         # A figure is one image with a text of its own; what it is drawn with need not be read.

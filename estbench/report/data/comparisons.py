@@ -150,14 +150,6 @@ class Comparisons:
         own = self._noise_logs(task, "sequence", estimator)
         return mean_interval(own - self._noise_logs(task, "untrained", estimator)).exp()
 
-    def control_variate_span(self, task: str, estimator: str) -> tuple[float, float]:
-        """Return the range of that ratio over the informative snapshots, each a geometric mean."""
-        at = self.at(task)
-        own, without = (at.values[cost][at.places[estimator]] for cost in ("sequence", "untrained"))
-        gains = logs(own[:, at.kept("untrained")]) - logs(without[:, at.kept("untrained")])
-        means = [mean_interval(column).exp().value for column in gains.T]
-        return min(means), max(means)
-
     @once
     def useful_share(self, task: str, snapshot: int, estimator: str) -> Estimate:
         """Return the part of a training step that is no noise, at the batch size in use.

@@ -119,33 +119,30 @@ def unproven_text(facts: EstimatorFacts) -> str:
     return f"{said} ({facts.detail})" if facts.detail else said
 
 
-_METRICS = {
-    known.name: known
-    for known in (
-        Metric("goodness", "goodness", "windows per sequence", "higher"),
-        Metric("p_valid", "P(valid)", "", "higher"),
-        Metric("tv", "total variation", "", "lower"),
-        Metric("kl", "KL to the data", "nats per token", "lower"),
-        Metric("bigram_kl", "bigram KL", "nats", "lower"),
-        Metric("distinct", "distinct sequences", "fraction of a sample", "neither"),
-        Metric("entropy", "generator's entropy", "nats per token", "neither"),
-        Metric("nll_oracle", "oracle NLL", "nats per token", "lower"),
-        Metric("nll_gen", "held-out NLL", "nats per token", "lower"),
-        Metric("kl_reverse", "reverse KL", "nats per token", "lower"),
-        Metric("kl_forward", "forward KL", "nats per token", "lower"),
-        Metric("log_variance", "log variance", "nats", "lower"),
-    )
-}
+# Of a run's gradients, not of a task's samples, so that no task declares it.
+_LOG_VARIANCE = Metric("log_variance", "log variance", "nats", "lower")
+
+
+@cache
+def _metrics() -> dict[str, Metric]:
+    """Return the metrics that tasks declare, by name; of the same name, the first task's."""
+    from estbench import tasks
+
+    found = {_LOG_VARIANCE.name: _LOG_VARIANCE}
+    for task in tasks.names():
+        for name, own in tasks.info(task).metrics.items():
+            found.setdefault(name, Metric(name, own.label, own.unit, own.better))
+    return found
 
 
 def metric(task: str, name: str) -> Metric:
-    """Return the metric `name` of `task`, as its task declares it or as it is commonly known."""
+    """Return the metric `name` of `task`, as its task or another task declares it."""
     try:
         from estbench import tasks
 
         declared = tasks.info(task).metrics[name]
     except _UNKNOWN:
-        return _METRICS.get(name, Metric(name, name.replace("_", " "), "", "neither"))
+        return _metrics().get(name, Metric(name, name.replace("_", " "), "", "neither"))
     return Metric(name, declared.label, declared.unit, declared.better)
 
 
@@ -202,18 +199,6 @@ def _family(estimator: str) -> str:
 def without_baseline(estimator: str) -> bool:
     """Whether nothing is subtracted from the reward, so that a ratio to it flatters."""
     return estimator == _PLAIN["none"] or estimator_facts(estimator).baseline == "none"
-
-
-def size_text(task: str) -> str:
-    """Return V and T of a task, "" where they are not known."""
-    try:
-        from estbench import tasks
-
-        known = tasks.info(task)
-    except _UNKNOWN:
-        return ""
-    V = f"V = {known.vocabulary:,}, " if known.vocabulary else ""
-    return f"{V}T = {known.length}" if known.length else ""
 
 
 def best_value(task: str, name: str) -> tuple[float, str]:

@@ -13,7 +13,6 @@ simulations that these limits come from.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,19 +20,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from estbench.report.data.formatting import clean, quantity
 from estbench.report.data.memory import once
 
 if TYPE_CHECKING:
     from estbench.report.data.comparisons import Comparisons
 
-__all__ = ["Tail", "heavy", "kurtosis_limit", "power_tailed", "tails", "tails_text", "too_narrow"]
+__all__ = ["Tail", "heavy", "kurtosis_limit", "power_tailed", "tails", "too_narrow"]
 
 FACTOR = 0.5
 HEAVY_SHARE = 0.25  # of the sum of squared distances, in one draw
 # Tail indices of laws with a variance and without a fourth moment, as far as an estimate can tell.
 POWERS = (1.8, 3.2)
-IN_FULL = 2  # estimators whose numbers a sentence gives; all are named
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Tail:
       kurtosis: The largest.
       limit: The kurtosis above which a measurement counts as heavy-tailed.
       powers: How many count for their tail index.
-      lean: By which part the estimator's mean log variance is about too low.
+      lean: The approximate downward bias of the mean log variance.
     """
 
     task: str
@@ -132,30 +129,3 @@ def tails(comparisons: Comparisons) -> list[Tail]:
             where = (str(task), str(estimator), count, len(own))
             found.append(Tail(*where, worst, limit, int(own["power"].sum()), lean))
     return sorted(found, key=lambda t: (comparisons.results.tasks.index(t.task), -t.lean))
-
-
-def tails_text(comparisons: Comparisons, task: str) -> str:
-    """Return a sentence on a task's heavy-tailed estimators, or nothing."""
-    own = [tail for tail in tails(comparisons) if tail.task == task]
-    if not own:
-        return ""
-    listed = "; ".join(
-        f"{clean(tail.estimator, 60)} ({tail.heavy} of {tail.measurements}, kurtosis to "
-        f"{quantity(tail.kurtosis)}{_lean(tail.lean)})"
-        for tail in own[:IN_FULL]
-    )
-    rest = [clean(tail.estimator, 60) for tail in own[IN_FULL:]]
-    also = f"; fewer or lighter ones: {', '.join(rest)}" if rest else ""
-    limits = sorted({quantity(tail.limit) for tail in own}, key=float)
-    powers = sum(tail.powers for tail in own)
-    index = f", or (in {powers}) the tail index is {POWERS[0]} to {POWERS[1]}" if powers else ""
-    return (
-        f"Heavy tails on {clean(task, 60)}: in these measurements the kurtosis is above "
-        f"{' or '.join(limits)} (half the root of the draws){index}, where a measurement's own "
-        f"interval may cover less than 90 %: {listed}{also}."
-    )
-
-
-def _lean(lean: float) -> str:
-    part = -100.0 * math.expm1(-lean)
-    return f", reads about {part:.0f} % low" if part >= 0.5 else ""

@@ -92,6 +92,7 @@ class Forest:
       stretch: Estimators that may lie off the scale: an arrow at the edge stands for them where
         showing them would flatten the others.
       heads: Of the text beside the rows, and of the bars.
+      tall: Inches of a row, where panels are stacked.
     """
 
     panels: Mapping[str, Sequence[Row]]
@@ -101,6 +102,7 @@ class Forest:
     ratio: bool = True
     stretch: Collection[str] = ()
     heads: tuple[str, str] = ("", "")
+    tall: float = ROW_INCHES
 
 
 def draw_columns(forest: Forest, order: Sequence[str], *, top: float = 0.0) -> Figure:
@@ -123,11 +125,12 @@ def draw_columns(forest: Forest, order: Sequence[str], *, top: float = 0.0) -> F
     return frame.figure
 
 
-def draw_stacked(forest: Forest, *, width: float) -> Figure:
+def draw_stacked(forest: Forest, *, width: float, bottom: float = 0.46) -> Figure:
     """Draw a panel a task, one below the other, with text and bars beside the rows.
 
     Args:
       width: In inches; the figure is wider where a name is long.
+      bottom: Inches below the last panel.
     """
     every = [row for rows in forest.panels.values() for row in rows]
     column = 0.24 + 0.058 * max(len(row.text) for row in every)
@@ -136,11 +139,11 @@ def draw_stacked(forest: Forest, *, width: float) -> Figure:
     figure, axes = stacked(
         len(forest.panels),
         width=width + left - name_room(()),
-        height=[ROW_INCHES * (max(at.values()) + 1.0) + 0.08 for at in spots.values()],
+        height=[forest.tall * (max(at.values()) + 1.0) + 0.08 for at in spots.values()],
         left=left,
         right=column + BAR_INCHES + 0.4,
         top=0.4,
-        bottom=0.46,
+        bottom=bottom,
         gap=0.36,
     )
     limits = _limits(every, forest)
