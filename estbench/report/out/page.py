@@ -104,8 +104,10 @@ def render(
       tables: The files of tables/, to be linked.
     """
     shared = _shared(comparisons)
-    first = [entry for entry in figures if entry[0].question]
-    others = [entry for entry in figures if not entry[0].question]
+    alone = {answer.key for answer in answers(comparisons) if not answer.compared}
+    first = [e for e in figures if e[0].question and e[0].question not in alone]
+    shown = {declared.name for declared, _, _ in first}
+    others = [entry for entry in figures if entry[0].name not in shown]
     return (
         _page("report.html.j2", first, shared | _answers(comparisons, summary, tables, others)),
         _page("figures.html.j2", others, shared),

@@ -73,11 +73,13 @@ class Answer:
       key: One of `QUESTIONS`; figures name it.
       question: In words.
       sentences: The answer.
+      compared: Whether there is anything to compare; if not, its figure does not answer it.
     """
 
     key: str
     question: str
     sentences: tuple[Said, ...]
+    compared: bool = True
 
 
 def abstract(comparisons: Comparisons) -> list[Said]:
@@ -114,7 +116,14 @@ def answers(comparisons: Comparisons) -> list[Answer]:
         "sources": list(_sources(comparisons)),
         "paper": list(_paper(comparisons)),
     }
-    return [Answer(key, QUESTIONS[key], tuple(said)) for key, said in makers.items()]
+    alone = set()
+    if not any(len(comparisons.trained(task)) > 1 for task in comparisons.results.tasks):
+        alone.add("learning")
+    if len(_of_the_paper(comparisons)) < 2:
+        alone.add("paper")
+    return [
+        Answer(key, QUESTIONS[key], tuple(said), key not in alone) for key, said in makers.items()
+    ]
 
 
 # Does noise limit learning here? ------------------------------------------------------------------
@@ -466,12 +475,8 @@ def _sources(comparisons: Comparisons) -> Iterator[Said]:
 
 def _paper(comparisons: Comparisons) -> Iterator[Said]:
     """Say who ended with the lowest log variance in the paper, and who does here."""
-    shared = {task for task, _, _ in published()} & set(comparisons.results.tasks)
-    trained = {name for task in shared for name in comparisons.trained(task)}
-    if trained and len(trained & {name for _, _, name in published()}) < 2:
-        yield Said(
-            "The paper's estimators were not trained here; its curves are shown all the same."
-        )
+    if len(_of_the_paper(comparisons)) < 2 and _shared_tasks(comparisons):
+        yield Said("The paper's estimators were not trained here, so nothing can be compared.")
     for task in comparisons.results.tasks:
         theirs = {n: v[-1] for (t, q, n), v in published().items() if (t, q) == (task, VARIANCE)}
         finals = {n: comparisons.final(task, n, ELEMENT).value for n in theirs}
@@ -485,3 +490,15 @@ def _paper(comparisons: Comparisons) -> Iterator[Said]:
             f"element{',' if there == here else ';'} {theirs_text}.",
             (PAPER_NOTE,),
         )
+
+
+def _shared_tasks(comparisons: Comparisons) -> set[str]:
+    """Return the tasks of the paper that were trained on."""
+    tasks = {task for task, _, _ in published()}
+    return {task for task in comparisons.results.tasks if comparisons.trained(task)} & tasks
+
+
+def _of_the_paper(comparisons: Comparisons) -> set[str]:
+    """Return the estimators of the paper that were trained on its tasks."""
+    trained = {n for task in _shared_tasks(comparisons) for n in comparisons.trained(task)}
+    return trained & {name for _, _, name in published()}
