@@ -14,7 +14,7 @@ from estbench.report.data.labels import EstimatorFacts, report_on
 from estbench.report.data.summaries import summary_frame
 from estbench.report.data.tails import kurtosis_limit, tails
 from estbench.report.view.answers import Said, answers
-from estbench.report.view.figures import improvement, quality, variance_cost
+from estbench.report.view.figures import improvement, quality, teaser, variance_cost
 from estbench.report.view.figures.base import drawing
 from estbench.report.view.notes import every_note
 from estbench.report.view.verdicts import verdicts
@@ -121,6 +121,25 @@ def test_an_estimator_that_is_not_ranked_ends_no_better(
     monkeypatch.setattr("estbench.report.data.comparisons.estimator_facts", facts)
     fresh = replace(comparisons, memory={})
     assert "rloo" not in answered(fresh, "learning")[0].text
+
+
+def test_the_first_figure_is_drawn_where_nothing_was_proven(
+    comparisons: Comparisons,
+) -> None:
+    names = comparisons.measured(TASK)
+    unproven = [
+        {"configuration": {"estimator": name}, "verdict": "not proven", "detail": ""}
+        for name in names
+    ]
+    try:
+        report_on({}, unproven)
+        with drawing():
+            drawn = teaser.draw(replace(comparisons, memory={}))
+    finally:
+        report_on({})
+    assert drawn is not None
+    assert set(drawn.data["estimator"]) == set(names)
+    assert "‡ not ranked" in drawn.caption
 
 
 # Figures -----------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def _missing(comparisons: Comparisons) -> Iterable[str]:
 
 
 def _unranked(comparisons: Comparisons) -> Iterable[str]:
-    """Yield who is not ranked, and why; estimators with the same reason share a note."""
+    """Yield who is not ranked, and why; estimators that are biased alike share a note."""
     reasons: dict[str, list[str]] = {}
     for name in comparisons.results.estimators(comparisons.results.variance):
         facts = estimator_facts(name)
@@ -182,9 +182,7 @@ def _unranked(comparisons: Comparisons) -> Iterable[str]:
             text = f"{{}} biased by design{why} (†)"
             reasons.setdefault(text, []).append(clean(name, 60))
         elif facts.unproven:
-            reasons.setdefault(f"{{}} not ranked: {unproven_text(facts)} (‡)", []).append(
-                clean(name, 60)
-            )
+            yield f"{clean(name, 60)} is not ranked: {unproven_text(facts)} (‡)."
     for text, names in reasons.items():
         verb = f"{listed(names)} {'is' if len(names) == 1 else 'are'}"
         yield f"{text.replace('{}', verb)}."

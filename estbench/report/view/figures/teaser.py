@@ -96,14 +96,15 @@ def _rows(comparisons: Comparisons, task: str, most: int) -> list[Row]:
 def _chosen(comparisons: Comparisons, task: str, most: int) -> list[str]:
     """Return at most `most` estimators: the reference, the least noisy, and the familiar ones.
 
-    With an estimator comes its partner, if there is room for both.
+    With an estimator comes its partner, if there is room for both. What is not ranked is shown only
+    where there is room for all.
     """
     there = comparisons.measured(task)
-    ranked = [n for n in there if estimator_facts(n).ranked]
-    known = [n for n in ranked if math.isfinite(_value(comparisons, task, n))]
+    known = [n for n in there if math.isfinite(_value(comparisons, task, n))]
     if len(known) <= most:
         return known
-    best = sorted(known, key=lambda n: _value(comparisons, task, n))
+    ranked = [n for n in known if estimator_facts(n).ranked]
+    best = sorted(ranked, key=lambda n: _value(comparisons, task, n))
     wanted = [BASELINED, *best[: most // 3], *FAMILIAR, *best]
     chosen: list[str] = []
     for name in wanted:
