@@ -3,7 +3,7 @@
     python benchmarks/coverage.py --out docs/statistics.md
 
 writes the tables between the marks of that page (without --out it prints them), from 4000 samples
-a number in about eight minutes on one core. Every method of `estbench.report.methods` is run
+a number in about eight minutes on one core. Every method of `estbench.report.data.methods` is run
 through the function that the report itself calls.
 """
 
@@ -22,18 +22,18 @@ import torch
 from numpy.typing import NDArray
 
 from estbench.meter.moments import Moments, Reference, tail_index
-from estbench.report import methods
-from estbench.report.improvement import Duel
-from estbench.report.learning import median_time
-from estbench.report.ratios import bound_of, log_ratio
-from estbench.report.scores import (
+from estbench.report.data import methods
+from estbench.report.data.duels import Duel
+from estbench.report.data.learning import median_time
+from estbench.report.data.ratios import bound_of, log_ratio
+from estbench.report.data.scores import (
     STATISTICS,
     bootstrap_rows,
     interquartile_mean,
     interquartile_means,
     median_interval,
 )
-from estbench.report.statistics import (
+from estbench.report.data.statistics import (
     Estimate,
     add_independent,
     interval_frame,
@@ -41,8 +41,8 @@ from estbench.report.statistics import (
     paired_difference,
     root,
 )
-from estbench.report.tails import heavy, too_narrow
-from estbench.report.trajectory import Measured, logs
+from estbench.report.data.tails import heavy, too_narrow
+from estbench.report.data.trajectory import Measured, logs
 
 SEEDS = (5, 10, 20)
 ROUNDS = 8  # of the timing pass

@@ -17,12 +17,12 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from estbench.report import ratios, trajectory
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import BASELINED, Comparisons
-from estbench.report.ratios import ALPHA, EMA, HIGHER, LOWER, PARTNER, verdict_of
-from estbench.report.statistics import holm, mean_interval
-from estbench.report.trajectory import LEAST_GRADIENT, LEAST_SPREAD, logs
+from estbench.report.data import ratios, trajectory
+from estbench.report.data.comparisons import BASELINED, Comparisons
+from estbench.report.data.ratios import ALPHA, EMA, HIGHER, LOWER, PARTNER, verdict_of
+from estbench.report.data.statistics import holm, mean_interval
+from estbench.report.data.trajectory import LEAST_GRADIENT, LEAST_SPREAD, logs
 
 COSTS = ("sequence", "evaluation", "second")
 FIRM = (LOWER, HIGHER)

@@ -12,7 +12,7 @@ from many_runs import donor, grid, simulate
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from estbench.config.experiment import Experiment
-from estbench.report.long import write_curves
+from estbench.report.out.long import write_curves
 from estbench.report.records import load
 from estbench.runner.plan import make_plan
 from estbench.store import ResultSet

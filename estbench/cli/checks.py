@@ -153,9 +153,10 @@ def _tell(results: Sequence[CheckResult], folder: Path, as_json: bool) -> None:
 def _write(folder: Path, document: object, frame: object) -> None:
     import pandas as pd
 
-    from estbench.report.figures.base import drawing, write
-    from estbench.report.figures.proof import draw
-    from estbench.report.spreadsheet import csv_text
+    from estbench.report.out.drawing import write
+    from estbench.report.out.spreadsheet import csv_text
+    from estbench.report.view.figures.base import drawing
+    from estbench.report.view.figures.proof import draw
     from estbench.store.atomic import write_bytes, write_json
 
     assert isinstance(frame, pd.DataFrame)

@@ -36,9 +36,9 @@ def compare(
       StorageError: The disk refused a file; all is printed.
     """
     from estbench.report.between import between
-    from estbench.report.between.documents import as_document, as_markdown
-    from estbench.report.between.terminal import show
-    from estbench.report.spreadsheet import csv_text
+    from estbench.report.out.compare_documents import as_document, as_markdown
+    from estbench.report.out.compare_terminal import show
+    from estbench.report.out.spreadsheet import csv_text
     from estbench.store import encode, write_bytes
     from estbench.store.outputs import check_output
 

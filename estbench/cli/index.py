@@ -16,7 +16,7 @@ from estbench.cli.listing import described, evaluations
 from estbench.core.registry import CATALOGUE, ESTIMATORS, REGISTRIES, catalogue
 from estbench.core.terminal import say
 from estbench.estimators.base import Estimator, Section
-from estbench.report.style import FIXED
+from estbench.report.data.order import KNOWN
 
 __all__ = ["FILES", "contents", "index"]
 
@@ -58,7 +58,7 @@ def looks() -> dict[str, dict[str, str | int]]:
     found: dict[str, dict[str, str | int]] = {}
     for name in ESTIMATORS.own_names():
         found[name] = {"hue": estimators.make(name).hue}
-        if name not in FIXED:
+        if name not in KNOWN:
             found[name]["place"] = known.get(name, {}).get("place", following)
             following += found[name]["place"] == following
     return dict(sorted(found.items(), key=lambda item: item[1].get("place", -1)))

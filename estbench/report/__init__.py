@@ -58,7 +58,7 @@ def summary(directory: Path | str) -> pd.DataFrame:
       UserError: As `build`.
     """
     from estbench.report.building import load_comparisons
-    from estbench.report.summaries import summary_frame
+    from estbench.report.data.summaries import summary_frame
 
     return summary_frame(load_comparisons(Path(directory)))
 
@@ -70,6 +70,6 @@ def print_summary(directory: Path | str, console: Console) -> None:
       UserError: As `build`.
     """
     from estbench.report.building import load_comparisons
-    from estbench.report.terminal import show
+    from estbench.report.out.terminal import show
 
     show(load_comparisons(Path(directory)), console)

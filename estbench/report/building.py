@@ -11,15 +11,15 @@ from estbench.config.validation import is_name
 from estbench.core.errors import UserError
 from estbench.core.reading import read_document
 from estbench.report import ReportPaths
-from estbench.report.comparisons import Comparisons
-from estbench.report.figures import draw_all
-from estbench.report.labels import report_on
-from estbench.report.latex import NAMES, write_latex
-from estbench.report.page import render
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.labels import report_on
+from estbench.report.data.summaries import summary_frame
+from estbench.report.out.drawing import draw_all
+from estbench.report.out.latex import NAMES, write_latex
+from estbench.report.out.page import render
+from estbench.report.out.tables import write_tables
+from estbench.report.out.terminal import show
 from estbench.report.records import load
-from estbench.report.summaries import summary_frame
-from estbench.report.tables import write_tables
-from estbench.report.terminal import show
 from estbench.store import ResultSet
 from estbench.store.atomic import StorageError, storing, write_bytes
 from estbench.store.links import check_links
@@ -70,16 +70,18 @@ def _write(comparisons: Comparisons, directory: Path, latex: bool) -> ReportPath
     figures = list(draw_all(comparisons, directory / "figures"))
     captions = {
         drawn.name: {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt}
-        for drawn, _ in figures
+        for _, drawn, _ in figures
     }
     _write_captions(directory / "figures", captions)
     # Tables of an earlier report must not outlive its numbers.
     wanted = latex or any((directory / "tables" / name).exists() for name in NAMES)
     papers = write_latex(comparisons, directory / "tables") if wanted else []
     page = directory / "report.html"
+    report, others = render(comparisons, figures, summary, tables)
     # Whole or not at all: it may be open in a browser while a run goes on.
-    write_bytes(page, render(comparisons, figures, summary, tables).encode())
-    drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for drawn, _ in figures)
+    write_bytes(directory / "figures.html", others.encode())
+    write_bytes(page, report.encode())
+    drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for _, drawn, _ in figures)
     return ReportPaths(page, tuple(tables), drawings, tuple(papers))
 
 

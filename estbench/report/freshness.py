@@ -37,5 +37,5 @@ def _sources(directory: Path) -> Iterator[Path]:
         yield from (directory / kind).rglob("*.json")
     package = resources.files("estbench.report")
     if isinstance(package, Path):  # not in an archive
-        for pattern in ("*.py", "*.j2", "*.js", "*.bib"):
+        for pattern in ("*.py", "*.j2", "*.js", "*.bib", "*.csv"):
             yield from package.rglob(pattern)

@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from estbench.core.errors import UserError
-from estbench.report.formatting import clean
-from estbench.report.style import estimator_order, task_order
+from estbench.report.data.formatting import clean
+from estbench.report.data.order import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
 from estbench.store.layout import (
     AnyRecord,
@@ -231,7 +231,7 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
     if not (folder / "runs.parquet").is_file():
         return None
 
-    from estbench.report.stored import read_table
+    from estbench.report.data.stored import read_table
 
     def stored(name: str) -> pd.DataFrame | None:
         path = folder / f"{name}.parquet"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from estbench.core.errors import UserError
 from estbench.report.building import load_comparisons
-from estbench.report.summaries import summary_frame
+from estbench.report.data.summaries import summary_frame
 
 from .conftest import replaced
 from .mutations import documents

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from estbench.core.errors import UserError
 from estbench.report.building import load_comparisons
+from estbench.report.data.stored import MOST_CELLS, read_table
+from estbench.report.out.tables import curve_table, run_table
 from estbench.report.records import load
-from estbench.report.stored import MOST_CELLS, read_table
-from estbench.report.tables import curve_table, run_table
 
 from .conftest import replaced
 from .mutations import NAMES, damaged

@@ -163,7 +163,7 @@ def test_a_comparison_shows_it_as_text_in_the_terminal_and_in_markdown(
 
 def test_no_line_of_what_differs_begins_where_our_own_do() -> None:
     from estbench.report.between.settings import Difference
-    from estbench.report.between.terminal import _differences
+    from estbench.report.out.compare_terminal import _differences
 
     folded, name = StringIO(), f"training.{'x' * 30} {UNTRUE}"
     SafeConsole(file=folded, width=60).print(_differences([Difference(name, "a " * 80, "b " * 80)]))
@@ -173,7 +173,7 @@ def test_no_line_of_what_differs_begins_where_our_own_do() -> None:
 
 
 def test_markup_is_text_in_markdown() -> None:
-    from estbench.report.between.documents import _escaped
+    from estbench.report.out.compare_documents import _escaped
 
     assert _escaped("a|b<i>*c*_`[d]") == "a\\|b&lt;i&gt;\\*c\\*\\_\\`\\[d\\]"
     assert _escaped("\\[x\\](y)~~z~~") == "\\\\\\[x\\\\\\](y)\\~\\~z\\~\\~", "no link, no line"

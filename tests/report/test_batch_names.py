@@ -8,9 +8,9 @@ import pytest
 
 from estbench import tasks
 from estbench.report.building import load_comparisons
-from estbench.report.figures import log_variance, quality
-from estbench.report.figures.base import drawing
-from estbench.report.labels import batch_name
+from estbench.report.data.labels import batch_name
+from estbench.report.view.figures import log_variance, quality
+from estbench.report.view.figures.base import drawing
 
 from .synthetic import write_result_set
 

@@ -6,18 +6,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import Comparisons
-from estbench.report.figures import grid, improvement, quality, variance_cost
-from estbench.report.figures.base import drawing
-from estbench.report.findings import _bias, task_findings
-from estbench.report.labels import EstimatorFacts, report_on
-from estbench.report.summaries import summary_frame
-from estbench.report.tails import kurtosis_limit, tails
-from estbench.report.verdicts import caveats, verdicts
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.labels import EstimatorFacts, report_on
+from estbench.report.data.summaries import summary_frame
+from estbench.report.data.tails import kurtosis_limit, tails
+from estbench.report.view.answers import Said, answers
+from estbench.report.view.figures import improvement, quality, teaser, variance_cost
+from estbench.report.view.figures.base import drawing
+from estbench.report.view.notes import every_note
+from estbench.report.view.verdicts import verdicts
 
 from .synthetic import envelope, write_result_set
 
@@ -72,14 +72,17 @@ def test_the_summary_counts_what_failed_and_says_who_may_be_ranked(
     assert ratios.loc[ratios["estimator"] == "rebar", "failed"].eq(1).all()
     assert table["ranked"].all()
     facts = EstimatorFacts("none", unbiased=False)
-    monkeypatch.setattr("estbench.report.marks.estimator_facts", lambda name: facts)
+    monkeypatch.setattr("estbench.report.data.marks.estimator_facts", lambda name: facts)
     assert not summary_frame(poor)["ranked"].any()
 
 
-def test_findings_say_what_failed_and_that_seeds_are_few(poor: Comparisons) -> None:
-    said = " ".join(task_findings(poor)[0].sentences)
-    assert "n = 2 to 3, too few to rank by, 1 failed" in said
-    assert "too few seeds to rank by" in said
+def answered(comparisons: Comparisons, key: str) -> list[Said]:
+    return [one for answer in answers(comparisons) if answer.key == key for one in answer.sentences]
+
+
+def test_an_answer_from_few_seeds_says_how_many(poor: Comparisons) -> None:
+    assert any("(n = 3)" in one.text for one in answered(poor, "noise"))
+    assert any(note.startswith("3 seeds: fewer than 8") for note in every_note(poor))
 
 
 def test_heavy_tails_are_a_caveat_and_stand_in_the_captions(
@@ -88,8 +91,8 @@ def test_heavy_tails_are_a_caveat_and_stand_in_the_captions(
     (found,) = tails(poor)
     assert (found.estimator, found.heavy, found.measurements) == ("relax", 3, 15)
     assert found.limit == pytest.approx(float(kurtosis_limit(4096)))
-    text = next(text for text in caveats(poor) if text.startswith("Heavy tails"))
-    assert "relax (3 of 15, kurtosis to 900" in text
+    text = next(text for text in every_note(poor) if text.startswith("Heavy tails"))
+    assert "relax (3 of 15 measurements, kurtosis up to 900)" in text
     with drawing():
         drawn = variance_cost.draw(poor)
         light = variance_cost.draw(comparisons)
@@ -100,26 +103,43 @@ def test_heavy_tails_are_a_caveat_and_stand_in_the_captions(
     assert "Heavy tails" not in light.caption
 
 
-def test_findings_say_what_a_control_variate_is_worth_at_equal_baseline(
-    comparisons: Comparisons,
-) -> None:
-    said = " ".join(task_findings(comparisons)[0].sentences)
-    assert "less noisy than their partner: relax 0.5" in said
-    assert "of reinforce-constant (by snapshot 0.5" in said
-    assert "in 10 of 10 seeds" in said
+def test_the_answers_compare_a_control_variate_at_equal_baseline(comparisons: Comparisons) -> None:
+    first = answered(comparisons, "noise")[0].text
+    words = "relax is less noisy than REINFORCE with the same constant baseline on all 3 tasks: 0.5"
+    assert words in first
 
 
-def test_an_estimator_that_is_not_ranked_is_never_the_best(
+def test_an_estimator_that_is_not_ranked_ends_no_better(
     comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`rloo` ends best in the made-up set, and is left out where it is biased."""
+    assert "rloo" in answered(comparisons, "learning")[0].text
+
     def facts(name: str) -> EstimatorFacts:
         return EstimatorFacts("none", unbiased=name != "rloo")
 
-    monkeypatch.setattr("estbench.report.findings.estimator_facts", facts)
+    monkeypatch.setattr("estbench.report.data.comparisons.estimator_facts", facts)
     fresh = replace(comparisons, memory={})
-    said = " ".join(task_findings(fresh)[0].sentences)
-    assert "is best for rloo" not in said
-    assert "Not ranked: rloo† 0.9" in said
+    assert "rloo" not in answered(fresh, "learning")[0].text
+
+
+def test_the_first_figure_is_drawn_where_nothing_was_proven(
+    comparisons: Comparisons,
+) -> None:
+    names = comparisons.measured(TASK)
+    unproven = [
+        {"configuration": {"estimator": name}, "verdict": "not proven", "detail": ""}
+        for name in names
+    ]
+    try:
+        report_on({}, unproven)
+        with drawing():
+            drawn = teaser.draw(replace(comparisons, memory={}))
+    finally:
+        report_on({})
+    assert drawn is not None
+    assert set(drawn.data["estimator"]) == set(names)
+    assert "‡ not ranked" in drawn.caption
 
 
 # Figures -----------------------------------------------------------------------------------------
@@ -161,23 +181,6 @@ def test_where_no_pair_can_be_significant_the_caption_says_so(poor: Comparisons)
     assert f"they cannot on {TASK} (6 pairs, 3 seeds" in drawn.caption
 
 
-def test_the_grid_counts_every_run_and_shows_each_while_they_are_few(
-    comparisons: Comparisons, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with drawing():
-        marks = grid.draw(comparisons)
-        monkeypatch.setattr(grid, "MOST_ROWS", 5)
-        counts = grid.draw(comparisons)
-    assert marks is not None
-    assert counts is not None
-    assert "117 of 120 runs finished, 1 failed, 2 are missing" in marks.caption
-    pd.testing.assert_frame_equal(marks.data, counts.data)
-    assert marks.data["runs"].sum() == 120
-    texts = [text.get_text() for text in counts.figure.axes[0].texts]
-    assert "9/10 · 12.5 s" in texts
-    assert "8/10 · 12.5 s" in texts
-
-
 def test_wall_clock_is_that_of_the_timing_pass_where_there_is_one(
     comparisons: Comparisons, tmp_path: Path
 ) -> None:
@@ -203,11 +206,11 @@ def test_a_proof_is_shown_with_what_it_was_proven_for_and_the_size_of_the_task(
     reach = "V up to 5, T up to 3, without end token or prompts"
     try:
         report_on({}, [proof | {"reach": reach}])
-        assert any(
-            f"known ({reach}; this task: V = 5, T = 3): rloo." in line
-            for line in _bias(comparisons, TASK)
-        )
+        said = next(one for one in answered(comparisons, "bias") if "proven" in one.text)
+        assert said.text.startswith("1 of 8 estimators were proven unbiased beforehand")
+        assert said.notes[0] == f"The proofs covered {reach}."
         report_on({}, [proof])  # as an earlier version wrote it
-        assert any("gradient is known: rloo." in line for line in _bias(comparisons, TASK))
+        said = next(one for one in answered(comparisons, "bias") if "proven" in one.text)
+        assert "The proofs" not in " ".join(said.notes)
     finally:
         report_on({})

@@ -24,10 +24,11 @@ from estbench.cli import main
 from estbench.core.errors import UserError
 from estbench.report.between import between, compare
 from estbench.report.between.contents import ranges
-from estbench.report.between.documents import as_document, as_markdown
 from estbench.report.between.rows import Row, _judged, _paired, welch
 from estbench.report.between.settings import VARIANCE
-from estbench.report.between.terminal import show
+from estbench.report.out.compare_documents import as_document, as_markdown
+from estbench.report.out.compare_terminal import show
+from estbench.report.view.compare_texts import sentences
 from estbench.store import SCHEMA
 
 from .synthetic import write_result_set
@@ -143,6 +144,9 @@ def test_a_higher_variance_is_worse_by_its_ratio_paired_by_seed(first: Path, sec
     assert row(found.frame, "variance_per_sequence", "reinforce")["verdict"] == "equal"
     assert found.worse == 1
     assert row(compare(second, first), "variance_per_sequence", "rebar")["verdict"] == "better"
+    words = f"Per sequence, rebar is noisier in B than in A on {TASK}: 1.51 times (1.51 to 1.52)."
+    assert sentences(found) == [words]
+    assert words in " ".join(printed(first, second).split())
 
 
 def test_which_way_a_metric_is_better_is_the_tasks_own_and_entropy_has_none(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import BASELINED, PLAIN, Comparisons
-from estbench.report.formatting import clean, number, p_text, quantity, ratio, seconds
+from estbench.report.data.comparisons import BASELINED, PLAIN, Comparisons
+from estbench.report.data.formatting import clean, number, p_text, quantity, ratio, seconds
 
 from .synthetic import EVALS, RATIO, write_result_set
 

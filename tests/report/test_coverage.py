@@ -12,9 +12,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from estbench.report import methods
-from estbench.report.methods import METHODS
-from estbench.report.tails import kurtosis_limit
+from estbench.report.data import methods
+from estbench.report.data.methods import METHODS
+from estbench.report.data.tails import kurtosis_limit
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "statistics.md"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from estbench.report.embedding import embedded, fitted
-from estbench.report.figures.base import Drawn, Sheet, drawing, stacked, written
+from estbench.report.out.drawing import Sheet, written
+from estbench.report.out.embedding import embedded, fitted
+from estbench.report.view.figures.base import Drawn, drawing, stacked
 
 ALT = 'a "curve" of <goodness>'
 Figures = list[tuple[Drawn, Sheet]]
@@ -43,7 +44,7 @@ def test_what_does_not_fit_is_a_picture_with_its_words_and_size(figures: Figures
     picture = held[1].markup
     assert 'src="figures/second.svg"' in picture
     assert 'alt="a &quot;curve&quot; of &lt;goodness&gt;"' in picture
-    assert 'width="468"' in picture, "5.2 inches at 90 points of the page each"
+    assert 'width="520"' in picture, "5.2 inches at 100 pixels of the page each"
 
 
 def test_letters_that_a_picture_would_have_brought_stand_in_the_next_drawing(
@@ -66,8 +67,8 @@ def test_drawings_take_what_texts_and_tables_leave(
 ) -> None:
     words = "x" * 1000
     drawn = sum(len(figure.markup) for figure in embedded(figures)[0])
-    monkeypatch.setattr("estbench.report.embedding.BUDGET", drawn // 4)
-    monkeypatch.setattr("estbench.report.embedding.MOST", len(words) + drawn + room)
+    monkeypatch.setattr("estbench.report.out.embedding.BUDGET", drawn // 4)
+    monkeypatch.setattr("estbench.report.out.embedding.MOST", len(words) + drawn + room)
     text = fitted(figures, lambda held, _: words + "".join(figure.markup for figure in held))
     assert text.count("<img") == pictures
 
@@ -76,7 +77,7 @@ def test_where_texts_alone_are_too_much_drawings_have_their_least(
     figures: Figures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = [len(figure.markup) for figure in embedded(figures)[0]]
-    monkeypatch.setattr("estbench.report.embedding.BUDGET", drawn[0])
-    monkeypatch.setattr("estbench.report.embedding.MOST", 1)
+    monkeypatch.setattr("estbench.report.out.embedding.BUDGET", drawn[0])
+    monkeypatch.setattr("estbench.report.out.embedding.MOST", 1)
     text = fitted(figures, lambda held, _: "".join(figure.markup for figure in held))
     assert text.count("<img") == 2

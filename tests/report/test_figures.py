@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 
 from estbench.config.experiment import FRACTIONS
 from estbench.report.building import load_comparisons
-from estbench.report.figures import progress, quality
-from estbench.report.figures.base import drawing, n_text
-from estbench.report.figures.curves import MAX_POINTS, curve_data
-from estbench.report.figures.direct import spread
-from estbench.report.figures.scales import log_view, tick_text, view
-from estbench.report.figures.sources import halfway
-from estbench.report.gained import gained, gained_sentence
-from estbench.report.published import PUBLISHED, block_centres
-from estbench.report.style import estimator_order, look, task_order
+from estbench.report.data.gained import gained
+from estbench.report.data.order import estimator_order, task_order
+from estbench.report.data.paper import block_centres, published
+from estbench.report.view.answers import answers
+from estbench.report.view.figures import quality, step_gain
+from estbench.report.view.figures.base import drawing, n_text
+from estbench.report.view.figures.curves import MAX_POINTS, curve_data
+from estbench.report.view.figures.direct import spread
+from estbench.report.view.figures.scales import log_view, tick_text, view
+from estbench.report.view.figures.sources import halfway
+from estbench.report.view.style import look
 
 from .synthetic import write_result_set
 
@@ -145,10 +147,10 @@ def test_n_names_every_exception() -> None:
 
 
 def test_the_published_series_is_whole() -> None:
-    assert len(PUBLISHED) == 2 * 2 * 3
-    assert all(len(values) == 9 for values in PUBLISHED.values())
+    assert len(published()) == 2 * 2 * 3
+    assert all(len(values) == 9 for values in published().values())
     assert block_centres()[0] == 12.5
-    assert PUBLISHED["expressions-15", "goodness", "rebar"][-1] == 12.51
+    assert published()["expressions-15", "goodness", "rebar"][-1] == 12.51
 
 
 def test_a_figure_without_its_metric_is_left_out(tmp_path: Path) -> None:
@@ -217,12 +219,10 @@ def test_what_steps_gain_is_drawn_tabled_and_said(tmp_path: Path) -> None:
         path.write_text(json.dumps(record))
     comparisons = load_comparisons(tmp_path)
     assert len(comparisons.results.progress) == 2 * 6
-    (said,) = gained_sentence(comparisons.results.progress, "expressions-3")
-    assert "At a batch of 64 reward evaluations" in said
-    assert "one step of rloo 0.55" in said
-    assert "make 0.50" in said
+    limit = next(answer for answer in answers(comparisons) if answer.key == "limit")
+    assert "8 steps of Adam with rloo gain 0.55" in " ".join(one.text for one in limit.sentences)
     with drawing():
-        drawn = progress.draw(comparisons)
+        drawn = step_gain.draw(comparisons)
     assert drawn is not None
     assert drawn.table is not None
     assert drawn.table["Adam, 8 steps"].tolist() == [drawn.table["Adam, 1 step"].iloc[0]]

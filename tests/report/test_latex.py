@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from estbench import report
 from estbench.cli import main
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import ALPHA, BASELINED, Comparisons
-from estbench.report.labels import EstimatorFacts
-from estbench.report.latex import NAMES, escape, write_latex
-from estbench.report.ratios import LOWER
+from estbench.report.data.comparisons import ALPHA, BASELINED, Comparisons
+from estbench.report.data.labels import EstimatorFacts
+from estbench.report.data.ratios import LOWER
+from estbench.report.out.latex import NAMES, escape, write_latex
 
 from .synthetic import write_result_set
 
@@ -161,7 +161,7 @@ def test_what_is_not_ranked_is_marked_explained_and_never_bold(
             return EstimatorFacts(unbiased=True, proof="undecided", detail="4.1 %")
         return EstimatorFacts()
 
-    for module in ("latex", "labels", "comparisons"):
+    for module in ("out.latex", "data.labels", "data.comparisons"):
         monkeypatch.setattr(f"estbench.report.{module}.estimator_facts", facts)
     write_latex(load_comparisons(bench_set), tmp_path)
     text = (tmp_path / "variance_ratios.tex").read_text(encoding="utf-8")

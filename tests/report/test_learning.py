@@ -11,18 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from estbench.report.arrivals import arrivals, time_text
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import Comparisons
-from estbench.report.improvement import Duel, Duels
-from estbench.report.learning import (
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.duels import Duel, Duels
+from estbench.report.data.learning import (
     TimeToLevel,
     learning_table,
     level,
     median_time,
     time_to_level,
 )
-from estbench.report.methods import METHODS
+from estbench.report.data.methods import METHODS
+from estbench.report.view.answers import answers
+from estbench.report.view.figures.quality import time_text
 
 from .synthetic import write_result_set
 
@@ -91,7 +92,7 @@ def test_a_seed_that_never_arrives_is_counted_and_not_dropped(drawn: Comparisons
     table = learning_table(drawn)
     row = table[(table["estimator"] == "rloo") & (table["statistic"] == "batches_to_level")].iloc[0]
     assert (row["n"], row["reached"], row["level"]) == (3, 2, 4.0)
-    assert "(2 of 3 seeds)" in time_text(found)
+    assert time_text(found).endswith(", 2 of 3 seeds")
 
 
 def test_seconds_are_batches_times_the_step_of_the_timing_pass(drawn: Comparisons) -> None:
@@ -139,13 +140,16 @@ def test_who_stopped_before_the_other_arrived_is_not_later() -> None:
     assert Duels(times, "lower", reached).duel("quick", "slow") == Duel(1, 0, 1, 1)
 
 
-def test_the_sentence_counts_seeds_and_names_the_level(comparisons: Comparisons) -> None:
-    batches, seconds = arrivals(comparisons, "expressions-15")
-    assert "the mean with which reinforce ends" in batches
-    assert "relax" in batches
-    assert "(9 of 9 seeds, 1 failed)" in batches
-    assert "There before reinforce:" in batches
-    assert "timing pass" in seconds
+def sooner(comparisons: Comparisons) -> str:
+    learning = next(answer for answer in answers(comparisons) if answer.key == "learning")
+    return learning.sentences[1].text
+
+
+def test_the_answer_counts_the_seeds_in_which_one_is_sooner(comparisons: Comparisons) -> None:
+    assert (
+        "reaches the final score of REINFORCE without a baseline in fewer batches in 10 of 10"
+        in (sooner(comparisons))
+    )
 
 
 def test_methods_of_the_table_are_those_of_the_list(comparisons: Comparisons) -> None:
@@ -154,13 +158,12 @@ def test_methods_of_the_table_are_those_of_the_list(comparisons: Comparisons) ->
 
 def test_a_time_without_limits_is_said_in_words() -> None:
     never = TimeToLevel(median_time([9.0] * 5, [True] + [False] * 4), 1, "batches")
-    assert time_text(never) == "not reached by half [9, no limit] (1 of 5 seeds)"
+    assert time_text(never) == "not reached by half (9 to no limit), 1 of 5 seeds"
 
 
 def test_where_every_run_is_there_at_once_nobody_is_called_sooner(
     drawn: Comparisons, tmp_path: Path
 ) -> None:
-    assert len(list(arrivals(drawn, "expressions-15"))) == 2
     directory = tmp_path / "copy"
     shutil.copytree(drawn.results.directory, directory)
     for path in (directory / "runs" / "expressions-15").rglob("*.json"):
@@ -168,5 +171,4 @@ def test_where_every_run_is_there_at_once_nobody_is_called_sooner(
         record["curves"]["metrics"]["goodness"] = [4.0] * 5
         record["final"]["goodness"] = 4.0
         path.write_text(json.dumps(record))
-    (said,) = arrivals(load_comparisons(directory), "expressions-15")
-    assert "does not show who learns sooner" in said
+    assert sooner(load_comparisons(directory)).startswith("No estimator was found to reach")

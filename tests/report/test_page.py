@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from estbench import estimators
-from estbench.report.cells import number_in, table_of
-from estbench.report.citations import PAPER, citations, entries, sources_of
-from estbench.report.provenance import digests, settings_key
-from estbench.report.style import look
-from estbench.report.svg import swatch
+from estbench.report.building import load_comparisons
+from estbench.report.data.citations import PAPER, citations, entries, sources_of
+from estbench.report.data.provenance import digests, settings_key
+from estbench.report.out.svg import swatch
+from estbench.report.view.cells import number_in, table_of
+from estbench.report.view.style import look
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +27,24 @@ def page(bench_report: Path) -> str:
     return (bench_report / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def others(bench_report: Path) -> str:
+    return (bench_report / "figures.html").read_text(encoding="utf-8")
+
+
 def section(page: str, name: str) -> str:
-    start = page.index(f'<section id="{name}">')
-    return page[start : page.index("</section>", start)]
+    start = re.search(rf'<(section|details) id="{name}"', page)
+    assert start is not None
+    end = page.find("<section", start.end()) if start[1] == "section" else -1
+    return page[start.start() : end if end > 0 else len(page)]
 
 
-def test_the_only_script_is_the_one_whose_hash_the_policy_allows(page: str) -> None:
+def test_the_only_script_is_the_one_whose_hash_the_policy_allows(page: str, others: str) -> None:
+    for text in (page, others):
+        check_policy(text)
+
+
+def check_policy(page: str) -> None:
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.DOTALL)
     assert len(scripts) == 1
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
@@ -40,15 +55,34 @@ def test_the_only_script_is_the_one_whose_hash_the_policy_allows(page: str) -> N
     assert not re.search(r"\son\w+=|javascript:", page.replace(scripts[0], ""))
 
 
-def test_the_order_is_findings_grid_figures_and_what_they_were_made_from(page: str) -> None:
-    order = re.findall(r'<section id="([^"]+)">', page)
-    assert order == ["findings", "grid", "figures", "reading", "tables", "environment", "cite"]
-    found = section(page, "findings")
-    assert found.index("<li>") < found.index("<table")  # sentences come first
+QUESTIONS = ["limit", "noise", "learning", "bias", "sources", "paper"]
 
 
-def test_every_figure_has_a_caption_with_n_and_method_its_data_and_its_numbers(page: str) -> None:
-    figures = re.findall(r"<figure id=.*?</figure>", page, flags=re.DOTALL)
+def test_the_page_answers_first_and_folds_what_it_was_made_from(page: str) -> None:
+    order = re.findall(r'<section id="([^"]+)"', page)
+    assert order == ["summary", *QUESTIONS, "explore", "details"]
+    first = section(page, "summary")
+    assert first.index('class="abstract"') < first.index("<figure") < first.index("</figure>")
+    assert first.index("</figure>") < first.index('class="overview"')
+    assert first.count("<figure") == 1
+    abstract = first[first.index('class="abstract"') : first.index("<figure")]
+    assert 2 <= abstract.count("<p>") <= 4
+    folded = re.findall(r'<details id="([^"]+)"', section(page, "details"))
+    assert {"notes", "reading", "grid", "tables", "environment", "cite"} <= set(folded)
+    assert not re.search(r"<details[^>]* open", page)
+
+
+def test_a_note_stands_where_it_is_referred_to(page: str) -> None:
+    referred = {int(number) for number in re.findall(r'href="#note-(\d+)"', page)}
+    there = [int(number) for number in re.findall(r'<li id="note-(\d+)"', page)]
+    assert referred
+    assert there == list(range(1, len(there) + 1))
+    assert referred <= set(there)
+
+
+def test_every_question_has_one_figure_with_caption_and_data(page: str, others: str) -> None:
+    assert [section(page, name).count("<figure") for name in QUESTIONS] == [1] * len(QUESTIONS)
+    figures = re.findall(r"<figure id=.*?</figure>", page + others, flags=re.DOTALL)
     assert len(figures) >= 10
     for figure in figures:
         caption = figure[figure.index("<figcaption>") : figure.index("</figcaption>")]
@@ -56,20 +90,41 @@ def test_every_figure_has_a_caption_with_n_and_method_its_data_and_its_numbers(p
         assert "95 %" in caption
         assert re.search(r'href="figures/\w+\.csv"', caption)
         assert "estbench run --preset bench" in caption
-        assert "<table" in figure
         assert re.search(r'<svg role="img" aria-label="[^"]*\d', figure)
 
 
-def test_every_estimator_of_a_figure_can_be_hidden_in_it(page: str, bench_report: Path) -> None:
+def test_every_estimator_of_a_figure_can_be_hidden_in_it(
+    page: str, others: str, bench_report: Path
+) -> None:
     boxes = re.findall(r'<input type="checkbox" checked value="([^"]+)"', page)
     assert len(boxes) == len(set(boxes)) == 8
-    for name in ("snapshot_variance", "quality", "variance_cost", "wall_clock", "bias"):
-        svg = page[page.index(f'id="figure-{name}"') :]
+    for name in ("teaser", "snapshot_variance", "quality", "wall_clock", "bias"):
+        text = page if f'id="figure-{name}"' in page else others
+        svg = text[text.index(f'id="figure-{name}"') :]
         svg = svg[svg.index("<svg") : svg.index("</svg>")]
         shown = set(re.findall(r'data-estimator="([^"]+)"', svg))
         data = pd.read_csv(bench_report / "figures" / f"{name}.csv")
         assert shown == set(data["estimator"])
         assert shown <= set(boxes)
+
+
+def test_what_can_be_explored_are_the_logs_that_ratios_are_made_of(
+    page: str, bench_set: Path
+) -> None:
+    held = re.search(r'<div hidden id="explorer">(.*?)</div>', page)
+    assert held is not None
+    data = json.loads(html.unescape(held[1]))
+    comparisons = load_comparisons(bench_set)
+    own = data["tasks"][0]
+    names = [name for name, _ in own["estimators"]]
+    whole = np.array(own["logs"]["evaluation"][0])
+    gaps = whole[names.index("rebar")] - whole[names.index("reinforce-ema")]
+    ratio = comparisons.ratio(own["task"], "evaluation", "rebar", "reinforce-ema")
+    assert ratio is not None
+    assert np.exp(gaps.mean()) == pytest.approx(ratio.estimate.value, rel=1e-3)
+    error = gaps.std(ddof=1) / len(gaps) ** 0.5
+    high = np.exp(gaps.mean() + data["quantiles"][len(gaps) - 2] * error)
+    assert high == pytest.approx(ratio.estimate.high, rel=2e-3)
 
 
 def test_ids_in_a_figure_on_disk_are_unique(bench_report: Path) -> None:

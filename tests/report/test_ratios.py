@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,18 +14,18 @@ from rich.console import Console
 
 from estbench import estimators
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import COSTS, Comparisons
-from estbench.report.findings import task_findings
-from estbench.report.formatting import bounded
-from estbench.report.labels import EstimatorFacts, peer
-from estbench.report.ratios import HIGHER, LOWER, OPEN, bound_of
-from estbench.report.statistics import Estimate
-from estbench.report.tables import RATIO_COLUMNS, ratio_table, variance_table
-from estbench.report.tails import heavy, too_narrow
-from estbench.report.terminal import show
-from estbench.report.trajectory import informative_snapshots, trapezoids
-from estbench.report.variance_findings import variance_findings
-from estbench.report.verdicts import caveats, verdicts
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.formatting import bounded
+from estbench.report.data.labels import EstimatorFacts, peer
+from estbench.report.data.ratios import HIGHER, LOWER, OPEN, bound_of
+from estbench.report.data.statistics import Estimate
+from estbench.report.data.tails import heavy, too_narrow
+from estbench.report.data.trajectory import informative_snapshots, trapezoids
+from estbench.report.out.tables import RATIO_COLUMNS, ratio_table, variance_table
+from estbench.report.out.terminal import show
+from estbench.report.view.answers import abstract, answers
+from estbench.report.view.notes import every_note
+from estbench.report.view.verdicts import verdicts
 
 from .synthetic import write_measurements
 
@@ -46,7 +47,8 @@ def spread(values: list[float], seeds: int = 6) -> list[list[float]]:
 
 
 def said(comparisons: Comparisons) -> str:
-    return " ".join(variance_findings(comparisons, TASK))
+    sentences = [one for answer in answers(comparisons) for one in answer.sentences]
+    return " ".join([*(one.text for one in sentences), *every_note(comparisons)])
 
 
 # The quantity ------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def test_uninformative_snapshots_are_marked_and_said(tmp_path: Path) -> None:
     )
     table = variance_table(found)
     assert table.groupby("snapshot")["informative"].first().tolist() == [False, True, True]
-    assert any("at batch 0 of the reference trajectory" in text for text in caveats(found))
+    assert any("at batch 0 of the reference trajectory" in text for text in every_note(found))
     (shown,) = verdicts(found)
     assert shown.informative == (False, True, True)
 
@@ -162,19 +164,18 @@ def test_the_useful_share_is_a_half_where_the_batch_is_the_noise_scale(tmp_path:
     assert table["noise_scale"].tolist() == pytest.approx([128.0, 128.0, 32.0])
     assert table["useful_share"].tolist() == pytest.approx([0.5, 0.5, 0.8])
     assert found.useful_share(TASK, 2, "reinforce-ema").value == pytest.approx(0.8)
-    assert "noise takes 20.0 to 50.0 % of a step with reinforce-ema" in said(found)
+    assert "at most 50 % of a step of REINFORCE with a moving-average baseline" in said(found)
 
 
-def test_the_first_verdict_is_whether_noise_limits_the_task(tmp_path: Path) -> None:
+def test_the_first_sentence_is_whether_noise_limits_the_task(tmp_path: Path) -> None:
     quiet = measured(
         tmp_path / "quiet", {"reinforce-ema": spread([1.0, 1.0, 1.0])}, gradient_norm=1.0
     )
-    assert next(variance_findings(quiet, TASK)).endswith("the estimator hardly matters here.")
+    assert abstract(quiet)[1].text.startswith("The choice of estimator hardly matters here")
     loud = measured(
         tmp_path / "loud", {"reinforce-ema": spread([900.0, 900.0, 1.0])}, gradient_norm=1.0
     )
-    first = next(variance_findings(loud, TASK))
-    assert first.endswith("noise limits the step at 2 of 3 informative snapshots.")
+    assert abstract(loud)[1].text.startswith("Noise limits learning: up to 88 % of a step of")
 
 
 # Costs that a batch shares -----------------------------------------------------------------------
@@ -254,8 +255,8 @@ def test_a_verdict_that_one_omission_turns_over_is_not_printed_plainly(tmp_path:
     assert [omission.step for omission in ratio.turned_by] == [40.0]
     assert ratio.least < 1.0 < ratio.most
     text = said(found)
-    assert "noisier than reinforce-ema" not in text
-    assert "rests on the snapshot at batch 40: without the one at batch 40 it is 0.77×" in text
+    assert "reinforce is noisier" not in text
+    assert "rests on the snapshot at batch 40: without the one at batch 40 it is 0.77 times" in text
     (table,) = verdicts(found)
     assert table.rows[0].to_ema.mark == "higher, rests on batch 40"
 
@@ -268,8 +269,10 @@ def test_a_verdict_that_every_omission_leaves_is_printed(tmp_path: Path) -> None
     ratio = found.ratio(TASK, "evaluation", "rloo", "reinforce-ema")
     assert ratio is not None
     assert (ratio.verdict, ratio.survives) == (LOWER, True)
-    assert "less noisy than reinforce-ema: rloo 0.52×" in said(found)
-    assert "(by snapshot 0.33 to 0.67)" in said(found)
+    words = (
+        "Per reward evaluation, rloo is less noisy than REINFORCE with a moving-average baseline"
+    )
+    assert f"{words}: 0.52 times (0.51 to 0.53)" in said(found)
 
 
 def test_one_informative_snapshot_is_no_trajectory(tmp_path: Path) -> None:
@@ -336,7 +339,8 @@ def test_a_partner_that_was_not_measured_is_said(tmp_path: Path) -> None:
     found = measured(
         tmp_path, {name: spread([1.0, 1.0, 1.0]) for name in ("rebar", "reinforce-ema")}
     )
-    assert "rebar (its partner reinforce-constant was not measured)" in said(found)
+    lacking = "rebar. The partner reinforce-constant was not measured."
+    assert f"Not compared at equal baseline on {TASK}: {lacking}" in said(found)
     (table,) = verdicts(found)
     row = next(row for row in table.rows if row.estimator == "rebar")
     assert (row.partner, row.missing) == ("reinforce-constant", True)
@@ -378,7 +382,7 @@ def test_all_pairs_are_an_appendix_without_what_is_never_ranked(
     assert len(pairs) == 3
     assert "grpo" not in {*pairs["estimator"], *pairs["against"]}
     facts = EstimatorFacts("none", unbiased=True, proof="undecided")
-    monkeypatch.setattr("estbench.report.comparisons.estimator_facts", lambda name: facts)
+    monkeypatch.setattr("estbench.report.data.comparisons.estimator_facts", lambda name: facts)
     assert load_comparisons(four).pairs(TASK, "variance_per_sequence").empty
 
 
@@ -440,8 +444,8 @@ def test_a_power_tail_leaves_a_bound_where_it_holds_a_tenth_of_the_noise(tmp_pat
     assert ratio is not None
     assert [part.bound for part in ratio.parts] == ["none", "", ""]
     assert ratio.bound == "none"  # its snapshot holds an eighth
-    (text, *_) = [text for text in caveats(found) if text.startswith("Heavy tails")]
-    assert "or (in 12) the tail index is 1.8 to 3.2" in text
+    (text, *_) = [text for text in every_note(found) if text.startswith("Heavy tails")]
+    assert "or their tail index is 1.8 to 3.2 (in 12)" in text
 
 
 def test_heavy_tails_leave_a_bound_and_verdicts_only_on_its_safe_side(tmp_path: Path) -> None:
@@ -457,8 +461,10 @@ def test_heavy_tails_leave_a_bound_and_verdicts_only_on_its_safe_side(tmp_path: 
     assert (high.bound, high.verdict) == ("lower", HIGHER)
     assert low.p_holm < 0.05
     text = said(found)
-    assert "heavy tails leave no verdict against reinforce-ema on rloo at least 0.4" in text
-    assert "noisier than reinforce-ema: reinforce at least 1.9" in text
+    assert "no estimator was found to be less noisy" in text
+    assert (
+        "reinforce is noisier than REINFORCE with a moving-average baseline: at least 2.0" in text
+    )
 
 
 def test_bounds_are_written_as_such() -> None:
@@ -507,7 +513,7 @@ def test_a_step_has_the_noise_of_the_data_too(tmp_path: Path) -> None:
     assert whole is not None
     assert within.estimate.value == pytest.approx(0.01)
     assert whole.estimate.value == pytest.approx(0.26 / 1.25, rel=0.02)
-    assert "the noise of the data included" in said(found)
+    assert "With the noise of the data included, muprop has 0.2" in said(found)
     rows = variance_table(found)
     own = rows[rows["estimator"] == "muprop"].iloc[0]
     assert own["noise_scale"] == pytest.approx(
@@ -583,9 +589,20 @@ def test_no_verdict_of_the_reference_sets_hangs_on_the_thresholds(name: str, fac
         assert moved.tolist() == usual.tolist()
 
 
-def test_the_printed_sentences_of_the_paper_set_have_their_range(paper: Comparisons) -> None:
-    for found in task_findings(paper):
-        for text in found.sentences[1:]:
-            if "reward evaluation" in text:
-                assert text.count("by snapshot") >= 1
-    assert set(COSTS) >= {"sequence", "evaluation", "second", "adam"}
+def test_the_abstract_of_the_paper_set_is_four_sentences_with_two_numbers_at_most(
+    paper: Comparisons,
+) -> None:
+    found = abstract(paper)
+    assert len(found) == 4
+    for one in found:
+        text = re.sub(r"\([\d. ,]+ to [\d. ,]+\)|expressions-\d+", "", one.text)
+        assert len(re.findall(r"\d[\d.,]*", text)) <= 2, one.text
+        assert one.text.count(".") - len(re.findall(r"\d\.\d", one.text)) == 1, one.text
+
+
+def test_the_paper_set_finds_rebar_noisier_than_its_partner(paper: Comparisons) -> None:
+    noise = next(answer for answer in answers(paper) if answer.key == "noise")
+    assert [one.text for one in noise.sentences][1] == (
+        "Per reward evaluation, rebar is noisier than REINFORCE with the same constant baseline: "
+        "at least 1.8 times on expressions-3."
+    )

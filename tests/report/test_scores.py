@@ -11,16 +11,16 @@ import pytest
 from scipy import stats
 
 from estbench.report.building import load_comparisons
-from estbench.report.comparisons import Comparisons
-from estbench.report.improvement import (
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.duels import (
     Duel,
     Duels,
     improvement_table,
     least_p_holm,
     quality_duels,
 )
-from estbench.report.methods import BOOTSTRAP, METHODS, ORDER_STATISTICS
-from estbench.report.scores import (
+from estbench.report.data.methods import BOOTSTRAP, METHODS, ORDER_STATISTICS
+from estbench.report.data.scores import (
     bootstrap_rows,
     interquartile_mean,
     median_interval,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from estbench.report.statistics import (
+from estbench.report.data.statistics import (
     Estimate,
     add_independent,
     holm,

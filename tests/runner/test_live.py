@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from estbench import report
-from estbench.report.progress import Progress as Shown
+from estbench.report.data.unfinished import Progress as Shown
 from estbench.runner import live
 from estbench.runner.live import Progress, Refresher, refreshed
 from estbench.store.atomic import replacing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from estbench.report.between.sides import Side
-from estbench.report.style import estimator_order, task_order
+from estbench.report.data.order import estimator_order, task_order
 
 __all__ = ["Changed", "Only", "changed_failures", "changed_proofs", "only", "ranges", "said"]
 

@@ -27,16 +27,16 @@ from estbench.report.between.settings import (
     not_comparable,
 )
 from estbench.report.between.sides import Side
-from estbench.report.comparisons import ALPHA
-from estbench.report.formatting import bounded
-from estbench.report.labels import metric
-from estbench.report.ratios import OPEN, PARTNER, Omission, Ratio, ratios
+from estbench.report.data.comparisons import ALPHA
+from estbench.report.data.formatting import bounded
+from estbench.report.data.labels import metric
+from estbench.report.data.order import estimator_order
+from estbench.report.data.ratios import OPEN, PARTNER, Omission, Ratio, ratios
+from estbench.report.data.replicates import NOTHING, Replicates
+from estbench.report.data.statistics import Estimate, holm, mean_interval, paired_difference
+from estbench.report.data.trajectory import Measured, logs
 from estbench.report.records import RUN_COLUMNS
-from estbench.report.replicates import NOTHING, Replicates
-from estbench.report.statistics import Estimate, holm, mean_interval, paired_difference
-from estbench.report.style import estimator_order
-from estbench.report.trajectory import Measured, logs
-from estbench.report.variance_findings import rests_text
+from estbench.report.view.ratio_words import rests_text
 
 __all__ = ["COLUMNS", "Row", "differences", "shared", "welch"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from estbench import tasks
 from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.report.between.sides import Side
-from estbench.report.provenance import flat
+from estbench.report.data.provenance import flat
 
 __all__ = ["Difference", "environments", "not_comparable", "same_machine", "settings"]
 

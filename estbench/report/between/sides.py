@@ -11,9 +11,9 @@ from typing import Any
 
 from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
-from estbench.report.comparisons import Comparisons
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.replicates import Replicates, log, split
 from estbench.report.records import Results, load
-from estbench.report.replicates import Replicates, log, split
 from estbench.store import CorruptRecordError, Record, ResultSet, numbers
 
 __all__ = ["Found", "Side", "read_side", "same_numbers"]

@@ -1,0 +1,187 @@
+"""Final scores: mean, median and interquartile mean, each with the interval that holds best.
+
+The mean has the t interval, the median that of order statistics, the interquartile mean Tukey and
+McLaughlin's t interval. The percentile bootstrap stands beside them for the task's main metric,
+labelled approximate: from five seeds it covers 72 to 94 % where it says 95 (docs/statistics.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from estbench.report.data.comparisons import Comparisons
+from estbench.report.data.labels import metric
+from estbench.report.data.marks import MARKS, TRAINING, with_marks
+from estbench.report.data.memory import once
+from estbench.report.data.methods import BOOTSTRAP, ORDER_STATISTICS, TRIMMED_T, T
+from estbench.report.data.statistics import CONFIDENCE, Estimate, mean_interval
+from estbench.report.records import RUN_COLUMNS
+
+__all__ = [
+    "SCORE_COLUMNS",
+    "STATISTICS",
+    "TRIM",
+    "bootstrap_rows",
+    "interquartile_mean",
+    "interquartile_means",
+    "median_interval",
+    "score_table",
+]
+
+VARIANCE = "log_variance"  # has a better side, but is no score
+TRIM = 0.25  # of the seeds, rounded down, at each end
+RESAMPLES = 1999
+BATCH = 100  # resamples held at once; bounds memory where there are many groups
+
+SCORE_COLUMNS = ["task", "estimator", "metric", "statistic", "estimate", "low", "high", "n"]
+SCORE_COLUMNS += ["method", *MARKS]
+
+
+def interquartile_means(samples: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """Return means without the lowest and highest quarter (rounded down) along `axis`."""
+    return np.asarray(stats.trim_mean(samples, TRIM, axis=axis), dtype=np.float64)
+
+
+STATISTICS: dict[str, Callable[..., Any]] = {
+    "mean": np.mean,
+    "median": np.median,
+    "interquartile mean": interquartile_means,
+}
+
+
+def bootstrap_rows(
+    samples: NDArray[np.float64], statistic: str, resamples: int = RESAMPLES
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the percentile bootstrap interval of every row.
+
+    Args:
+      samples: ``[groups, n]``, n at least 2.
+      statistic: A key of STATISTICS.
+      resamples: How many; they are the same at every call, so a report does not change.
+    """
+    found = stats.bootstrap(
+        (samples,),
+        STATISTICS[statistic],
+        n_resamples=resamples,
+        batch=BATCH,
+        vectorized=True,
+        axis=-1,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return np.asarray(found.low, dtype=np.float64), np.asarray(found.high, dtype=np.float64)
+
+
+def median_interval(values: ArrayLike) -> Estimate:
+    """Return the median with its distribution-free interval between two order statistics.
+
+    The interval exists from six values on; below, not even the extremes cover 95 %.
+    """
+    sample = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(sample)
+    if n == 0:
+        return Estimate(math.nan)
+    first, last = _ranks(n)
+    low, high = (math.nan, math.nan) if first < 0 else (sample[first], sample[last])
+    return Estimate(float(np.median(sample)), float(low), float(high), n)
+
+
+@cache
+def _ranks(n: int) -> tuple[int, int]:
+    """Return which order statistics of n values bound the median, from 0; -1 if none do."""
+    if n < 2:
+        return -1, -1
+    # scipy's interval of the ranks themselves, so that it is computed once for each n.
+    found: Any = stats.quantile_test(np.arange(n), p=0.5).confidence_interval(CONFIDENCE)
+    both = math.isfinite(found.low) and math.isfinite(found.high)
+    return (int(found.low), int(found.high)) if both else (-1, -1)
+
+
+def interquartile_mean(values: ArrayLike) -> Estimate:
+    """Return the interquartile mean with Tukey and McLaughlin's t interval (1963)."""
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    if n == 0:
+        return Estimate(math.nan)
+    middle = float(interquartile_means(sample))
+    if n - 2 * int(TRIM * n) < 2:
+        return Estimate(middle, n=n)
+    low, high = stats.mstats.trimmed_mean_ci(sample, limits=(TRIM, TRIM), alpha=1.0 - CONFIDENCE)
+    return Estimate(middle, float(low), float(high), n)
+
+
+@once
+def score_table(comparisons: Comparisons) -> pd.DataFrame:
+    """Return tables/scores.csv: a row a task, estimator, metric, statistic and method.
+
+    Metrics that are neither better higher nor lower are left out; the bootstrap is for the task's
+    main metric only. The last columns are those of `marks`.
+    """
+    rows: list[tuple[Any, ...]] = []
+    mains: dict[int, list[tuple[tuple[Any, ...], NDArray[np.float64]]]] = {}
+    ways: tuple[tuple[str, Callable[[ArrayLike], Estimate], str], ...] = (
+        ("mean", mean_interval, T),
+        ("median", median_interval, ORDER_STATISTICS),
+        ("interquartile mean", interquartile_mean, TRIMMED_T),
+    )
+    for task in comparisons.results.tasks:
+        main = comparisons.primary(task)
+        for name in _metrics(comparisons, task):
+            for estimator in comparisons.trained(task):
+                sample = np.asarray(comparisons.finals(task, estimator, name), dtype=np.float64)
+                head = (task, estimator, name)
+                for statistic, interval, method in ways:
+                    found = interval(sample)
+                    if found.known:
+                        numbers = (found.value, found.low, found.high, found.n)
+                        rows.append((*head, statistic, *numbers, method))
+                if main and name == main.name and len(sample) > 1:
+                    mains.setdefault(len(sample), []).append((head, sample))
+    for n, groups in mains.items():
+        samples = np.stack([sample for _, sample in groups])
+        for statistic, take in STATISTICS.items():
+            ends = bootstrap_rows(samples, statistic)
+            numbers = np.stack([take(samples, axis=-1), *ends], axis=1).tolist()
+            for (head, _), row in zip(groups, numbers, strict=True):
+                rows.append((*head, statistic, *row, n, BOOTSTRAP))
+    frame = pd.DataFrame(rows, columns=SCORE_COLUMNS[: -len(MARKS)])
+    return with_marks(comparisons, _ordered(frame, comparisons), TRAINING)
+
+
+def _metrics(comparisons: Comparisons, task: str) -> list[str]:
+    """Return the metrics of quality that the task's runs end with, the main one first."""
+    main = comparisons.primary(task)
+    runs = comparisons.results.runs
+    own = runs[runs["task"] == task]
+    names = [n for n in own.columns if n not in RUN_COLUMNS and own[n].notna().any()]
+    directed = [n for n in names if n != VARIANCE and metric(task, n).better != "neither"]
+    return list(dict.fromkeys([*([main.name] if main else []), *directed]))
+
+
+def _ordered(frame: pd.DataFrame, comparisons: Comparisons) -> pd.DataFrame:
+    """Return the rows with those of one task, estimator and metric together."""
+    keys = frame[["task", "estimator", "metric"]].drop_duplicates()
+    tasks = {task: i for i, task in enumerate(comparisons.results.tasks)}
+    names = {name: i for i, name in enumerate(comparisons.results.estimators(keys))}
+    statistics = {name: i for i, name in enumerate(STATISTICS)}
+    place = pd.DataFrame(
+        {
+            "task": frame["task"].map(tasks),
+            "estimator": frame["estimator"].map(names),
+            "metric": frame["metric"],
+            "statistic": frame["statistic"].map(statistics),
+            "bootstrap": frame["method"].eq(BOOTSTRAP),
+        }
+    )
+    return frame.loc[place.sort_values(list(place.columns), kind="stable").index].reset_index(
+        drop=True
+    )

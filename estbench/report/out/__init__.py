@@ -1,0 +1,1 @@
+"""Writers: HTML, LaTeX, the terminal, Markdown, CSV."""

@@ -1,0 +1,1 @@
+"""Tables, figures and sentences: pure functions of `estbench.report.data`."""

@@ -1,0 +1,156 @@
+"""The table of noise: a verdict a task and estimator, and the ratios by snapshot."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from estbench.report.data.comparisons import BASELINED, SNAPSHOTS, Comparisons
+from estbench.report.data.costs import cost
+from estbench.report.data.formatting import bounded, quantity
+from estbench.report.data.labels import estimator_facts, peer
+from estbench.report.data.marks import lost_text
+from estbench.report.data.ratios import Ratio
+from estbench.report.data.statistics import ENOUGH_SEEDS
+from estbench.report.data.trajectory import batch_size
+from estbench.report.view.ratio_words import batches_text
+
+__all__ = ["Entry", "VerdictRow", "Verdicts", "mark_of", "useful_range", "verdicts"]
+
+COST = "evaluation"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of the first tables.
+
+    Attributes:
+      text: The ratio with its interval, or what heavy tails leave of it, and in brackets n where it
+        is small and what failed.
+      mark: "lower", "higher", "no difference found", "rests on ..." (a verdict that is another
+        without one snapshot), "biased" or "not proven" (so not ranked), or "" where there is
+        nothing to compare.
+      value: What it is sorted by; None where it is unknown.
+    """
+
+    text: str = "–"
+    mark: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One estimator on one task.
+
+    Attributes:
+      partner: The estimator with the same baseline, "" if there is none.
+      missing: Whether that was not measured.
+      to_partner: The ratio to it, over the trajectory.
+      to_ema: The ratio to BASELINED.
+      parts: At every snapshot the ratio to the partner, or to BASELINED where there is none.
+      cost: Reward evaluations a sequence; see `costs.Cost`.
+      useful: The useful share of a step over the informative snapshots.
+    """
+
+    estimator: str
+    partner: str
+    missing: bool
+    to_partner: Entry
+    to_ema: Entry
+    parts: tuple[Entry, ...]
+    cost: Entry
+    useful: Entry
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The table of one task; `steps` and `informative` are of the snapshots."""
+
+    task: str
+    batch: float
+    steps: tuple[float, ...]
+    informative: tuple[bool, ...]
+    rows: tuple[VerdictRow, ...]
+
+
+def verdicts(comparisons: Comparisons) -> list[Verdicts]:
+    """Return a table for each task with measurements, per reward evaluation."""
+    found = []
+    for task in comparisons.results.tasks:
+        if not comparisons.measured(task):
+            continue
+        at = comparisons.at(task)
+        rows = tuple(_row(comparisons, task, name) for name in at.names)
+        steps = tuple(float(step) for step in at.steps)
+        batch = batch_size(comparisons.results, task)
+        found.append(Verdicts(task, batch, steps, tuple(map(bool, at.informative)), rows))
+    return found
+
+
+def _row(comparisons: Comparisons, task: str, name: str) -> VerdictRow:
+    there, partner = comparisons.measured(task), peer(name)
+    at = comparisons.at(task)
+    to_partner = comparisons.ratio(task, COST, name, partner)
+    to_ema = comparisons.ratio(task, COST, name, BASELINED)
+    shown, spent = to_partner or to_ema, cost(comparisons, task, name)
+    parts = tuple(
+        Entry(bounded(part.estimate, part.bound), "", _known(part.estimate.value))
+        for part in (shown.parts if shown else ())
+    )
+    own = Entry("1×", "", 1.0) if name == BASELINED else _entry(comparisons, task, to_ema)
+    return VerdictRow(
+        name,
+        partner,
+        bool(partner) and partner not in there,
+        _entry(comparisons, task, to_partner),
+        own,
+        parts or tuple(Entry() for _ in at.snapshots),
+        Entry(spent.text, "", _known(spent.batch)),
+        useful_range(comparisons, task, name),
+    )
+
+
+def useful_range(comparisons: Comparisons, task: str, name: str) -> Entry:
+    """Return the range of the useful share over the informative snapshots."""
+    at = comparisons.at(task)
+    shares = [
+        comparisons.useful_share(task, snapshot, name).value
+        for snapshot, told in zip(at.snapshots, at.informative, strict=True)
+        if told
+    ]
+    known = [share for share in shares if math.isfinite(share)]
+    if not known:
+        return Entry()
+    low, high = quantity(100.0 * min(known)), quantity(100.0 * max(known))
+    return Entry(f"{low} %" if low == high else f"{low} to {high} %", "", min(known))
+
+
+def _entry(comparisons: Comparisons, task: str, ratio: Ratio | None) -> Entry:
+    if ratio is None:
+        return Entry()
+    text = bounded(ratio.estimate, ratio.bound) + _note(comparisons, task, ratio)
+    return Entry(text, mark_of(ratio), _known(ratio.estimate.value))
+
+
+def mark_of(ratio: Ratio) -> str:
+    """Return the mark of a ratio; see `Entry`."""
+    both = [estimator_facts(name) for name in (ratio.estimator, ratio.against)]
+    if not all(facts.ranked for facts in both):
+        return "not proven" if any(facts.unproven for facts in both) else "biased"
+    if not ratio.verdict or ratio.survives:
+        return ratio.verdict
+    if not ratio.omissions:
+        return f"{ratio.verdict}, rests on one snapshot"
+    return f"{ratio.verdict}, rests on {batches_text([o.step for o in ratio.turned_by])}"
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _note(comparisons: Comparisons, task: str, ratio: Ratio) -> str:
+    """Return " (n = 3, 1 failed)" where the seeds are few or measurements failed."""
+    said = [f"n = {ratio.estimate.n}"] if ratio.estimate.n < ENOUGH_SEEDS else []
+    lost = lost_text(comparisons, SNAPSHOTS, task, ratio.estimator, ratio.against)
+    said += [lost] if lost else []
+    return f" ({', '.join(said)})" if said else ""
