@@ -308,6 +308,15 @@ class TestMeasured:
         for column in ("total_variance", "relative_bias", "kurtosis", "mse"):
             assert parts[column] == pytest.approx(whole[column], rel=1e-4), column
 
+    def test_what_is_differentiated_twice_needs_eager_attention(self) -> None:
+        made = small([[1, 2], [3]])
+        given = {"draws": 16, "adapt": 16}
+        with pytest.raises(estbench.UserError, match=r"relax .* twice.*'eager'"):
+            estbench.measure(made, ones_less_twos, "relax", **given)
+        made.model.set_attn_implementation("eager")
+        row = estbench.measure(made, ones_less_twos, "relax", **given).iloc[0]
+        assert row["meter_fault"] == ""
+
     def test_passes_are_smaller_for_long_prompts(self) -> None:
         short, long = (adapted(small([[1] * length])) for length in (1, 12))
         assert long.hidden_numbers == (12 + 3) * 8 * 2
