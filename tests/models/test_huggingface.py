@@ -21,7 +21,7 @@ from estbench.meter.cost import sequences_at_once
 from estbench.meter.truth import true_gradient
 from estbench.models.huggingface import LanguageModel, Narrowing
 from estbench.models.policy import IMPOSSIBLE, Policy, choose_by_uniform, has_ended
-from estbench.own import OwnReward, adapted
+from estbench.own import OwnReward, adapted, check_policy
 from estbench.proof.rewards import rng
 
 from .tiny_language_models import (
@@ -126,6 +126,19 @@ class TestOneDistribution:
         tokens = made.sample(30, rng(1))
         total = made.log_probs(tokens).exp().sum(dim=2)
         torch.testing.assert_close(total, torch.ones(30, T), rtol=0, atol=1e-6)
+
+    def test_in_half_precision_two_ways_to_the_same_may_round_differently(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exact = LanguageModel.log_probs
+        monkeypatch.setattr(
+            LanguageModel,
+            "log_probs",
+            lambda self, tokens: (1.02 * exact(self, tokens)).log_softmax(2),
+        )
+        check_policy(adapted(policy("llama", torch.bfloat16)))
+        with pytest.raises(estbench.UserError, match="log_probs and step disagree"):
+            check_policy(adapted(policy("llama", torch.float32)))
 
 
 class TestNarrowing:
