@@ -19,7 +19,7 @@ from transformers.generation.logits_process import (
 import estbench
 from estbench.meter.cost import sequences_at_once
 from estbench.meter.truth import true_gradient
-from estbench.models.huggingface import LanguageModel, Narrowing
+from estbench.models.huggingface import MARGIN, LanguageModel, Narrowing
 from estbench.models.policy import IMPOSSIBLE, Policy, choose_by_uniform, has_ended
 from estbench.own import OwnReward, adapted, check_policy
 from estbench.proof.rewards import rng
@@ -171,6 +171,21 @@ class TestNarrowing:
         found = Narrowing(top_p=1e-9).log_probs(logits)
         assert torch.equal(found.exp().argmax(dim=1), logits.argmax(dim=1))
         assert torch.equal(found.exp().sum(dim=1), torch.ones(20))
+
+    @pytest.mark.parametrize("settings", [{"top_k": 4}, {"top_p": 0.8}])
+    def test_what_is_drawn_is_possible_where_another_pass_rounds_otherwise(
+        self, settings: dict[str, Any]
+    ) -> None:
+        logits = torch.randn(100_000, V, generator=rng(4))
+        rounded = logits + 2e-5 * torch.randn(logits.shape, generator=rng(5))
+        narrow = Narrowing(**settings)
+
+        def drawn_but_impossible(margin: float) -> int:
+            drawn = narrow.log_probs(logits, margin) > IMPOSSIBLE
+            return int((drawn & (narrow.log_probs(rounded) == IMPOSSIBLE)).sum())
+
+        assert drawn_but_impossible(0.0) > 0
+        assert drawn_but_impossible(MARGIN) == 0
 
     def test_the_gradient_is_that_of_the_renormalised_probabilities(self) -> None:
         logits = torch.randn(5, V, generator=rng(4), dtype=torch.float64, requires_grad=True)
