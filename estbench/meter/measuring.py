@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from estbench.core.errors import UserError
 from estbench.estimators.base import Draws, Estimator, Learned, Reward, Surrogate
 from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import count_steps, sequences_at_once
@@ -30,10 +31,23 @@ def adapt_once(
     rng: torch.Generator,
     learned: Learned,
 ) -> None:
-    """Train what is learned on one batch of draws that serve nothing else."""
+    """Train what is learned on one batch of draws that serve nothing else.
+
+    Raises:
+      UserError: The policy's attention cannot be differentiated twice.
+    """
     with Tape(policy) as tape:
         surrogate = method.surrogate(policy, reward, draws, rng, learned)
-    method.adapt(policy, surrogate, tape, learned)
+    try:
+        method.adapt(policy, surrogate, tape, learned)
+    except RuntimeError as error:
+        if "attention" not in str(error) or "is not implemented" not in str(error):
+            raise
+        raise UserError(
+            f"{method.info.name} differentiates the policy twice, and its attention cannot be: "
+            "use eager attention, for a model of transformers "
+            "model.set_attn_implementation('eager')"
+        ) from error
 
 
 def measure(

@@ -427,7 +427,8 @@ def _check_faster(
     ended = policy._ended(tokens)
     pair = [policy._completed(part.detach(), ended).exp() for part in (whole, stepped)]
     gap = (pair[0] - pair[1]).abs().amax(dim=(0, 2))
-    tolerance = max(_tolerance(whole.dtype), _tolerance(stepped.dtype))
+    # Whatever type the log-probabilities have, they were computed in the policy's.
+    tolerance = max(map(_tolerance, (whole.dtype, stepped.dtype, policy.inner_dtype)))
     if float(gap.max()) > tolerance:
         at = int((gap > tolerance).nonzero()[0])
         raise UserError(

@@ -29,6 +29,9 @@ from estbench.models.trees import State
 
 __all__ = ["LanguageModel", "from_huggingface"]
 
+MARGIN = 1e-4
+"""By how much logits and probabilities of two passes in float32 may differ."""
+
 
 def from_huggingface(
     model: nn.Module,
@@ -103,28 +106,37 @@ class Narrowing:
     top_k: int = 0
     top_p: float = 1.0
 
-    def log_probs(self, logits: Tensor) -> Tensor:
-        """Return normalised log-probabilities ``[..., V]``; IMPOSSIBLE for what is left out."""
+    def log_probs(self, logits: Tensor, margin: float = 0.0) -> Tensor:
+        """Return normalised log-probabilities ``[..., V]``; IMPOSSIBLE for what is left out.
+
+        With a margin, tokens are left out as well that are so near to the edge, in a logit or in
+        a probability, that rounding could put them on its other side.
+        """
         # Half precision would make the probabilities' sum wrong by more than it may be.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.temperature
-        outside = self._outside(logits.detach())
+        outside = self._outside(logits.detach(), margin)
         if outside is None:
             return logits.log_softmax(dim=-1)
         inside = logits.masked_fill(outside, -torch.inf)
         return inside.log_softmax(dim=-1).masked_fill(outside, IMPOSSIBLE)
 
-    def _outside(self, logits: Tensor) -> Tensor | None:
+    def _outside(self, logits: Tensor, margin: float) -> Tensor | None:
         """Return which tokens cannot come, bool ``[..., V]``; None if all can."""
         outside: Tensor | None = None
         if 0 < self.top_k < logits.shape[-1]:
-            likeliest = logits.topk(self.top_k, dim=-1).indices
-            outside = torch.ones_like(logits, dtype=torch.bool).scatter_(-1, likeliest, False)
+            likeliest = logits.topk(self.top_k + 1, dim=-1)
+            near = likeliest.values[..., :-1] < likeliest.values[..., -1:] + margin
+            near[..., 0] = False
+            near &= margin > 0  # without a margin, one of two that are equal stays
+            outside = torch.ones_like(logits, dtype=torch.bool)
+            outside.scatter_(-1, likeliest.indices[..., :-1], near)
             logits = logits.masked_fill(outside, -torch.inf)
         if self.top_p < 1:
             p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-            # The likeliest token always can: nothing is likelier than it.
-            beyond = p.cumsum(dim=-1) - p >= self.top_p
-            beyond[..., 0] = False
+            beyond = p.cumsum(dim=-1) - p >= self.top_p - margin
+            edge = p.masked_fill(~beyond, 0.0).amax(dim=-1, keepdim=True)
+            beyond |= p < edge * (1 + margin)  # which could change places with the edge
+            beyond[..., 0] = False  # the likeliest token always can come
             beyond = torch.zeros_like(beyond).scatter_(-1, order, beyond)
             outside = beyond if outside is None else outside | beyond
         return outside
@@ -262,10 +274,12 @@ class LanguageModel(Policy):
         cache.batch_repeat_interleave(each)
         logits = out.logits[:, -1].repeat_interleave(each, dim=0)
         mask = self.masks.to(self.device)[self.prompt_of(n)]
+        # What is drawn here must be possible in a pass over the whole, which rounds otherwise.
+        margin = MARGIN if logits.dtype == torch.float32 else 0.0
         tokens = torch.full((n, self.length), self.end, device=self.device)
         ended = torch.zeros(n, dtype=torch.bool, device=self.device)
         for t in range(self.length):
-            log_probs = keep_ending(self.narrowing.log_probs(logits), ended, self.end)
+            log_probs = keep_ending(self.narrowing.log_probs(logits, margin), ended, self.end)
             tokens[:, t] = choose(t, log_probs)
             ended |= tokens[:, t] == self.end
             if t == self.length - 1 or bool(ended.all()):

@@ -18,9 +18,9 @@ from transformers.generation.logits_process import (
 
 import estbench
 from estbench.meter.cost import sequences_at_once
-from estbench.meter.own import OwnReward, adapted
+from estbench.meter.own import OwnReward, adapted, check_policy
 from estbench.meter.truth import true_gradient
-from estbench.models.huggingface import LanguageModel, Narrowing
+from estbench.models.huggingface import MARGIN, LanguageModel, Narrowing
 from estbench.models.policy import IMPOSSIBLE, Policy, choose_by_uniform, has_ended
 from estbench.proof.rewards import rng
 
@@ -127,6 +127,19 @@ class TestOneDistribution:
         total = made.log_probs(tokens).exp().sum(dim=2)
         torch.testing.assert_close(total, torch.ones(30, T), rtol=0, atol=1e-6)
 
+    def test_in_half_precision_two_ways_to_the_same_may_round_differently(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exact = LanguageModel.log_probs
+        monkeypatch.setattr(
+            LanguageModel,
+            "log_probs",
+            lambda self, tokens: (1.02 * exact(self, tokens)).log_softmax(2),
+        )
+        check_policy(adapted(policy("llama", torch.bfloat16)))
+        with pytest.raises(estbench.UserError, match="log_probs and step disagree"):
+            check_policy(adapted(policy("llama", torch.float32)))
+
 
 class TestNarrowing:
     @pytest.mark.parametrize(
@@ -158,6 +171,21 @@ class TestNarrowing:
         found = Narrowing(top_p=1e-9).log_probs(logits)
         assert torch.equal(found.exp().argmax(dim=1), logits.argmax(dim=1))
         assert torch.equal(found.exp().sum(dim=1), torch.ones(20))
+
+    @pytest.mark.parametrize("settings", [{"top_k": 4}, {"top_p": 0.8}])
+    def test_what_is_drawn_is_possible_where_another_pass_rounds_otherwise(
+        self, settings: dict[str, Any]
+    ) -> None:
+        logits = torch.randn(100_000, V, generator=rng(4))
+        rounded = logits + 2e-5 * torch.randn(logits.shape, generator=rng(5))
+        narrow = Narrowing(**settings)
+
+        def drawn_but_impossible(margin: float) -> int:
+            drawn = narrow.log_probs(logits, margin) > IMPOSSIBLE
+            return int((drawn & (narrow.log_probs(rounded) == IMPOSSIBLE)).sum())
+
+        assert drawn_but_impossible(0.0) > 0
+        assert drawn_but_impossible(MARGIN) == 0
 
     def test_the_gradient_is_that_of_the_renormalised_probabilities(self) -> None:
         logits = torch.randn(5, V, generator=rng(4), dtype=torch.float64, requires_grad=True)
@@ -307,6 +335,15 @@ class TestMeasured:
         parts = estbench.measure(made, ones_less_twos, "rloo", draws=64).iloc[0]
         for column in ("total_variance", "relative_bias", "kurtosis", "mse"):
             assert parts[column] == pytest.approx(whole[column], rel=1e-4), column
+
+    def test_what_is_differentiated_twice_needs_eager_attention(self) -> None:
+        made = small([[1, 2], [3]])
+        given = {"draws": 16, "adapt": 16}
+        with pytest.raises(estbench.UserError, match=r"relax .* twice.*'eager'"):
+            estbench.measure(made, ones_less_twos, "relax", **given)
+        made.model.set_attn_implementation("eager")
+        row = estbench.measure(made, ones_less_twos, "relax", **given).iloc[0]
+        assert row["meter_fault"] == ""
 
     def test_passes_are_smaller_for_long_prompts(self) -> None:
         short, long = (adapted(small([[1] * length])) for length in (1, 12))
