@@ -30,7 +30,8 @@ def main() -> int:
     os.nice(NICENESS)
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_the_driver, daemon=True).start()
-    from estbench import plugins, report
+    from estbench import report
+    from estbench.core import plugins
     from estbench.core.errors import UserError
     from estbench.report.data.unfinished import Progress, unfinished
     from estbench.store import StorageError

@@ -105,7 +105,7 @@ def hostile(original: Path, tmp_path: Path) -> Path:
     (folder / "proofs.json").write_text(json.dumps(proof))
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["experiment"]["training"]["data"] = "0"
-    manifest["environment"] |= {"estbench": "0", "git": {"commit": "0"}, EVIL: EVIL}
+    manifest["environment"] |= {"estbench": "0", "git": {"commit": "0"}}
     manifest["refused"] = {"oracle-small": {"reinforce-critic": "0"}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     for path in folder.rglob("*.json"):
@@ -115,6 +115,8 @@ def hostile(original: Path, tmp_path: Path) -> Path:
 
 def test_a_set_is_poisoned_where_it_can_be(hostile: Path) -> None:
     manifest = json.loads((hostile / "manifest.json").read_bytes())
+    with pytest.raises(ValueError, match="cannot be a name"):
+        check_manifest(manifest | {"environment": {EVIL: "0"}})
     assert manifest["environment"]["estbench"] == EVIL
     assert manifest["environment"]["git"]["commit"] == EVIL
     assert manifest["refused"]["oracle-small"]["reinforce-critic"] == EVIL
@@ -128,7 +130,7 @@ def test_a_report_shows_what_is_hidden_as_text(
     hostile: Path, said: Callable[..., str], monkeypatch: pytest.MonkeyPatch, width: str | None
 ) -> None:
     monkeypatch.setattr("estbench.report.building.draw_all", lambda *args: [])
-    monkeypatch.setattr("estbench.report.building.render", lambda *args: "")
+    monkeypatch.setattr("estbench.report.building.render", lambda *args: ("", ""))
     if width is not None:
         monkeypatch.setenv("COLUMNS", width)
     text = said("report", str(hostile), code=0)

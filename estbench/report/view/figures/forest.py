@@ -133,13 +133,13 @@ def draw_stacked(forest: Forest, *, width: float, bottom: float = 0.46) -> Figur
       bottom: Inches below the last panel.
     """
     every = [row for rows in forest.panels.values() for row in rows]
-    column = 0.24 + 0.058 * max(len(row.text) for row in every)
+    column = 0.24 + 0.058 * max((len(row.text) for row in every), default=0)
     left = name_room([row.estimator for row in every])
     spots = {task: _grouped(rows) for task, rows in forest.panels.items()}
     figure, axes = stacked(
         len(forest.panels),
         width=width + left - name_room(()),
-        height=[forest.tall * (max(at.values()) + 1.0) + 0.08 for at in spots.values()],
+        height=[forest.tall * (max(at.values(), default=0.0) + 1.0) + 0.08 for at in spots.values()],
         left=left,
         right=column + BAR_INCHES + 0.4,
         top=0.4,
@@ -149,7 +149,7 @@ def draw_stacked(forest: Forest, *, width: float, bottom: float = 0.46) -> Figur
     limits = _limits(every, forest)
     for ax, (task, rows) in zip(axes, forest.panels.items(), strict=True):
         places = spots[task]
-        ax.set_ylim(max(places.values()) + 0.6, -0.6)
+        ax.set_ylim(max(places.values(), default=0.0) + 0.6, -0.6)
         name_rows(ax, places, (row.estimator for row in rows if row.head))
         forest_panel(ax, rows, places, forest, limits, most=6)
         last = ax is axes[-1]
