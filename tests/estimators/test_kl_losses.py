@@ -105,6 +105,15 @@ def test_what_is_right_for_any_reward_is_right_for_a_penalised_one(name: str) ->
     assert bias_test(method, *given, noise, state, plan).verdict == "unbiased"
 
 
+@pytest.mark.parametrize("name", ["kl-k1", "kl-k2-token", "kl-k3"])
+def test_the_other_forms_are_found_biased_where_there_is_a_penalty(name: str) -> None:
+    problem = named("kl")
+    given = (problem.policy, problem.reward, problem.gradient)
+    noise = stream("test of biased penalties", name)
+    result = bias_test(estimators.make(name), *given, noise, {}, plan_for(0.05, 10))
+    assert result.verdict == "biased"
+
+
 def test_a_penalty_follows_its_policy_and_leaves_no_gradient_in_it() -> None:
     policy, reference = (
         RecurrentPolicy(3, 4, 2, end=2).initialise(0.9, rng(seed)) for seed in (25, 525)

@@ -179,11 +179,13 @@ BY_MOVING = (
     *("seqgan-rollouts-lagged", "importance-token", "importance-truncated", "importance-masked"),
     *("ppo-clip", "cispo", "v-trace"),
 )
+# Where the reward has no penalty, they are RLOO: see test_kl_losses.
+BY_PENALTY = ("kl-k1", "kl-k2-token", "kl-k3")
 BIASED = [
     *(
         name
         for name, unbiased in DECLARED.items()
-        if not unbiased and name not in (*BY_MOVING, *BY_NOISE)
+        if not unbiased and name not in (*BY_MOVING, *BY_NOISE, *BY_PENALTY)
     ),
     *(f"rebar-published@{fault}" for fault in ("sign", "redrawn", "joint")),
     *(f"relax-published@{fault}" for fault in ("sign", "redrawn", "joint")),

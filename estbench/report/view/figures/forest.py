@@ -139,7 +139,9 @@ def draw_stacked(forest: Forest, *, width: float, bottom: float = 0.46) -> Figur
     figure, axes = stacked(
         len(forest.panels),
         width=width + left - name_room(()),
-        height=[forest.tall * (max(at.values(), default=0.0) + 1.0) + 0.08 for at in spots.values()],
+        height=[
+            forest.tall * (max(at.values(), default=0.0) + 1.0) + 0.08 for at in spots.values()
+        ],
         left=left,
         right=column + BAR_INCHES + 0.4,
         top=0.4,
