@@ -32,10 +32,10 @@ from estbench.proof.variance import VarianceFinding
 LOOK = Look(128, 0.004, 0.0, 0.011, 0.012, 1.003, math.inf, {"norm": 0.1 + 0.2, "gradient": 0.5})
 FIRST = replace(LOOK, draws=64, high=0.03, upper=0.04)
 RESULT = BiasResult("unbiased", "", (FIRST, LOOK), 0.02, 1e-4)
-BIAS = BiasFinding("categorical-rough", "fresh", RESULT, 3.25)
+BIAS = BiasFinding("kl", "fresh", RESULT, 3.25)
 VARIANCE = VarianceFinding("autoregressive", 1.0, 0.9, math.inf, 1.0, True)
 RULE = next(iter(RULES))
-WHERE = "categorical-rough, fresh"  # what BIAS was found on
+WHERE = "kl, fresh"  # what BIAS was found on
 ON = "variance on autoregressive"
 
 
@@ -140,7 +140,7 @@ def test_a_finding_comes_back_as_it_was(label: str, finding: Finding) -> None:
 @pytest.mark.parametrize(
     "finding",
     [
-        BiasFinding("categorical-rough", "fresh", None, 1.0, error="MemoryError"),
+        BiasFinding("kl", "fresh", None, 1.0, error="MemoryError"),
         ConductFinding(RULE, False, "MemoryError"),
         VarianceFinding("autoregressive", error="MemoryError"),
     ],
@@ -185,7 +185,7 @@ OFF = replace(LOOK, relative_bias=2.0, low=1.9, high=2.1, projection=3.0, upper=
 def unbiased(**figures: Any) -> BiasFinding:
     """A verdict that is not that of its figures."""
     result = BiasResult("unbiased", "", (replace(OFF, **figures),), 0.02, 1e-4)
-    return BiasFinding("categorical-rough", "fresh", result, 1.0)
+    return BiasFinding("kl", "fresh", result, 1.0)
 
 
 @pytest.mark.parametrize(
