@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,18 +41,6 @@ WHY_BIASED = {
     "kl-k2-token": "its KL term leaves out that a token changes which prefixes come later",
     "kl-k3": "its KL term is KL(reference || policy), token by token",
 }
-
-
-class _Unpenalised:
-    """A reward without its penalty."""
-
-    def __init__(self, reward: Reward, penalty: Penalty) -> None:
-        self.reward = reward
-        self.penalty = penalty
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        ratios = self.penalty.log_ratios(tokens).sum(dim=1)
-        return self.reward(tokens) + self.penalty.beta * ratios
 
 
 class KLLoss(LeaveOneOut):
@@ -89,11 +76,18 @@ class KLLoss(LeaveOneOut):
         penalty: Penalty | None = getattr(reward, "penalty", None)
         if penalty is None:
             return super().surrogate(policy, reward, draws, rng, state)
-        plain: Any = _Unpenalised(reward, penalty)
-        made = super().surrogate(policy, plain, draws, rng, state)
-        slopes = self.slope(penalty.log_ratios(made.tokens.flatten(0, 1)))
-        weights = slopes.reshape(made.weights.shape) * (penalty.beta / self.info.group)
-        return replace(made, weights=made.weights - weights)
+        made = super().surrogate(policy, reward, draws, rng, state)
+        ratios = penalty.log_ratios(made.tokens.flatten(0, 1))
+        out = penalty.beta * ratios.sum(dim=1).reshape(made.rewards.shape)
+        rewards = made.rewards + out  # without the penalty; its weights are linear in them
+        advantages = self.weights(out.unsqueeze(2)).expand_as(made.tokens).flatten(1)
+        losses = self.slope(ratios).reshape(made.weights.shape) * (penalty.beta / self.info.group)
+        return replace(
+            made,
+            weights=made.weights + advantages - losses,
+            rewards=rewards,
+            info={"baseline": float(rewards.mean())},
+        )
 
 
 for _name in SLOPES:

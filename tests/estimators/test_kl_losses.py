@@ -14,6 +14,7 @@ from estbench.estimators.base import Surrogate
 from estbench.estimators.kl_losses import SLOPES
 from estbench.meter.bias import bias_test
 from estbench.models.penalty import Penalised
+from estbench.models.policy import at_tokens
 from estbench.proof.conditions import RecurrentPolicy, possible_sequences
 from estbench.proof.judging import plan_for
 from estbench.proof.problems import Problem, named, tiny
@@ -34,7 +35,7 @@ def parts(problem: Problem) -> tuple[RecurrentPolicy, Penalised, Tensor]:
 
 
 def token_log_probs(policy: RecurrentPolicy, sequences: Tensor) -> Tensor:
-    return policy.log_probs(sequences).gather(2, sequences.unsqueeze(2)).squeeze(2)
+    return at_tokens(policy.log_probs(sequences), sequences)
 
 
 def gradient_of(policy: RecurrentPolicy, value: Tensor) -> Tensor:
