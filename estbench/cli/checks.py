@@ -71,7 +71,7 @@ def check(
     if not SMALLEST_MARGIN <= margin <= LARGEST_MARGIN:
         raise UserError(
             f"--margin {margin:g}: must be from {SMALLEST_MARGIN} to {LARGEST_MARGIN}; it is a "
-            "part of the gradient's norm, so that .02 means 2 %"
+            "part of the gradient's norm, so that 0.02 means 2 %"
         )
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"--seed {seed}: must be a whole number from 0 to {LARGEST_SEED}")
