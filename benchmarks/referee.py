@@ -203,7 +203,7 @@ def baselines(directory: Path) -> Iterator[str]:
 
 def batches(directory: Path) -> Iterator[str]:
     """Give the part of a step that is noise, by batch size, over the informative snapshots."""
-    table = pd.read_csv(directory / "tables" / "variance.csv")
+    table = pd.read_parquet(directory / "tables" / "variance.parquet")
     found = load_comparisons(directory)
     for task in found.results.tasks:
         at = found.at(task)
@@ -243,6 +243,7 @@ def own_trajectories(directory: Path) -> Iterator[str]:
             )
 
 
+SETS = ("catalogue", "paper", "seqgan-small")
 OBJECTIONS = {
     "estimand": estimand,
     "one snapshot": omissions,
@@ -256,8 +257,8 @@ OBJECTIONS = {
 }
 
 if __name__ == "__main__":
-    reference = sorted(Path("results/reference").glob("*/snapshots"))
-    for directory in [Path(name) for name in sys.argv[1:]] or [path.parent for path in reference]:
+    sets = sys.argv[1:] or [f"results/reference/{name}" for name in SETS]
+    for directory in map(Path, sets):
         print(directory)
         for objection, answer in OBJECTIONS.items():
             for line in answer(directory):

@@ -29,7 +29,7 @@ TASKS = {
     "oracle-small": "oracle-small\nV = 50, T = 8",
     "digits-categorical": "digits-categorical\nautoencoder, V = 10, T = 20",
 }
-# (role, cost) of tables/ratios.csv -> label, marker, colour.
+# (role, cost) of tables/ratios -> label, marker, colour.
 SERIES = {
     ("partner", "evaluation"): ("per evaluation, to the partner", "D", "#c55a11"),
     ("ema", "evaluation"): ("per evaluation, to reinforce-ema", "o", "#1f4e79"),
@@ -45,7 +45,7 @@ def load(directory: Path) -> pd.DataFrame:
 
     Where `reinforce-ema` is the partner, the ratio is in both series.
     """
-    table = pd.read_csv(directory / "tables" / "ratios.csv", keep_default_na=True)
+    table = pd.read_parquet(directory / "tables" / "ratios.parquet")
     table = table[table["informative"]].assign(bound=table["bound"].fillna(""))
     both = table[(table["role"] == "partner") & (table["against"] == AGAINST)]
     return pd.concat([table, both.assign(role="ema")], ignore_index=True)

@@ -5,8 +5,8 @@ a word, with `COUNTS["estimators"]`.
 
 `0.40 [0.38, 0.43] <!-- cell: SET TABLE estimator=relax ... scope=trajectory: estimate low high -->`
 compares the last numbers before the mark with columns of the one row of
-results/reference/SET/tables/TABLE.csv that the filter leaves, at the printed digits. Some words are
-no columns of the table:
+results/reference/SET/tables/TABLE.parquet that the filter leaves, at the printed digits. Some words
+are no columns of the table:
 
 * `span`: two numbers, the smallest and the largest ratio at an informative snapshot (`ratios`).
 * `noise`: two numbers, the smallest and the largest part of a step that is noise, in per cent, over
@@ -20,6 +20,7 @@ A page does not show the marks.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -28,11 +29,15 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from estbench import estimators
 from estbench.config import presets
+from estbench.core.registry import TASKS
 from estbench.proof.problems import PROBLEMS
+from estbench.report.out.spreadsheet import csv_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -72,7 +77,7 @@ COUNTS: Mapping[str, Callable[[], int]] = {
     "estimators": _estimators,
     "problems of the check": lambda: len(PROBLEMS),
     "tasks of the set catalogue": lambda: len(
-        {row["task"] for row in table("catalogue/tables/ratios.csv")}
+        {row["task"] for row in table("catalogue/tables/ratios.parquet")}
     ),
     "seeds of the preset catalogue": lambda: len(presets.preset("catalogue").seeds),
     "seeds of the preset paper": lambda: len(presets.preset("paper").seeds),
@@ -108,8 +113,8 @@ def wrong_count(name: str, text: str) -> str:
 
 @cache
 def table(name: str) -> list[Row]:
-    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """Return the rows of a table, with the texts that its CSV has."""
+    return list(csv.DictReader(io.StringIO(csv_text(pd.read_parquet(RESULTS / name)))))
 
 
 def wrong_cell(name: str, text: str) -> str:
@@ -119,7 +124,7 @@ def wrong_cell(name: str, text: str) -> str:
     wanted = dict(condition.split("=") for condition in conditions)
     rows = [
         row
-        for row in table(f"{folder}/tables/{stem}.csv")
+        for row in table(f"{folder}/tables/{stem}.parquet")
         if all(row[key] == value for key, value in wanted.items() if key != "scope")
     ]
     right: list[float] = []
@@ -245,7 +250,8 @@ def test_cells_are_compared_at_the_printed_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "set/tables").mkdir(parents=True)
-    (tmp_path / "set/tables/ratios.csv").write_text(RATIOS, encoding="utf-8")
+    frame = pd.read_csv(io.StringIO(RATIOS), dtype={"bound": str})
+    frame.to_parquet(tmp_path / "set/tables/ratios.parquet", index=False)
     monkeypatch.setitem(globals(), "RESULTS", tmp_path)
     table.cache_clear()
 
@@ -272,3 +278,26 @@ def test_a_loose_interval_or_bound_is_found() -> None:
     for text in ("`relax` has 0.40 [0.38, 0.43] of it", "at least 0.89 of it"):
         assert LOOSE.search(text)
         assert not LOOSE.search(text.replace(" of it", " <!-- cell: x -->"))
+
+
+def test_every_column_of_a_table_is_explained() -> None:
+    page = (ROOT / "docs/result-files.md").read_text(encoding="utf-8")
+    common, *sections = page.split("\n## ")
+
+    def named(text: str) -> set[str]:
+        return set(
+            re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
+        )
+
+    said = {
+        name: named(common) | named(section)
+        for section in sections
+        for name in section.partition("\n")[0].split(", ")
+    }
+    tasks = [TASKS.info(TASKS.entries[name]) for name in TASKS.own_names()]
+    metrics = {metric for task in tasks for metric in task.metrics}
+    for path in sorted(RESULTS.glob("*/tables/*.parquet")):
+        columns = pq.read_schema(path).names
+        if path.stem == "runs":  # then follow final metrics, of the task and of what is learned
+            columns = columns[: columns.index("peak_mb") + 1] + [c for c in columns if c in metrics]
+        assert set(columns) - said[path.stem] - metrics == set(), path

@@ -49,12 +49,12 @@ RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", *COSTS]
 CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
 SNAPSHOT_NUMBERS = SnapshotFields.__struct_fields__[1:-3]
 """Numbers of a measurement, DESIGN's columns first; older records lack some of them."""
-# The columns that tables/ must have where they replace missing run files.
-STORED = {
-    "curves": [*CURVE_COLUMNS, "metric", "value"],
-    "starts": ["task", "estimator", "seed", "metric", "value"],
-    "temperatures": ["task", "estimator", "seed", "temperature", "metric", "value"],
+TABLES = {
+    "runs": ("runs", "curves", "starts", "temperatures", "samples"),
+    "snapshots": ("variance", "sources", "progress"),
+    "timing": ("timing", "phases"),
 }
+"""By kind of record, the frames made of it; the first has a row a job."""
 MOST_NAMES = 500  # of tasks, estimators or metrics in a report
 TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
 SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
@@ -67,7 +67,7 @@ PROGRESS_COLUMNS = [
     "step",
     *ProgressFields.__struct_fields__,
 ]
-PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
+PHASE_COLUMNS = ["task", "estimator", "round", "position", "phase", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,14 @@ class Results:
       failures: Every failed record.
       starts: One row a run and metric: what the generator was worth before the first batch.
       temperatures: One row a run, temperature and metric, from the sweep after the last batch.
-      samples: (task, estimator) -> sequences of the first finished seed.
+      samples: One row a sequence of an estimator's first finished seed.
       sources: One row a measurement and part of the policy (`by` "tensor" or "step", `part` its
         name, `position` its place): the `share` of the total variance that comes from it.
       progress: One row an estimator, seed, snapshot, optimiser, rate, batch and number of steps:
         what they gain (`meter.progress`).
       phases: One row a task, estimator, round and phase of a generator step, with its seconds.
-      from_tables: Whether there were no records of training runs, and tables/ was read for them.
+      from_tables: The kinds of record ("runs", "snapshots", "timing") of which there was none, and
+        for which tables/ was read.
     """
 
     directory: Path
@@ -116,11 +117,11 @@ class Results:
     failures: tuple[Failure, ...]
     starts: pd.DataFrame
     temperatures: pd.DataFrame
-    samples: Mapping[tuple[str, str], tuple[str, ...]]
+    samples: pd.DataFrame
     sources: pd.DataFrame
     progress: pd.DataFrame
     phases: pd.DataFrame
-    from_tables: bool = False
+    from_tables: tuple[str, ...] = ()
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -162,22 +163,32 @@ def load(directory: Path) -> Results:
     references = list(_checked(store, ReferenceRecord))
     snapshots = list(_checked(store, SnapshotsRecord))
     timing = list(_checked(store, TimingRecord))
-    if not (runs or snapshots or timing):
-        raise UserError(
-            f"nothing to report in {directory}: it holds no runs, snapshots or timing yet; "
-            f"estbench run --out {directory} computes them"
-        )
     manifest = store.manifest() or {}
     metrics = {name for _, columns in curves for name in columns}
     metrics |= {name for run in runs for name in run.final or ()}
     _check_count(directory, "metrics", metrics)
-    stored = None if runs else _from_tables(directory)
-    run_frame, curve_frame, start_frame, temperature_frame = stored or (
-        _run_frame(runs, manifest),
-        _curve_frame(curves),
-        _start_frame(runs),
-        _temperature_frame(runs),
-    )
+    frames = {
+        "runs": _run_frame(runs, manifest),
+        "curves": _curve_frame(curves),
+        "starts": _start_frame(runs),
+        "temperatures": _temperature_frame(runs),
+        "samples": _sample_frame(runs),
+        "variance": _variance_frame(snapshots, manifest),
+        "sources": _source_frame(snapshots),
+        "progress": _progress_frame(snapshots),
+        "timing": _timing_frame(timing),
+        "phases": _phase_frame(timing),
+    }
+    from_tables = []
+    for kind, records in {"runs": runs, "snapshots": snapshots, "timing": timing}.items():
+        stored = {} if records else _from_tables(directory, {n: frames[n] for n in TABLES[kind]})
+        frames |= stored
+        from_tables += [kind] * bool(stored)
+    if not (runs or snapshots or timing or from_tables):
+        raise UserError(
+            f"nothing to report in {directory}: it holds no runs, snapshots or timing yet; "
+            f"estbench run --out {directory} computes them"
+        )
     every: list[tuple[str, Sequence[EndedFields]]] = [
         ("training", runs),
         ("snapshots", snapshots),
@@ -186,26 +197,27 @@ def load(directory: Path) -> Results:
         ("timing", _rows(timing)),
     ]
     failures = [_failure(kind, r) for kind, records in every for r in records if r.failed]
+    failures += [f for kind in from_tables if kind != "timing" for f in _said(kind, frames)]
     results = Results(
         directory,
         manifest,
-        _ordered(run_frame, "seed"),
-        _ordered(curve_frame, "seed", "step"),
-        _ordered(_variance_frame(snapshots, manifest), "seed", "snapshot"),
-        _ordered(_timing_frame(timing), "round"),
+        _ordered(frames["runs"], "seed"),
+        _ordered(frames["curves"], "seed", "step"),
+        _ordered(frames["variance"], "seed", "snapshot"),
+        _ordered(frames["timing"], "round"),
         tuple(sorted(failures, key=_failure_order)),
-        _ordered(start_frame, "seed", "metric"),
-        _ordered(temperature_frame, "seed", "temperature", "metric"),
-        _samples(runs),
-        _ordered(_source_frame(snapshots), "seed", "snapshot", "by", "position"),
-        _ordered(_progress_frame(snapshots), "seed", "snapshot"),
-        _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
-        from_tables=stored is not None,
+        _ordered(frames["starts"], "seed", "metric"),
+        _ordered(frames["temperatures"], "seed", "temperature", "metric"),
+        _ordered(frames["samples"], "position"),
+        _ordered(frames["sources"], "seed", "snapshot", "by", "position"),
+        _ordered(frames["progress"], "seed", "snapshot"),
+        _ordered(frames["phases"], "round", "position"),
+        tuple(from_tables),
     )
     _check_count(directory, "tasks", set(results.tasks))
-    frames = (results.runs, results.variance, results.timing)
-    named = pd.concat([frame["estimator"] for frame in frames])
-    _check_count(directory, "estimators", set(named))
+    named = (results.runs, results.variance, results.timing)
+    estimators = pd.concat([frame["estimator"] for frame in named])
+    _check_count(directory, "estimators", set(estimators))
     return results
 
 
@@ -221,36 +233,38 @@ def _check_count(directory: Path, what: str, names: set[str]) -> None:
         )
 
 
-def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
-    """Return runs, curves, starts and temperatures from tables/, or None where they are not there.
+def _from_tables(directory: Path, empty: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return frames as an earlier report wrote them to tables/, or {} where it had none.
 
-    A set that was sent or published without its run files has them there, whole; a report of it
-    must not take its runs for missing and overwrite the tables with that.
+    A set that was committed or published without its records has them there; a report must not
+    take its runs for missing, nor overwrite the tables with that.
+
+    Args:
+      empty: The frames as they are without a record, the one that names the jobs first.
     """
     folder = directory / "tables"
-    if not (folder / "runs.parquet").is_file():
-        return None
+    first = next(iter(empty))
+    if not (folder / f"{first}.parquet").is_file():
+        return {}
 
     from estbench.report.data.stored import read_table
 
-    def stored(name: str) -> pd.DataFrame | None:
-        path = folder / f"{name}.parquet"
-        return read_table(path, STORED[name]) if path.is_file() else None
-
+    found = dict(empty)
     try:
-        runs = read_table(folder / "runs.parquet", RUN_COLUMNS)
-        if not runs["status"].isin(["ok", "failed"]).any():
-            return None  # made when there were no runs either
-        long, starts, temperatures = map(stored, ("curves", "starts", "temperatures"))
-        curves = _curve_frame([]) if long is None else _wide(long)
-    except (OSError, ValueError, KeyError) as error:
+        for name, frame in empty.items():
+            path = folder / f"{name}.parquet"
+            if not path.is_file():
+                continue
+            if name == "runs":
+                found[name] = read_table(path, RUN_COLUMNS, more=True)
+            elif name == "curves":
+                found[name] = _wide(read_table(path, [*CURVE_COLUMNS, "metric", "value"]))
+            else:
+                found[name] = read_table(path, list(frame.columns)).astype(frame.dtypes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"a table in {folder} is damaged: {error}") from None
-    return (
-        runs,
-        curves,
-        _start_frame([]) if starts is None else starts,
-        _temperature_frame([]) if temperatures is None else temperatures,
-    )
+    said = found[first].get("status", pd.Series("ok", found[first].index))
+    return found if said.isin(["ok", "failed"]).any() else {}  # made when there were none either
 
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
@@ -298,6 +312,16 @@ def _failure(kind: str, ended: EndedFields) -> Failure:
 def _message(ended: EndedFields) -> str:
     """Return "Type: message" of a failure, "" otherwise."""
     return clean(f"{ended.error.type}: {ended.error.message}") if ended.error else ""
+
+
+def _said(kind: str, frames: Mapping[str, pd.DataFrame]) -> Iterator[Failure]:
+    """Yield the failures that tables name; a traceback is in a record alone."""
+    what, name = {"runs": ("training", "runs"), "snapshots": ("snapshots", "variance")}[kind]
+    failed = frames[name][frames[name]["status"] == "failed"]
+    for task, estimator, seed, error in failed[["task", "estimator", "seed", "error"]].itertuples(
+        index=False
+    ):
+        yield Failure(what, task, estimator, seed, error, "")
 
 
 def _failure_order(failure: Failure) -> tuple[Any, ...]:
@@ -378,14 +402,19 @@ def _temperature_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     return frame.astype({"seed": "int64", "temperature": "float64", "value": "float64"})
 
 
-def _samples(records: Sequence[RunRecord]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return sequences of every estimator's first finished seed."""
-    samples: dict[tuple[str, str], tuple[str, ...]] = {}
+def _sample_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Return a row a sequence of every estimator's first finished seed."""
+    first: dict[tuple[str, str], RunRecord] = {}
     for run in sorted(records, key=lambda run: run.seed):
         if run.samples and not run.failed:
-            texts = tuple(clean(text, 400) for text in run.samples)
-            samples.setdefault((str(run.task), str(run.estimator)), texts)
-    return samples
+            first.setdefault((str(run.task), str(run.estimator)), run)
+    rows = [
+        _identity(run) | {"position": place, "text": clean(text, 400)}
+        for run in first.values()
+        for place, text in enumerate(run.samples or ())
+    ]
+    frame = pd.DataFrame(rows, columns=["task", "estimator", "seed", "position", "text"])
+    return frame.astype({"seed": "int64", "position": "int64"})
 
 
 def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Record, SnapshotFields]]:
@@ -473,7 +502,7 @@ def _phase_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
         for row in _rows([record])
         for position, (phase, seconds) in enumerate((row.phases or {}).items())
     ]
-    frame = pd.DataFrame(rows, columns=[*PHASE_COLUMNS, "position"])
+    frame = pd.DataFrame(rows, columns=PHASE_COLUMNS)
     return frame.astype({"round": "int64", "position": "int64", "seconds": "float64"})
 
 

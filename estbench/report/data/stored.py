@@ -1,4 +1,4 @@
-"""Tables of an earlier report, read in place of run files that were left out for their size.
+"""Tables of an earlier report, read in place of records that were left out for their size.
 
 They may come from elsewhere, so that each has to be what a report writes: names, whole numbers and
 numbers, and no more of them than can be held. A Parquet file of a few kilobytes may say that a
@@ -8,7 +8,7 @@ value stands in it a billion times.
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,17 +28,20 @@ MOST_CELLS = 200_000_000
 MOST_COLUMNS = 2_000
 MOST_LETTERS = 4_000_000_000  # of a column, were each of its texts as long as the longest
 
-_NAMES = {"task": Name, "estimator": Name, "metric": Label, "status": Label}
-_TEXTS = (*_NAMES, "error")
-_WHOLE = ("seed", "step", "steps")
+_NAMES = {"task": Name, "estimator": Name}
+_NAMES |= dict.fromkeys(("metric", "status", "by", "part", "optimiser", "phase"), Label)
+_TEXTS = (*_NAMES, "error", "text")
+_WHOLE = ("seed", "step", "steps", "snapshot", "draws", "sequences_per_draw", "round", "position")
+_WHOLE += ("batch", "replicates")
 
 
-def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], *, more: bool = False) -> pd.DataFrame:
     """Return a table with the types that it is written with.
 
     Args:
       path: A Parquet file.
-      columns: What it has to hold; there may be more.
+      columns: What it has to hold.
+      more: Return the other columns too.
 
     Raises:
       OSError: It cannot be read.
@@ -50,7 +53,8 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         missing = [column for column in columns if column not in table.column_names]
         if missing:
             raise ValueError(f"{path.name} lacks {', '.join(missing)}")
-        frame = pd.DataFrame({column: _column(table, column) for column in table.column_names})
+        wanted = table.column_names if more else columns
+        frame = pd.DataFrame({column: _column(table, column) for column in wanted})
     except pa.ArrowException as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None
     for column in _NAMES:

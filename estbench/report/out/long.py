@@ -62,7 +62,7 @@ def _write_parquet(wide: pd.DataFrame, path: Path) -> None:
     for part in _parts(wide):
         table = pa.Table.from_pandas(long_curves(part), preserve_index=False)
         if writer is None:
-            writer = parquet.ParquetWriter(path, table.schema)
+            writer = parquet.ParquetWriter(path, table.schema, compression="zstd")
         writer.write_table(table.cast(writer.schema))
     if writer is not None:
         writer.close()

@@ -222,8 +222,8 @@ def _answers(
         "grid": list(_grid(results)),
         "failures": results.failures,
         "samples": [
-            (task, estimator, texts[:SHOWN_SAMPLES])
-            for (task, estimator), texts in results.samples.items()
+            (task, estimator, list(own["text"])[:SHOWN_SAMPLES])
+            for (task, estimator), own in results.samples.groupby(["task", "estimator"], sort=False)
             if task in TEXTS
         ],
         "summary": table_of(summary, SUMMARY_ROWS),

@@ -36,38 +36,30 @@ RATIO_COLUMNS += ["bound"]
 def write_tables(comparisons: Comparisons, summary: pd.DataFrame, folder: Path) -> list[Path]:
     """Write every table, and the summary, into `folder` and return the paths."""
     folder.mkdir(exist_ok=True)  # not its parent: a set that has gone must not come back
+    results = comparisons.results
     makers: dict[str, Callable[[], pd.DataFrame]] = {
-        "runs": lambda: run_table(comparisons.results),
+        "runs": lambda: run_table(results),
         "variance": lambda: variance_table(comparisons),
         "timing": lambda: timing_table(comparisons),
+        "summary": lambda: summary,
+        "ratios": lambda: ratio_table(comparisons),
+        "pairs": lambda: comparisons.all_pairs,
+        "scores": lambda: score_table(comparisons),
+        "learning": lambda: learning_table(comparisons),
+        "improvement": lambda: improvement_table(comparisons),
     }
-    for name, frame in (
-        ("starts", comparisons.results.starts),
-        ("temperatures", comparisons.results.temperatures),
-        ("progress", comparisons.results.progress),
-    ):
-        if len(frame):
+    for name in ("starts", "temperatures", "samples", "progress", "sources", "phases"):
+        if len(frame := getattr(results, name)):
             makers[name] = lambda frame=frame: frame  # type: ignore[misc]
-    paths: list[Path] = []
+    paths = write_curves(results, folder)
     for name, make in makers.items():
         table = make()
         paths.append(write_csv(table, folder / f"{name}.csv"))
         paths.append(folder / f"{name}.parquet")
         with replacing(paths[-1]) as new:
-            table.to_parquet(new, index=False)
-        if name == "runs":
-            paths += write_curves(comparisons.results, folder)
-    paths.append(write_csv(summary, folder / "summary.csv"))
+            table.to_parquet(new, index=False, compression="zstd")
     (folder / "comparisons.csv").unlink(missing_ok=True)  # version 0.1 wrote it, by other numbers
-    for name, table in (
-        ("ratios", ratio_table(comparisons)),
-        ("pairs", comparisons.all_pairs),
-        ("scores", score_table(comparisons)),
-        ("learning", learning_table(comparisons)),
-        ("improvement", improvement_table(comparisons)),
-    ):
-        paths.append(write_csv(table, folder / f"{name}.csv"))
-    return paths
+    return sorted(paths)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:

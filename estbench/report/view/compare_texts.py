@@ -125,8 +125,8 @@ def notes(found: Between) -> Iterator[str]:
                 "kind."
             )
     for side in (found.a, found.b):
-        if side.results.from_tables:
-            yield f"{side.name} has no records of training runs: tables/runs.parquet was read."
+        if kinds := side.results.from_tables:
+            yield f"{side.name} has no records in {', '.join(kinds)}: its tables were read."
     machine = found.frame["family"].isin(["time", "memory"])
     if not found.judged and machine.any():
         yield (
