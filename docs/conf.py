@@ -8,12 +8,15 @@ copyright = author
 release = version = version_of("estbench")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # myst_parser, and notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "markdown", ".ipynb": "myst-nb"}
+nb_execution_mode = (
+    "off"  # the tests run them; the site shows the outputs that they were saved with
+)
 root_doc = "index"
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]

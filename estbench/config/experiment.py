@@ -143,8 +143,9 @@ class TrainingSettings(Settings):
     discriminator: str = "lstm"
     """lstm (the paper's, 32 units), cnn (SeqGAN's convolutions with a highway layer), or the name
     of one that a plugin registers."""
-    reward: Literal["p", "log_p", "logit", "exp_p"] = "p"
-    """What of the discriminator's belief "real" is the reward; exp_p as in the published runs."""
+    reward: Literal["p", "log_p", "logit", "exp_p", "constant", "random"] = "p"
+    """What of the discriminator's belief "real" is the reward; exp_p as in the published runs.
+    Control arms that do not ask it: constant, and random (a number for each sequence)."""
     rollouts: Natural = 0
     """Monte-Carlo rollouts per position with the current policy; 0 is one reward at the end, or 4
     where an estimator is made of rollouts (seqgan-rollouts, vine)."""

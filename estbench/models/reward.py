@@ -11,8 +11,17 @@ from torch import Tensor, nn
 
 from estbench.core.errors import unknown_name
 from estbench.core.registry import REWARDS, Declared, Registry
+from estbench.core.seeding import stream
 
-__all__ = ["TRANSFORMS", "Discriminator", "FunctionReward", "Reward", "rollout_rewards"]
+__all__ = [
+    "CONTROLS",
+    "TRANSFORMS",
+    "Discriminator",
+    "FunctionReward",
+    "Reward",
+    "UninformedReward",
+    "rollout_rewards",
+]
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "p": torch.sigmoid,
@@ -133,6 +142,60 @@ class Reward:
         with torch.enable_grad(), _frozen(self.discriminator):
             logits = [self.discriminator(rows) for rows in torch.split(sequences, step)]
             return TRANSFORMS[self.transform](logits[0] if len(logits) == 1 else torch.cat(logits))
+
+
+MIXING = (0xFF51AFD7ED558CCD - 2**64, 0xC4CEB9FE1A85EC53 - 2**64)  # MurmurHash3's finaliser
+CONTROLS = ("constant", "random")
+"""Rewards that know nothing of the data: what happens without an adversary?"""
+
+
+class UninformedReward(Reward):
+    """A control arm: in place of the discriminator's reward, one that does not ask it.
+
+    ``constant`` is 1/2 for every sequence. ``random`` is uniform on [0, 1]: a hash of the tokens,
+    so that it is a function of the sequence as any reward is, the same in every run, and unrelated
+    between sequences. It takes tokens only.
+
+    Args:
+      discriminator: The task's, which is trained beside it and tells real from generated.
+      kind: A name in ``CONTROLS``.
+      vocabulary: Number of tokens V.
+      length: Sequence length T.
+    """
+
+    def __init__(self, discriminator: nn.Module, kind: str, vocabulary: int, length: int) -> None:
+        super().__init__(discriminator)
+        self.transform = kind
+        self.is_relaxed = kind == "constant"
+        numbers = stream("random reward")
+        # A sum of independent 64-bit numbers, one for each token at each position, that overflows.
+        size = (length, vocabulary)
+        self.numbers = torch.randint(-(2**63), 2**63 - 1, size, generator=numbers)
+
+    def of_rollouts(self, tokens: Tensor, completed: Tensor) -> Tensor:
+        """Return rewards ``[n, T - 1, N]`` of rollouts, without a graph."""
+        return self(completed.flatten(0, 2)).view(completed.shape[:3])
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """Return rewards ``[n]`` of relaxed sequences ``[n, T, V]``.
+
+        Raises:
+          TypeError: The reward is ``random``.
+        """
+        if not self.is_relaxed:
+            raise TypeError('reward = "random" takes tokens only')
+        return super().relaxed(weights)
+
+    def _evaluate(self, sequences: Tensor) -> Tensor:
+        if self.transform == "constant":
+            # The graph of weights is kept, for an estimator differentiates in them.
+            floats = sequences if sequences.is_floating_point() else sequences.float()
+            return 0.5 + 0.0 * floats.flatten(1).sum(1)
+        places = torch.arange(sequences.shape[1], device=sequences.device)
+        hashed = self.numbers.to(sequences.device)[places, sequences].sum(1)
+        for factor in MIXING:  # else two tokens would differ by the same number in every sequence
+            hashed = (hashed ^ (hashed >> 33)) * factor
+        return (hashed >> 40).add(2**23).float() / 2**24
 
 
 class FunctionReward:

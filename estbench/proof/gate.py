@@ -24,6 +24,7 @@ from estbench.core import plugins
 from estbench.core.processes import described, is_stop, surviving
 from estbench.estimators import info, make
 from estbench.meter.bias import Plan
+from estbench.models.reward import CONTROLS
 from estbench.proof.findings import read_bias, went_wrong, written
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, SMALL, Problem, binary, expressions, named, tiny
@@ -134,7 +135,9 @@ def configurations(experiment: Experiment) -> list[Configuration]:
         for name in experiment.measured:
             if name in unfit.get(task, {}):
                 continue
-            own = Configuration(name, settings.reward, settings.rollouts, settings.truncation)
+            # With a reward that knows nothing there is no gradient to be compared with.
+            reward = "p" if settings.reward in CONTROLS else settings.reward
+            own = Configuration(name, reward, settings.rollouts, settings.truncation)
             found[own] = None
     return list(found)
 

@@ -31,6 +31,8 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
             method = estimators.make(name, settings.rollouts, settings.truncation)
             reason = _refusal(method, size.vocabulary, size.length)
             reason = reason or _uneven(settings.batch_size, method.info.group)
+            if not reason and settings.reward == "random" and method.info.needs_relaxed_reward:
+                reason = 'needs a reward that takes weights, and reward = "random" takes tokens'
             if not reason and tasks.info(task).kind == "autoencoder":
                 reason = method.without_contexts  # each image is a context of the encoder
             if reason:

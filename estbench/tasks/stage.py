@@ -14,7 +14,7 @@ from estbench.config.experiment import Experiment
 from estbench.estimators.base import Reward as AnyReward
 from estbench.models.build import build
 from estbench.models.policy import Policy
-from estbench.models.reward import Discriminator, Reward
+from estbench.models.reward import CONTROLS, Discriminator, Reward, UninformedReward
 
 __all__ = ["AdversarialStage", "Stage", "make_stage"]
 
@@ -97,7 +97,11 @@ class AdversarialStage(Stage):
             settings.discriminator,
             settings.generator,
         )
-        self.reward = Reward(self.discriminator, settings.reward)
+        if settings.reward in CONTROLS:
+            shape = (size.vocabulary, size.length)
+            self.reward = UninformedReward(self.discriminator, settings.reward, *shape)
+        else:
+            self.reward = Reward(self.discriminator, settings.reward)
         self.parts = {"policy": self.policy, "discriminator": self.discriminator}
 
 

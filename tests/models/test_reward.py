@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from scipy.stats import kstest
 
 from estbench.core.errors import UserError
 from estbench.models.lstm_discriminator import LSTMDiscriminator
-from estbench.models.reward import FunctionReward, Reward, rollout_rewards
+from estbench.models.reward import FunctionReward, Reward, UninformedReward, rollout_rewards
 from estbench.models.text_cnn import TextCNN
 
 TOKENS = torch.tensor([[0, 1, 0], [2, 2, 2], [4, 3, 1]])
@@ -178,3 +179,48 @@ def test_rollouts_leave_the_discriminator_trainable() -> None:
     Reward(model).of_rollouts(TOKENS, rollouts(TOKENS, 2))
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
+
+
+# Control arms ------------------------------------------------------------------------------------
+
+
+def test_a_constant_reward_is_a_half_and_flat() -> None:
+    reward = UninformedReward(discriminator(), "constant", 5, 3)
+    weights = WEIGHTS.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(reward.relaxed(weights).sum(), weights)
+    assert reward(TOKENS).tolist() == [0.5, 0.5, 0.5]
+    assert not slope.any()
+    assert (reward.hard_evals, reward.relaxed_evals) == (3, 3)
+
+
+def test_a_random_reward_is_uniform_and_a_function_of_the_sequence_alone() -> None:
+    every = torch.cartesian_prod(*[torch.arange(20)] * 3)
+    rewards = UninformedReward(discriminator(), "random", 20, 3)(every)
+    assert kstest(rewards.numpy(), "uniform").pvalue > 0.001
+    again = UninformedReward(text_cnn(), "random", 20, 3)
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again(every[order]), rewards[order])
+
+
+def test_a_random_reward_says_nothing_of_neighbours() -> None:
+    every = torch.cartesian_prod(*[torch.arange(20)] * 3)
+    rewards = UninformedReward(discriminator(), "random", 20, 3)(every).view(20, 20, 20)
+    for axis in range(3):
+        alike = rewards.movedim(axis, 0)
+        correlation = torch.corrcoef(torch.stack([alike[0].flatten(), alike[1].flatten()]))[0, 1]
+        assert abs(float(correlation)) < 4 / 20
+        # No token is better than another at any position: the mean of 400 uniforms is 0.5.
+        assert (alike.flatten(1).mean(1) - 0.5).abs().max() < 4 * (1 / 12 / 400) ** 0.5
+
+
+def test_a_random_reward_takes_no_weights() -> None:
+    with pytest.raises(TypeError, match="tokens only"):
+        UninformedReward(discriminator(), "random", 5, 3).relaxed(WEIGHTS)
+
+
+def test_rollouts_have_the_random_reward_of_their_sequence() -> None:
+    reward = UninformedReward(discriminator(), "random", 5, 3)
+    completed = rollouts(TOKENS, 4)
+    assert torch.equal(
+        rollout_rewards(reward, TOKENS, completed).flatten(), reward(completed.flatten(0, 2))
+    )

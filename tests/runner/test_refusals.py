@@ -57,6 +57,16 @@ def test_nothing_is_proven_for_tasks_that_are_refused() -> None:
     assert refusals(alone) == {"oracle-small": {"exact": WHY}}
 
 
+def test_a_random_reward_is_refused_by_what_relaxes_tokens() -> None:
+    training = replace(SMALL.training, reward="random")
+    given = replace(SMALL, estimators=("rloo", "rebar"), also_measured=(), training=training)
+    assert {task: set(found) for task, found in refusals(given).items()} == {
+        task: {"rebar"} for task in SMALL.tasks
+    }
+    # What is proven of the others does not depend on the reward that they are given.
+    assert {c.reward for c in configurations(given)} == {"p"}
+
+
 def test_nothing_to_do_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"exact does not fit oracle-small: .*50\^8"):
         check_fit(replace(SMALL, tasks=("oracle-small",), estimators=("exact",), also_measured=()))

@@ -8,7 +8,7 @@ value stands in it a billion times.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,11 +28,15 @@ MOST_CELLS = 200_000_000
 MOST_COLUMNS = 2_000
 MOST_LETTERS = 4_000_000_000  # of a column, were each of its texts as long as the longest
 
-_NAMES = {"task": Name, "estimator": Name}
-_NAMES |= dict.fromkeys(("metric", "status", "by", "part", "optimiser", "phase"), Label)
+_NAMES: dict[str, Callable[[str], str]] = {
+    **dict.fromkeys(("task", "estimator"), Name),
+    **dict.fromkeys(("metric", "status", "by", "part", "optimiser", "phase"), Label),
+}
 _TEXTS = (*_NAMES, "error", "text")
-_WHOLE = ("seed", "step", "steps", "snapshot", "draws", "sequences_per_draw", "round", "position")
-_WHOLE += ("batch", "replicates")
+_WHOLE = (
+    *("seed", "step", "steps", "snapshot", "draws", "sequences_per_draw"),
+    *("round", "position", "batch", "replicates"),
+)
 
 
 def read_table(path: Path, columns: Sequence[str], *, more: bool = False) -> pd.DataFrame:
