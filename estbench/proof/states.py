@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from estbench.estimators.base import Estimator, Learned
 from estbench.meter.bias import Centred
@@ -85,23 +85,31 @@ def train(
 
 
 def disturb(method: Any, policy: Policy, state: Learned, noise: torch.Generator) -> None:
-    if "coefficients" in state:
+    """Move what the catalogue's families learn; what a user keeps under such a name stays."""
+    coefficients = _part(state, "coefficients", "values")
+    if coefficients and hasattr(method, "coefficients"):
         # The constant is an offset of a reward that is centred; the others are best near 1.
         given = {"constant": 0.1, "factor": 0.7, "eta": 0.6}
-        labels = method.coefficients.labels
-        state["coefficients"]["values"] = tuple(given.get(label, 0.5) for label in labels)
-    for k, part in enumerate(state.get("tensors", {}).values()):
-        part["values"] = (0.1 - 0.05 * (k % 3), 0.9 - 0.3 * (k % 4))
-    if "network" in state:
+        coefficients["values"] = tuple(given.get(label, 0.5) for label in method.coefficients.labels)
+    tensors = _part(state, "tensors")
+    for k, name in enumerate(tensors):
+        if part := _part(tensors, name, "values"):
+            part["values"] = (0.1 - 0.05 * (k % 3), 0.9 - 0.3 * (k % 4))
+    if isinstance(network := state.get("network"), nn.Module):
         with torch.no_grad():
-            for parameter in state["network"].parameters():
-                parameter += 0.2 * torch.randn(
-                    parameter.shape, generator=noise, dtype=parameter.dtype
-                )
-    if "steps" in state:
-        values = state["steps"]["values"]
-        state["steps"]["values"] = 0.2 * torch.randn(values.shape, generator=noise).to(values)
-    for part in (state.get("baseline", {}), state.get("critic", {})):
-        average = part.get("average", part)
-        if "weight" in average:
-            average.update(weight=1.0, sum=0.1, squares=0.2)
+            for parameter in network.parameters():
+                shape, dtype = parameter.shape, parameter.dtype
+                parameter.add_(0.2 * torch.randn(shape, generator=noise, dtype=dtype))
+    if steps := _part(state, "steps", "values"):
+        values = steps["values"]
+        steps["values"] = 0.2 * torch.randn(values.shape, generator=noise).to(values)
+    for name in ("baseline", "critic"):
+        part = _part(state, name)
+        average = _part(part, "average", "weight") or _part({name: part}, name, "weight")
+        average.update({"weight": 1.0, "sum": 0.1, "squares": 0.2} if average else {})
+
+
+def _part(state: Mapping[str, Any], name: str, key: str = "") -> dict[str, Any]:
+    """Return a part of a state, {} if it is not there or is not a table that holds ``key``."""
+    part = state.get(name)
+    return part if isinstance(part, dict) and (not key or key in part) else {}
