@@ -13,7 +13,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-source_suffix = {".md": "markdown", ".ipynb": "myst-nb"}
 nb_execution_mode = (
     "off"  # the tests run them; the site shows the outputs that they were saved with
 )
