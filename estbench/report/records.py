@@ -38,7 +38,7 @@ from estbench.store.layout import (
 )
 from estbench.tasks.fit import REFUSED
 
-__all__ = ["Failure", "Results", "load"]
+__all__ = ["Failure", "Results", "load", "matching"]
 
 Record = dict[str, Any]
 CurveArrays = tuple[Record, dict[str, NDArray[np.float64]]]
@@ -142,6 +142,13 @@ class Results:
     def measured(self) -> pd.DataFrame:
         """The rows of `variance` that hold a measurement."""
         return self.variance[self.variance["snapshot"].notna()]
+
+
+def matching(frame: pd.DataFrame, **values: str | int | bool) -> pd.DataFrame:
+    """Return the rows whose columns have these values."""
+    for column, value in values.items():
+        frame = frame[frame[column].eq(value).fillna(False)]
+    return frame
 
 
 def load(directory: Path) -> Results:

@@ -12,7 +12,6 @@ from typing import Any
 from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
 from estbench.report.data.comparisons import Comparisons
-from estbench.report.data.replicates import Replicates, log, split
 from estbench.report.records import Results, load
 from estbench.store import CorruptRecordError, Record, ResultSet, numbers
 
@@ -67,28 +66,6 @@ class Side:
     def comparisons(self) -> Comparisons:
         """The statistics of this set alone."""
         return Comparisons(self.results)
-
-    @cached_property
-    def raw_variance(self) -> Replicates:
-        """Variance of one draw as it was written, by seed and snapshot."""
-        groups = self.results.measured.groupby(["task", "estimator"], sort=False)
-        return {
-            (str(task), str(estimator)): own.set_index(["seed", "snapshot"])["total_variance"]
-            for (task, estimator), own in groups
-        }
-
-    @cached_property
-    def seconds(self) -> Replicates:
-        """Log seconds of a generator step, by round of the timing pass."""
-        times = self.results.timing
-        return split(times.assign(log=log(times["seconds_per_step"])), "round", "log")
-
-    @cached_property
-    def memory(self) -> Replicates:
-        """Log of the peak memory of a training run's worker, in MiB, by seed."""
-        runs = self.results.runs
-        finished = runs[runs["status"] == "ok"]
-        return split(finished.assign(log=log(finished["peak_mb"])), "seed", "log")
 
 
 def read_side(name: str, path: Path) -> Side:

@@ -136,14 +136,11 @@ def score_table(comparisons: Comparisons) -> pd.DataFrame:
     for task in comparisons.results.tasks:
         main = comparisons.primary(task)
         for name in _metrics(comparisons, task):
-            for estimator in comparisons.trained(task):
-                sample = np.asarray(comparisons.finals(task, estimator, name), dtype=np.float64)
+            for estimator, values in comparisons.replicates(task, name).items():
+                sample = values.dropna().to_numpy()
                 head = (task, estimator, name)
                 for statistic, interval, method in ways:
-                    found = interval(sample)
-                    if found.known:
-                        numbers = (found.value, found.low, found.high, found.n)
-                        rows.append((*head, statistic, *numbers, method))
+                    rows.append((*head, statistic, *interval(sample).numbers, method))
                 if main and name == main.name and len(sample) > 1:
                     mains.setdefault(len(sample), []).append((head, sample))
     for n, groups in mains.items():
@@ -169,19 +166,15 @@ def _metrics(comparisons: Comparisons, task: str) -> list[str]:
 
 def _ordered(frame: pd.DataFrame, comparisons: Comparisons) -> pd.DataFrame:
     """Return the rows with those of one task, estimator and metric together."""
-    keys = frame[["task", "estimator", "metric"]].drop_duplicates()
-    tasks = {task: i for i, task in enumerate(comparisons.results.tasks)}
-    names = {name: i for i, name in enumerate(comparisons.results.estimators(keys))}
-    statistics = {name: i for i, name in enumerate(STATISTICS)}
+    tasks, names = comparisons.results.tasks, comparisons.results.estimators(frame)
     place = pd.DataFrame(
         {
-            "task": frame["task"].map(tasks),
-            "estimator": frame["estimator"].map(names),
+            "task": frame["task"].map(tasks.index),
+            "estimator": frame["estimator"].map(names.index),
             "metric": frame["metric"],
-            "statistic": frame["statistic"].map(statistics),
+            "statistic": frame["statistic"].map(list(STATISTICS).index),
             "bootstrap": frame["method"].eq(BOOTSTRAP),
         }
     )
-    return frame.loc[place.sort_values(list(place.columns), kind="stable").index].reset_index(
-        drop=True
-    )
+    order = place.sort_values(list(place.columns), kind="stable").index
+    return frame.loc[order].reset_index(drop=True)
