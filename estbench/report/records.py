@@ -7,9 +7,10 @@ so that everything made of them is the same to the byte. Failed and missing runs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from estbench.report.data.order import estimator_order, task_order
 from estbench.store import CorruptRecordError, ResultSet
 from estbench.store.layout import (
     AnyRecord,
+    CostFields,
     CurveFields,
     EndedFields,
     JobRecord,
@@ -38,36 +40,36 @@ from estbench.store.layout import (
 )
 from estbench.tasks.fit import REFUSED
 
-__all__ = ["Failure", "Results", "load", "matching"]
+__all__ = ["Failure", "Origin", "Results", "load", "matching"]
 
 Record = dict[str, Any]
-CurveArrays = tuple[Record, dict[str, NDArray[np.float64]]]
+Keys = tuple[str, str, int]  # task, estimator, seed
+CurveArrays = tuple[Keys, dict[str, NDArray[np.float64]]]
+Timed = Sequence[tuple[int, TimedFields]]  # rounds with their rows
 AnyKind = TypeVar("AnyKind", bound=AnyRecord)
 
-COSTS = ["wall_s", "cpu_s", "peak_mb"]
-RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", *COSTS]
-CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
+# The columns of each frame with their types; "" is text.
+KEYS = {"task": "", "estimator": "", "seed": "int64"}
+RUN_COLUMNS = KEYS | {"status": "", "error": "", "steps": "Int64"}
+RUN_COLUMNS |= dict.fromkeys(CostFields.__struct_fields__, "float64")
+CURVE_COLUMNS = [*KEYS, "step", "reward_evals", "seconds"]
+STARTS = KEYS | {"metric": "", "value": "float64"}
+TEMPERATURES = KEYS | {"temperature": "float64", "metric": "", "value": "float64"}
 SNAPSHOT_NUMBERS = SnapshotFields.__struct_fields__[1:-3]
 """Numbers of a measurement, DESIGN's columns first; older records lack some of them."""
-# The columns that tables/ must have where they replace missing run files.
-STORED = {
-    "curves": [*CURVE_COLUMNS, "metric", "value"],
-    "starts": ["task", "estimator", "seed", "metric", "value"],
-    "temperatures": ["task", "estimator", "seed", "temperature", "metric", "value"],
-}
+VARIANCE = KEYS | {"snapshot": "Int64"} | dict.fromkeys(SNAPSHOT_NUMBERS, "float64")
+VARIANCE |= dict.fromkeys(("draws", "sequences_per_draw", "step"), "Int64")
+VARIANCE |= {"status": "", "error": ""}
+SOURCES = KEYS | {"snapshot": "int64", "fraction": "float64", "by": "", "part": ""}
+SOURCES |= {"position": "int64", "share": "float64"}
+PROGRESS = KEYS | {"snapshot": "int64", "step": "Int64"}
+PROGRESS |= dict.fromkeys(ProgressFields.__struct_fields__, "float64")
+PROGRESS |= {"optimiser": "", "batch": "int64", "steps": "int64", "replicates": "Int64"}
+TIMING = {"task": "", "estimator": "", "round": "int64", "seconds_per_step": "float64"}
+PHASES = {"task": "", "estimator": "", "round": "int64", "phase": "", "seconds": "float64"}
+PHASES |= {"position": "int64"}
+
 MOST_NAMES = 500  # of tasks, estimators or metrics in a report
-TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
-SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
-SOURCE_COLUMNS += ["share"]
-PROGRESS_COLUMNS = [
-    "task",
-    "estimator",
-    "seed",
-    "snapshot",
-    "step",
-    *ProgressFields.__struct_fields__,
-]
-PHASE_COLUMNS = ["task", "estimator", "round", "phase", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,23 @@ class Failure:
     seed: int
     message: str
     traceback: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a record comes from, and what tells it from that of another set.
+
+    Attributes:
+      path: Its file.
+      key: Hash of the settings and of the estimator's version or source.
+      state: Hash of a reference's snapshots, "" for other records.
+      failed: Whether it is the record of a failure.
+    """
+
+    path: Path
+    key: str
+    state: str
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,8 @@ class Results:
       progress: One row an estimator, seed, snapshot, optimiser, rate, batch and number of steps:
         what they gain (`meter.progress`).
       phases: One row a task, estimator, round and phase of a generator step, with its seconds.
+      origins: (kind, task, estimator, seed) -> where a training run, reference or measurement
+        comes from.
       from_tables: Whether there were no records of training runs, and tables/ was read for them.
     """
 
@@ -120,7 +141,8 @@ class Results:
     sources: pd.DataFrame
     progress: pd.DataFrame
     phases: pd.DataFrame
-    from_tables: bool = False
+    origins: Mapping[tuple[str, str, str, int], Origin]
+    from_tables: bool
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -137,6 +159,11 @@ class Results:
     def metrics(self) -> list[str]:
         """Every metric of the curves."""
         return [name for name in self.curves.columns if name not in CURVE_COLUMNS]
+
+    def final_metrics(self, task: str) -> list[str]:
+        """Return the metrics that a task's runs end with."""
+        known = matching(self.runs, task=task).notna().any()
+        return [str(name) for name in known.index[known] if name not in RUN_COLUMNS]
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -163,7 +190,7 @@ def load(directory: Path) -> Results:
     curves: list[CurveArrays] = []
     for run in _checked(store, RunRecord):
         if run.curves and not run.failed:
-            curves.append((_identity(run), _arrays(run.curves)))
+            curves.append((_keys(run), _arrays(run.curves)))
         run.curves = None  # as arrays they take a fifth of the memory
         runs.append(run)
     references = list(_checked(store, ReferenceRecord))
@@ -179,34 +206,37 @@ def load(directory: Path) -> Results:
     metrics |= {name for run in runs for name in run.final or ()}
     _check_count(directory, "metrics", metrics)
     stored = None if runs else _from_tables(directory)
-    run_frame, curve_frame, start_frame, temperature_frame = stored or (
+    run_frame, curve_frame, starts, temperatures = stored or (
         _run_frame(runs, manifest),
         _curve_frame(curves),
-        _start_frame(runs),
-        _temperature_frame(runs),
+        _frame(_starts(runs), STARTS),
+        _frame(_temperatures(runs), TEMPERATURES),
     )
-    every: list[tuple[str, Sequence[EndedFields]]] = [
+    timed = [(r.round, row) for r in timing if not r.failed for row in r.rows or ()]
+    phases = _frame(_phases(timed), PHASES, "round", "position")
+    ended: list[tuple[str, Sequence[EndedFields]]] = [
         ("training", runs),
         ("snapshots", snapshots),
         ("reference", references),
         ("timing", timing),
-        ("timing", _rows(timing)),
+        ("timing", [row for _, row in timed]),
     ]
-    failures = [_failure(kind, r) for kind, records in every for r in records if r.failed]
+    failures = [_failure(kind, r) for kind, records in ended for r in records if r.failed]
     results = Results(
-        directory,
-        manifest,
-        _ordered(run_frame, "seed"),
-        _ordered(curve_frame, "seed", "step"),
-        _ordered(_variance_frame(snapshots, manifest), "seed", "snapshot"),
-        _ordered(_timing_frame(timing), "round"),
-        tuple(sorted(failures, key=_failure_order)),
-        _ordered(start_frame, "seed", "metric"),
-        _ordered(temperature_frame, "seed", "temperature", "metric"),
-        _samples(runs),
-        _ordered(_source_frame(snapshots), "seed", "snapshot", "by", "position"),
-        _ordered(_progress_frame(snapshots), "seed", "snapshot"),
-        _ordered(_phase_frame(timing), "round", "position").drop(columns="position"),
+        directory=directory,
+        manifest=manifest,
+        runs=_ordered(run_frame, "seed"),
+        curves=_ordered(curve_frame, "seed", "step"),
+        variance=_frame(_variances(snapshots, manifest), VARIANCE, "seed", "snapshot"),
+        timing=_frame(_seconds(timed), TIMING, "round"),
+        failures=tuple(sorted(failures, key=_failure_order)),
+        starts=_ordered(starts, "seed", "metric"),
+        temperatures=_ordered(temperatures, "seed", "temperature", "metric"),
+        samples=_samples(runs),
+        sources=_frame(_sources(snapshots), SOURCES, "seed", "snapshot", "by", "position"),
+        progress=_frame(_progress(snapshots), PROGRESS, "seed", "snapshot"),
+        phases=phases.drop(columns="position"),
+        origins=_origins(store, [*runs, *references, *snapshots]),
         from_tables=stored is not None,
     )
     _check_count(directory, "tasks", set(results.tasks))
@@ -240,24 +270,24 @@ def _from_tables(directory: Path) -> tuple[pd.DataFrame, ...] | None:
 
     from estbench.report.data.stored import read_table
 
-    def stored(name: str) -> pd.DataFrame | None:
+    def stored(name: str, columns: Iterable[str]) -> pd.DataFrame | None:
         path = folder / f"{name}.parquet"
-        return read_table(path, STORED[name]) if path.is_file() else None
+        return read_table(path, list(columns)) if path.is_file() else None
 
     try:
-        runs = read_table(folder / "runs.parquet", RUN_COLUMNS)
+        runs = read_table(folder / "runs.parquet", list(RUN_COLUMNS))
         if not runs["status"].isin(["ok", "failed"]).any():
             return None  # made when there were no runs either
-        long, starts, temperatures = map(stored, ("curves", "starts", "temperatures"))
-        curves = _curve_frame([]) if long is None else _wide(long)
+        long = stored("curves", [*CURVE_COLUMNS, "metric", "value"])
+        starts, temperatures = stored("starts", STARTS), stored("temperatures", TEMPERATURES)
+        return (
+            runs,
+            _curve_frame([]) if long is None else _wide(long),
+            _frame([], STARTS) if starts is None else starts,
+            _frame([], TEMPERATURES) if temperatures is None else temperatures,
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"a table in {folder} is damaged: {error}") from None
-    return (
-        runs,
-        curves,
-        _start_frame([]) if starts is None else starts,
-        _temperature_frame([]) if temperatures is None else temperatures,
-    )
 
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
@@ -287,10 +317,6 @@ def _arrays(curves: CurveFields) -> dict[str, NDArray[np.float64]]:
     return {str(name): np.array(values, dtype=np.float64) for name, values in named.items()}
 
 
-def _rows(timing: Sequence[TimingRecord]) -> list[TimedFields]:
-    return [row for record in timing if not record.failed for row in record.rows or ()]
-
-
 def _failure(kind: str, ended: EndedFields) -> Failure:
     return Failure(
         kind,
@@ -312,45 +338,47 @@ def _failure_order(failure: Failure) -> tuple[Any, ...]:
     return failure.kind, task, estimator, failure.seed
 
 
+def _origins(
+    store: ResultSet, records: Sequence[JobRecord]
+) -> dict[tuple[str, str, str, int], Origin]:
+    found = {}
+    for record in records:
+        where = (str(record.__struct_config__.tag), *_keys(record))
+        state = getattr(record, "state_sha256", "")
+        found[where] = Origin(store.record_path(*where), record.key, state, record.failed)
+    return found
+
+
 def _run_frame(records: Sequence[RunRecord], manifest: Record) -> pd.DataFrame:
     """Return the rows of tables/runs; runs that the experiment asks for and are not there too."""
-    rows: list[Record] = []
+    rows: dict[Keys, Record] = {}
     for run in records:
-        row = _identity(run) | {"status": run.status, "error": _message(run), "steps": run.steps}
-        row |= {name: getattr(run.timing, name) for name in COSTS}
-        rows.append(row | {f"final.{name}": value for name, value in (run.final or {}).items()})
-    there = {(row["task"], row["estimator"], row["seed"]) for row in rows}
-    refused = manifest.get("refused") or {}
-    for task, estimator, seed in _expected(manifest):
-        if (task, estimator, seed) not in there:
-            reason = clean(refused.get(task, {}).get(estimator, ""))
-            row = {"task": task, "estimator": estimator, "seed": seed}
-            rows.append(row | {"status": REFUSED if reason else "missing", "error": reason})
-    finals = sorted({name for row in rows for name in row if name.startswith("final.")})
-    frame = pd.DataFrame(rows, columns=RUN_COLUMNS + finals)
-    frame = frame.astype({"seed": "int64", "steps": "Int64"})
-    frame = frame.astype(dict.fromkeys([*COSTS, *finals], "float64"))
+        row: Record = {"status": run.status, "error": _message(run), "steps": run.steps}
+        row |= msgspec.structs.asdict(run.timing)
+        row |= {f"final.{name}": value for name, value in (run.final or {}).items()}
+        rows[_keys(run)] = row
+    asked, refused = manifest.get("experiment") or {}, manifest.get("refused") or {}
+    names = ("tasks", "estimators", "seeds")
+    for task, estimator, seed in product(*(asked.get(name) or () for name in names)):
+        reason = clean(refused.get(task, {}).get(estimator, ""))
+        row = {"status": REFUSED if reason else "missing", "error": reason}
+        rows.setdefault((str(task), str(estimator), int(seed)), row)
+    finals = sorted({name for row in rows.values() for name in row if name.startswith("final.")})
+    full = [dict(zip(KEYS, keys, strict=True)) | row for keys, row in rows.items()]
+    frame = _frame(full, RUN_COLUMNS | dict.fromkeys(finals, "float64"))
     # In the table a final metric has its own name, unless that is already a column's.
     bare = {name: name.removeprefix("final.") for name in finals}
     return frame.rename(columns={k: v for k, v in bare.items() if v not in RUN_COLUMNS})
-
-
-def _expected(manifest: Record) -> Iterator[tuple[str, str, int]]:
-    """Yield the training runs that the manifest's experiment asks for."""
-    experiment = manifest.get("experiment") or {}
-    for task in experiment.get("tasks") or ():
-        for estimator in experiment.get("estimators") or ():
-            for seed in experiment.get("seeds") or ():
-                yield str(task), str(estimator), int(seed)
 
 
 def _curve_frame(curves: Sequence[CurveArrays]) -> pd.DataFrame:
     """Return a row a run and batch, with a column a metric."""
     metrics = sorted({name for _, columns in curves for name in columns} - set(CURVE_COLUMNS))
     lengths = [len(columns["step"]) for _, columns in curves]
-    data: dict[str, Any] = {}
-    for name in ("task", "estimator", "seed"):
-        data[name] = np.repeat(np.array([identity[name] for identity, _ in curves]), lengths)
+    data: dict[str, Any] = {
+        name: np.repeat(np.array([keys[place] for keys, _ in curves]), lengths)
+        for place, name in enumerate(KEYS)
+    }
     for name in CURVE_COLUMNS[3:] + metrics:
         unknown = (np.full(length, np.nan) for length in lengths)
         values = [columns.get(name, nan) for (_, columns), nan in zip(curves, unknown, strict=True)]
@@ -358,31 +386,20 @@ def _curve_frame(curves: Sequence[CurveArrays]) -> pd.DataFrame:
     return pd.DataFrame(data).astype({"seed": "int64", "step": "int64"})
 
 
-def _start_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return a row a run and metric of the evaluation before the first batch."""
-    rows = [
-        _identity(run) | {"metric": str(name), "value": value}
-        for run in records
-        if not run.failed
-        for name, value in (run.start or {}).items()
-    ]
-    frame = pd.DataFrame(rows, columns=["task", "estimator", "seed", "metric", "value"])
-    return frame.astype({"seed": "int64", "value": "float64"})
+def _starts(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a run and metric of the evaluation before the first batch."""
+    for run in records:
+        for name, value in (run.start or {}).items() if not run.failed else ():
+            yield *_keys(run), str(name), value
 
 
-def _temperature_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return a row a run, temperature and metric."""
-    rows = [
-        _identity(run) | {"temperature": entry["temperature"], "metric": str(name), "value": value}
-        for run in records
-        if not run.failed
-        for entry in run.temperatures or ()
-        for name, value in entry.items()
-        if name != "temperature"
-    ]
-    columns = ["task", "estimator", "seed", "temperature", "metric", "value"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"seed": "int64", "temperature": "float64", "value": "float64"})
+def _temperatures(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a run, temperature and metric."""
+    for run in records:
+        for entry in (run.temperatures or ()) if not run.failed else ():
+            for name, value in entry.items():
+                if name != "temperature":
+                    yield *_keys(run), entry["temperature"], str(name), value
 
 
 def _samples(records: Sequence[RunRecord]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -395,101 +412,73 @@ def _samples(records: Sequence[RunRecord]) -> dict[tuple[str, str], tuple[str, .
     return samples
 
 
-def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Record, SnapshotFields]]:
-    """Yield every measurement, and of which task, estimator, seed and snapshot it is."""
+def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Keys, SnapshotFields]]:
+    """Yield every measurement, and of which task, estimator and seed it is."""
     for record in records:
         for entry in () if record.failed else record.snapshots or ():
-            yield _identity(record) | {"snapshot": entry.snapshot}, entry
+            yield _keys(record), entry
 
 
-def _variance_frame(records: Sequence[SnapshotsRecord], manifest: Record) -> pd.DataFrame:
-    """Return a row a snapshot; a failed or refused measurement is one row without a snapshot."""
-    rows: list[Record] = []
+def _variances(records: Sequence[SnapshotsRecord], manifest: Record) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a snapshot; a failed or refused measurement is one row without a snapshot."""
+    nothing = (None,) * (1 + len(SNAPSHOT_NUMBERS))
+    for keys, entry in _measured(records):
+        numbers = (getattr(entry, name) for name in SNAPSHOT_NUMBERS)
+        yield *keys, entry.snapshot, *numbers, "ok", ""
     for record in records:
-        own = [(head, entry) for head, entry in _measured([record])]
-        status = {"status": record.status, "error": _message(record)}
-        rows += [h | status | {n: getattr(e, n) for n in SNAPSHOT_NUMBERS} for h, e in own]
-        rows += [_identity(record) | status | {"snapshot": None}] if record.failed else []
+        if record.failed:
+            yield *_keys(record), *nothing, record.status, _message(record)
     for task, reasons in (manifest.get("refused") or {}).items():
         for estimator, reason in reasons.items():
-            why = {"status": REFUSED, "error": clean(reason), "snapshot": None}
             for seed in manifest["experiment"]["seeds"]:
-                rows.append({"task": task, "estimator": estimator, "seed": seed} | why)
-    columns = ["task", "estimator", "seed", "snapshot", *SNAPSHOT_NUMBERS, "status", "error"]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame = frame.astype(dict.fromkeys(SNAPSHOT_NUMBERS, "float64") | {"seed": "int64"})
-    # The squared bias has a sign. Older records have its root alone, cut off at zero.
-    squared = frame["relative_bias_squared"].fillna(frame["relative_bias"] ** 2)
-    whole = ["snapshot", "draws", "sequences_per_draw", "step"]
-    return frame.assign(relative_bias_squared=squared).astype(dict.fromkeys(whole, "Int64"))
+                yield task, estimator, seed, *nothing, REFUSED, clean(reason)
 
 
-def _timing_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
-    """Return a row a task, estimator and round."""
-    rows = [
-        _pair(row) | {"round": record.round, "seconds_per_step": row.seconds_per_step}
-        for record in records
-        for row in _rows([record])
-        if not row.failed
-    ]
-    frame = pd.DataFrame(rows, columns=TIMING_COLUMNS)
-    return frame.astype({"round": "int64", "seconds_per_step": "float64"})
+def _seconds(timed: Timed) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a task, estimator and round."""
+    for index, row in timed:
+        if not row.failed:
+            yield str(row.task), str(row.estimator), index, row.seconds_per_step
 
 
-def _source_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
-    """Return a row a snapshot and tensor, or time step, with its share of the total variance."""
-    rows: list[Record] = []
-    for head, entry in _measured(records):
+def _phases(timed: Timed) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a task, estimator, round and phase."""
+    for index, row in timed:
+        for position, (phase, seconds) in enumerate((row.phases or {}).items()):
+            yield str(row.task), str(row.estimator), index, clean(phase, 40), seconds, position
+
+
+def _sources(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a snapshot and tensor, or time step, with its share of the total variance."""
+    for keys, entry in _measured(records):
         steps = entry.by_step or StepFields()
-        parts: list[tuple[str, str, int, float | None]] = [
-            *(("tensor", n, i, v) for i, (n, v) in enumerate((entry.by_tensor or {}).items())),
-            *(("step", str(t + 1), t, v) for t, v in enumerate(steps.parts)),
-        ]
-        if steps.path:
-            parts.append(("step", "path", len(steps.parts), steps.path))
-        for by, part, position, value in parts:
-            total = (entry.total_variance if by == "tensor" else steps.total) or 0.0
-            share = math.nan if value is None or total <= 0 else value / total
-            own = {"by": by, "part": clean(part, 60), "position": position, "share": share}
-            rows.append(head | {"fraction": entry.fraction} | own)
-    frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
-    types = dict.fromkeys(("seed", "snapshot", "position"), "int64")
-    return frame.astype({**types, "fraction": "float64", "share": "float64"})
+        by_step = {str(t + 1): value for t, value in enumerate(steps.parts)}
+        by_step |= {"path": steps.path} if steps.path else {}
+        for by, parts, total in (
+            ("tensor", entry.by_tensor or {}, entry.total_variance or 0.0),
+            ("step", by_step, steps.total or 0.0),
+        ):
+            for position, (part, value) in enumerate(parts.items()):
+                share = math.nan if value is None or total <= 0 else value / total
+                where = (*keys, entry.snapshot, entry.fraction)
+                yield *where, by, clean(part, 60), position, share
 
 
-def _progress_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
-    """Return a row a measurement and cell of its `progress`, in the order of the record."""
-    rows = [
-        head | {"step": entry.step} | msgspec.structs.asdict(cell)
-        for head, entry in _measured(records)
-        for cell in entry.progress or ()
-    ]
-    frame = pd.DataFrame(rows, columns=PROGRESS_COLUMNS)
-    whole = dict.fromkeys(("seed", "snapshot", "batch", "steps"), "int64")
-    floats = dict.fromkeys(["rate_factor", *PROGRESS_COLUMNS[10:]], "float64")
-    return frame.astype({**whole, **floats, "step": "Int64", "replicates": "Int64"})
+def _progress(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a measurement and cell of its `progress`, in the order of the record."""
+    for keys, entry in _measured(records):
+        for cell in entry.progress or ():
+            yield *keys, entry.snapshot, entry.step, *msgspec.structs.astuple(cell)
 
 
-def _phase_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
-    """Return a row a task, estimator, round and phase."""
-    rows = [
-        _pair(row)
-        | {"round": record.round, "phase": clean(phase, 40)}
-        | {"seconds": seconds, "position": position}
-        for record in records
-        for row in _rows([record])
-        for position, (phase, seconds) in enumerate((row.phases or {}).items())
-    ]
-    frame = pd.DataFrame(rows, columns=[*PHASE_COLUMNS, "position"])
-    return frame.astype({"round": "int64", "position": "int64", "seconds": "float64"})
+def _keys(job: JobRecord) -> Keys:
+    return str(job.task), str(job.estimator), job.seed
 
 
-def _identity(job: JobRecord) -> Record:
-    return {"task": str(job.task), "estimator": str(job.estimator), "seed": job.seed}
-
-
-def _pair(row: TimedFields) -> Record:
-    return {"task": str(row.task), "estimator": str(row.estimator)}
+def _frame(rows: Iterable[Any], columns: Mapping[str, str], *then: str) -> pd.DataFrame:
+    """Return rows as a frame of these columns and types, ordered by `_ordered`."""
+    frame = pd.DataFrame(list(rows), columns=list(columns))
+    return _ordered(frame.astype({name: kind for name, kind in columns.items() if kind}), *then)
 
 
 def _ordered(frame: pd.DataFrame, *then: str) -> pd.DataFrame:

@@ -28,11 +28,11 @@ from estbench.report.between.settings import (
 from estbench.report.between.sides import Side
 from estbench.report.data.comparisons import ALPHA
 from estbench.report.data.formatting import bounded
-from estbench.report.data.labels import metric
+from estbench.report.data.labels import metric, task_info
 from estbench.report.data.ratios import OPEN, PARTNER, Ratio, ratios
 from estbench.report.data.statistics import Estimate, add_independent, holm, logs, mean_interval
 from estbench.report.data.trajectory import Measured
-from estbench.report.records import RUN_COLUMNS, matching
+from estbench.report.records import matching
 from estbench.report.view.ratio_words import rests_text
 
 __all__ = ["COLUMNS", "Row", "differences", "shared"]
@@ -175,13 +175,10 @@ def shared(a: Measured, b: Measured, estimator: str) -> Measured:
 
 def _metrics(a: Side, b: Side, task: str) -> list[str]:
     """Return the final metrics that both sets have: quality first, the primary at its head."""
-    from estbench import tasks
-
-    there = set(b.results.runs.columns)
-    final = [n for n in a.results.runs.columns if n in there and n not in RUN_COLUMNS]
-    if task in tasks.names():
-        declared = tasks.info(task).metrics
-        chosen = [name for name in declared if name in final]
+    there = b.results.final_metrics(task)
+    final = [name for name in a.results.final_metrics(task) if name in there]
+    if known := task_info(task):
+        chosen = [name for name in known.metrics if name in final]
     else:  # a task of another installation: what the report knows a direction of
         other = ("log_variance",)  # on a trajectory of its own; it says nothing of samples
         chosen = [n for n in final if metric(task, n).better != "neither" and n not in other]

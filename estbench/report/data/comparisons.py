@@ -23,7 +23,7 @@ from estbench.report.data.statistics import (
     root,
 )
 from estbench.report.data.trajectory import Measured, batch_size, measured_at, snapshot_table
-from estbench.report.records import CURVE_COLUMNS, RUN_COLUMNS, Results, matching
+from estbench.report.records import Results, matching
 
 __all__ = [
     "ALPHA",
@@ -117,12 +117,9 @@ class Comparisons:
     @once
     def primary(self, task: str) -> Metric | None:
         """Return the metric that says how good the task's sequences are."""
-        runs, curves = self.results.runs, self.results.curves
-        names: list[str] = []
-        for frame, fixed in ((runs, RUN_COLUMNS), (curves, CURVE_COLUMNS)):
-            own = frame[frame["task"] == task]
-            names += [n for n in frame.columns if n not in fixed and own[n].notna().any()]
-        return primary_metric(task, tuple(names))
+        curves = matching(self.results.curves, task=task)
+        recorded = [name for name in self.results.metrics if curves[name].notna().any()]
+        return primary_metric(task, [*self.results.final_metrics(task), *recorded])
 
     # Single estimators ---------------------------------------------------------------------------
 

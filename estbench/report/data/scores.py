@@ -23,7 +23,6 @@ from estbench.report.data.marks import MARKS, TRAINING, with_marks
 from estbench.report.data.memory import once
 from estbench.report.data.methods import BOOTSTRAP, ORDER_STATISTICS, TRIMMED_T, T
 from estbench.report.data.statistics import CONFIDENCE, Estimate, mean_interval
-from estbench.report.records import RUN_COLUMNS
 
 __all__ = [
     "SCORE_COLUMNS",
@@ -157,9 +156,7 @@ def score_table(comparisons: Comparisons) -> pd.DataFrame:
 def _metrics(comparisons: Comparisons, task: str) -> list[str]:
     """Return the metrics of quality that the task's runs end with, the main one first."""
     main = comparisons.primary(task)
-    runs = comparisons.results.runs
-    own = runs[runs["task"] == task]
-    names = [n for n in own.columns if n not in RUN_COLUMNS and own[n].notna().any()]
+    names = comparisons.results.final_metrics(task)
     directed = [n for n in names if n != VARIANCE and metric(task, n).better != "neither"]
     return list(dict.fromkeys([*([main.name] if main else []), *directed]))
 

@@ -11,7 +11,7 @@ import pandas as pd
 from estbench.report.data.comparisons import BASELINED, COSTS, QUANTITIES, Comparisons
 from estbench.report.data.marks import MARKS, SNAPSHOTS, TRAINING, with_marks
 from estbench.report.data.statistics import Estimate
-from estbench.report.records import RUN_COLUMNS, matching
+from estbench.report.records import matching
 
 __all__ = ["SUMMARY_COLUMNS", "summary_frame"]
 
@@ -66,7 +66,7 @@ def _entries(
     yield "variance_over_no_control_variate", gain, "ratio", SNAPSHOTS, "", NO_GUARD
     seconds = comparisons.seconds(task, estimator)
     yield "seconds_per_step", seconds, "geometric mean", "timing", "", NO_GUARD
-    for name in comparisons.results.runs.columns.difference(RUN_COLUMNS, sort=False):
+    for name in comparisons.results.final_metrics(task):
         yield name, comparisons.final(task, estimator, name), "mean", TRAINING, "", NO_GUARD
     for cost in COSTS:
         for against in dict.fromkeys((comparisons.partner(task, estimator), BASELINED)):
