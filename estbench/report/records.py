@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from estbench.core.errors import UserError
 from estbench.report.data.formatting import clean
 from estbench.report.data.order import estimator_order, task_order
-from estbench.store import CorruptRecordError, ResultSet
+from estbench.store import ResultSet
 from estbench.store.layout import (
-    AnyRecord,
     CostFields,
     CurveFields,
     EndedFields,
@@ -46,7 +45,6 @@ Record = dict[str, Any]
 Keys = tuple[str, str, int]  # task, estimator, seed
 CurveArrays = tuple[Keys, dict[str, NDArray[np.float64]]]
 Timed = Sequence[tuple[int, TimedFields]]  # rounds with their rows
-AnyKind = TypeVar("AnyKind", bound=AnyRecord)
 
 # The columns of each frame with their types; "" is text.
 KEYS = {"task": "", "estimator": "", "seed": "int64"}
@@ -188,14 +186,14 @@ def load(directory: Path) -> Results:
     store.require()
     runs: list[RunRecord] = []
     curves: list[CurveArrays] = []
-    for run in _checked(store, RunRecord):
+    for run in store.typed(RunRecord):
         if run.curves and not run.failed:
             curves.append((_keys(run), _arrays(run.curves)))
         run.curves = None  # as arrays they take a fifth of the memory
         runs.append(run)
-    references = list(_checked(store, ReferenceRecord))
-    snapshots = list(_checked(store, SnapshotsRecord))
-    timing = list(_checked(store, TimingRecord))
+    references = list(store.typed(ReferenceRecord))
+    snapshots = list(store.typed(SnapshotsRecord))
+    timing = list(store.typed(TimingRecord))
     if not (runs or snapshots or timing):
         raise UserError(
             f"nothing to report in {directory}: it holds no runs, snapshots or timing yet; "
@@ -300,14 +298,6 @@ def _wide(long: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
     names = sorted(name for name in wide.columns if name not in CURVE_COLUMNS)
     return wide[[*CURVE_COLUMNS, *names]].rename_axis(columns=None)
-
-
-def _checked(store: ResultSet, kind: type[AnyKind]) -> Iterator[AnyKind]:
-    """Yield every record of a kind, or say which file is damaged."""
-    try:
-        yield from store.typed(kind)
-    except CorruptRecordError as error:
-        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
 
 
 def _arrays(curves: CurveFields) -> dict[str, NDArray[np.float64]]:
