@@ -221,15 +221,17 @@ class Comparisons:
     def partner(self, task: str, estimator: str) -> str:
         """Return the estimator with the same baseline, "" if there is none or it is not there."""
         name = peer(estimator)
-        there = {*self.measured(task), *self.trained(task), *self.timed(task)}
-        return name if name in there else ""
+        return name if name in self._there(task) else ""
 
     @once
     def references(self, task: str, estimator: str) -> list[str]:
         """Return what times and scores are compared with: PLAIN, BASELINED and the partner."""
-        there = {*self.measured(task), *self.trained(task), *self.timed(task)}
         wanted = dict.fromkeys((PLAIN, BASELINED, peer(estimator)))
-        return [name for name in wanted if name in there and name != estimator]
+        return [name for name in wanted if name in self._there(task) and name != estimator]
+
+    @once
+    def _there(self, task: str) -> set[str]:
+        return {*self.measured(task), *self.trained(task), *self.timed(task)}
 
     # Two estimators ------------------------------------------------------------------------------
 
