@@ -37,12 +37,12 @@ from estbench.report.data.statistics import (
     Estimate,
     add_independent,
     interval_frame,
+    logs,
     mean_interval,
-    paired_difference,
     root,
 )
 from estbench.report.data.tails import heavy, too_narrow
-from estbench.report.data.trajectory import Measured, logs
+from estbench.report.data.trajectory import Measured
 
 SEEDS = (5, 10, 20)
 ROUNDS = 8  # of the timing pass
@@ -172,7 +172,7 @@ def t_rows(trials: int) -> Iterator[Row]:
             samples, common = draw(rng, (trials, n)), rng.normal(size=(trials, n))
             half = trials // 2
             single = [
-                holds(paired_difference(pd.Series(x + c), pd.Series(c)), MEANS[law])
+                holds(mean_interval(pd.Series(x + c) - pd.Series(c)), MEANS[law])
                 for x, c in zip(samples[:half], common[:half], strict=True)
             ]
             frame = pd.DataFrame(

@@ -20,9 +20,9 @@ import pandas as pd
 from estbench.report.building import load_comparisons
 from estbench.report.data import ratios, trajectory
 from estbench.report.data.comparisons import BASELINED, Comparisons
-from estbench.report.data.ratios import ALPHA, EMA, HIGHER, LOWER, PARTNER, verdict_of
-from estbench.report.data.statistics import holm, mean_interval
-from estbench.report.data.trajectory import LEAST_GRADIENT, LEAST_SPREAD, logs
+from estbench.report.data.ratios import ALPHA, EMA, HIGHER, LOWER, PARTNER, Bounded
+from estbench.report.data.statistics import corrected, logs, mean_interval
+from estbench.report.data.trajectory import LEAST_GRADIENT, LEAST_SPREAD
 
 COSTS = ("sequence", "evaluation", "second")
 FIRM = (LOWER, HIGHER)
@@ -98,12 +98,11 @@ def judged(values: np.ndarray, found: Comparisons, task: str, bounded: bool = Tr
     family = dict(families(found))[task]
     places = found.at(task).places
     estimates = [mean_interval(values[places[a]] - values[places[b]]) for a, b in family]
-    p_values = holm(np.array([estimate.p_value for estimate in estimates]))
     whole = found.ratios(task, "evaluation")
     bounds = [whole[pair].bound if bounded else "" for pair in family]
     return [
-        verdict_of(estimate.exp(), float(p), bound)
-        for estimate, p, bound in zip(estimates, p_values, bounds, strict=True)
+        Bounded(estimate.exp(), bound).verdict
+        for estimate, bound in zip(corrected(estimates), bounds, strict=True)
     ]
 
 

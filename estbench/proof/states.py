@@ -90,7 +90,9 @@ def disturb(method: Any, policy: Policy, state: Learned, noise: torch.Generator)
     if coefficients and hasattr(method, "coefficients"):
         # The constant is an offset of a reward that is centred; the others are best near 1.
         given = {"constant": 0.1, "factor": 0.7, "eta": 0.6}
-        coefficients["values"] = tuple(given.get(label, 0.5) for label in method.coefficients.labels)
+        coefficients["values"] = tuple(
+            given.get(label, 0.5) for label in method.coefficients.labels
+        )
     tensors = _part(state, "tensors")
     for k, name in enumerate(tensors):
         if part := _part(tensors, name, "values"):

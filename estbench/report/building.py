@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from estbench.config.validation import is_name
 from estbench.core.errors import UserError
 from estbench.core.reading import read_document
-from estbench.report import ReportPaths
 from estbench.report.data.comparisons import Comparisons
 from estbench.report.data.labels import report_on
 from estbench.report.data.summaries import summary_frame
@@ -25,9 +25,27 @@ from estbench.store.atomic import StorageError, storing, write_bytes
 from estbench.store.links import check_links
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
-__all__ = ["build_report", "load_comparisons"]
+__all__ = ["ReportPaths", "build", "load_comparisons", "print_summary", "summary"]
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """What `build` wrote.
+
+    Attributes:
+      page: report.html.
+      tables: The files of tables/.
+      figures: The SVG files of figures/; a PNG and a CSV of the same name lie beside each.
+      latex: The LaTeX tables, where they were asked for.
+    """
+
+    page: Path
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+    latex: tuple[Path, ...] = ()
 
 
 def load_comparisons(directory: Path) -> Comparisons:
@@ -44,10 +62,19 @@ def load_comparisons(directory: Path) -> Comparisons:
     return Comparisons(results)
 
 
-def build_report(
-    directory: Path, *, latex: bool = False, console: Console | None = None
+def build(
+    directory: Path | str, *, latex: bool = False, console: Console | None = None
 ) -> ReportPaths:
-    """Write the whole report of the result set in `directory`; see `estbench.report.build`."""
+    """Write tables/, figures/ and report.html of the result set in `directory`.
+
+    Args:
+      latex: Write tables/*.tex too. Once there, they are written anew with every report.
+      console: Where `print_summary` is to go too; the records are then read once for both.
+
+    Raises:
+      UserError: There is no result set, nothing in it yet, or a record is damaged.
+    """
+    directory = Path(directory)
     comparisons = load_comparisons(directory)
     check_links(directory)
     try:
@@ -64,24 +91,40 @@ def build_report(
     return paths
 
 
+def summary(directory: Path | str) -> pd.DataFrame:
+    """Return what is in tables/summary.csv: every estimate with interval and test.
+
+    Raises:
+      UserError: As `build`.
+    """
+    return summary_frame(load_comparisons(Path(directory)))
+
+
+def print_summary(directory: Path | str, console: Console) -> None:
+    """Print a table a task, with intervals, and the runs that failed.
+
+    Raises:
+      UserError: As `build`.
+    """
+    show(load_comparisons(Path(directory)), console)
+
+
 def _write(comparisons: Comparisons, directory: Path, latex: bool) -> ReportPaths:
-    summary = summary_frame(comparisons)
-    tables = write_tables(comparisons, summary, directory / "tables")
+    frame = summary_frame(comparisons)
+    tables = write_tables(comparisons, frame, directory / "tables")
     figures = list(draw_all(comparisons, directory / "figures"))
-    captions = {
-        drawn.name: {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt}
-        for _, drawn, _ in figures
-    }
+    drawn = [own for _, own, _ in figures]
+    captions = {d.name: {"title": d.title, "caption": d.caption, "alt": d.alt} for d in drawn}
     _write_captions(directory / "figures", captions)
     # Tables of an earlier report must not outlive its numbers.
     wanted = latex or any((directory / "tables" / name).exists() for name in NAMES)
     papers = write_latex(comparisons, directory / "tables") if wanted else []
     page = directory / "report.html"
-    report, others = render(comparisons, figures, summary, tables)
+    report, others = render(comparisons, figures, frame, tables)
     # Whole or not at all: it may be open in a browser while a run goes on.
     write_bytes(directory / "figures.html", others.encode())
     write_bytes(page, report.encode())
-    drawings = tuple(directory / "figures" / f"{drawn.name}.svg" for _, drawn, _ in figures)
+    drawings = tuple(directory / "figures" / f"{d.name}.svg" for d in drawn)
     return ReportPaths(page, tuple(tables), drawings, tuple(papers))
 
 

@@ -33,7 +33,7 @@ def main() -> int:
     from estbench import report
     from estbench.core import plugins
     from estbench.core.errors import UserError
-    from estbench.report.data.unfinished import Progress, unfinished
+    from estbench.report.data.unfinished import Progress, progress
     from estbench.store import StorageError
 
     told = order["progress"]
@@ -44,8 +44,8 @@ def main() -> int:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     try:
         plugins.ensure(order["plugins"])
-        with unfinished(Progress(trained, measured, told["failed"], now, order["reload_s"])):
-            report.build(Path(sys.argv[1]))
+        progress.set(Progress(trained, measured, told["failed"], now, order["reload_s"]))
+        report.build(Path(sys.argv[1]))
     except (UserError, StorageError) as error:
         say(str(error))
         return 1

@@ -7,11 +7,12 @@ so that everything made of them is the same to the byte. Failed and missing runs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from estbench.core.errors import UserError
 from estbench.report.data.formatting import clean
 from estbench.report.data.order import estimator_order, task_order
-from estbench.store import CorruptRecordError, ResultSet
+from estbench.store import ResultSet
 from estbench.store.layout import (
-    AnyRecord,
+    CostFields,
     CurveFields,
     EndedFields,
     JobRecord,
@@ -38,36 +39,57 @@ from estbench.store.layout import (
 )
 from estbench.tasks.fit import REFUSED
 
-__all__ = ["Failure", "Results", "load"]
+__all__ = ["Failure", "Origin", "Results", "load", "matching"]
 
 Record = dict[str, Any]
-CurveArrays = tuple[Record, dict[str, NDArray[np.float64]]]
-AnyKind = TypeVar("AnyKind", bound=AnyRecord)
+Keys = tuple[str, str, int]  # task, estimator, seed
+CurveArrays = tuple[Keys, dict[str, NDArray[np.float64]]]
+Timed = Sequence[tuple[int, TimedFields]]  # rounds with their rows
 
-COSTS = ["wall_s", "cpu_s", "peak_mb"]
-RUN_COLUMNS = ["task", "estimator", "seed", "status", "error", "steps", *COSTS]
-CURVE_COLUMNS = ["task", "estimator", "seed", "step", "reward_evals", "seconds"]
+# The columns of each frame with their types; "" is text.
+KEYS = {"task": "", "estimator": "", "seed": "int64"}
+RUN_COLUMNS = KEYS | {"status": "", "error": "", "steps": "Int64"}
+RUN_COLUMNS |= dict.fromkeys(CostFields.__struct_fields__, "float64")
+CURVE_COLUMNS = [*KEYS, "step", "reward_evals", "seconds"]
+STARTS = KEYS | {"metric": "", "value": "float64"}
+TEMPERATURES = KEYS | {"temperature": "float64", "metric": "", "value": "float64"}
 SNAPSHOT_NUMBERS = SnapshotFields.__struct_fields__[1:-3]
 """Numbers of a measurement, DESIGN's columns first; older records lack some of them."""
+VARIANCE = KEYS | {"snapshot": "Int64"} | dict.fromkeys(SNAPSHOT_NUMBERS, "float64")
+VARIANCE |= dict.fromkeys(("draws", "sequences_per_draw", "step"), "Int64")
+VARIANCE |= {"status": "", "error": ""}
+SOURCES = KEYS | {"snapshot": "int64", "fraction": "float64", "by": "", "part": ""}
+SOURCES |= {"position": "int64", "share": "float64"}
+PROGRESS = KEYS | {"snapshot": "int64", "step": "Int64"}
+PROGRESS |= dict.fromkeys(ProgressFields.__struct_fields__, "float64")
+PROGRESS |= {"optimiser": "", "batch": "int64", "steps": "int64", "replicates": "Int64"}
+TIMING = {"task": "", "estimator": "", "round": "int64", "seconds_per_step": "float64"}
+PHASES = {"task": "", "estimator": "", "round": "int64", "position": "int64"}
+PHASES |= {"phase": "", "seconds": "float64"}
+SAMPLES = KEYS | {"position": "int64", "text": ""}
+
 TABLES = {
     "runs": ("runs", "curves", "starts", "temperatures", "samples"),
     "snapshots": ("variance", "sources", "progress"),
     "timing": ("timing", "phases"),
 }
 """By kind of record, the frames made of it; the first has a row a job."""
+
+ORDERS = {
+    "runs": ("seed",),
+    "curves": ("seed", "step"),
+    "starts": ("seed", "metric"),
+    "temperatures": ("seed", "temperature", "metric"),
+    "samples": ("position",),
+    "variance": ("seed", "snapshot"),
+    "sources": ("seed", "snapshot", "by", "position"),
+    "progress": ("seed", "snapshot"),
+    "timing": ("round",),
+    "phases": ("round", "position"),
+}
+"""The order of a frame's rows within a task and estimator."""
+
 MOST_NAMES = 500  # of tasks, estimators or metrics in a report
-TIMING_COLUMNS = ["task", "estimator", "round", "seconds_per_step"]
-SOURCE_COLUMNS = ["task", "estimator", "seed", "snapshot", "fraction", "by", "part", "position"]
-SOURCE_COLUMNS += ["share"]
-PROGRESS_COLUMNS = [
-    "task",
-    "estimator",
-    "seed",
-    "snapshot",
-    "step",
-    *ProgressFields.__struct_fields__,
-]
-PHASE_COLUMNS = ["task", "estimator", "round", "position", "phase", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +102,23 @@ class Failure:
     seed: int
     message: str
     traceback: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a record comes from, and what tells it from that of another set.
+
+    Attributes:
+      path: Its file.
+      key: Hash of the settings and of the estimator's version or source.
+      state: Hash of a reference's snapshots, "" for other records.
+      failed: Whether it is the record of a failure.
+    """
+
+    path: Path
+    key: str
+    state: str
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -104,6 +143,8 @@ class Results:
       progress: One row an estimator, seed, snapshot, optimiser, rate, batch and number of steps:
         what they gain (`meter.progress`).
       phases: One row a task, estimator, round and phase of a generator step, with its seconds.
+      origins: (kind, task, estimator, seed) -> where a training run, reference or measurement
+        comes from.
       from_tables: The kinds of record ("runs", "snapshots", "timing") of which there was none, and
         for which tables/ was read.
     """
@@ -121,7 +162,8 @@ class Results:
     sources: pd.DataFrame
     progress: pd.DataFrame
     phases: pd.DataFrame
-    from_tables: tuple[str, ...] = ()
+    origins: Mapping[tuple[str, str, str, int], Origin]
+    from_tables: tuple[str, ...]
 
     @cached_property
     def tasks(self) -> list[str]:
@@ -139,10 +181,22 @@ class Results:
         """Every metric of the curves."""
         return [name for name in self.curves.columns if name not in CURVE_COLUMNS]
 
+    def final_metrics(self, task: str) -> list[str]:
+        """Return the metrics that a task's runs end with."""
+        known = matching(self.runs, task=task).notna().any()
+        return [str(name) for name in known.index[known] if name not in RUN_COLUMNS]
+
     @property
     def measured(self) -> pd.DataFrame:
         """The rows of `variance` that hold a measurement."""
         return self.variance[self.variance["snapshot"].notna()]
+
+
+def matching(frame: pd.DataFrame, **values: str | int | bool) -> pd.DataFrame:
+    """Return the rows whose columns have these values."""
+    for column, value in values.items():
+        frame = frame[frame[column].eq(value).fillna(False)]
+    return frame
 
 
 def load(directory: Path) -> Results:
@@ -155,33 +209,38 @@ def load(directory: Path) -> Results:
     store.require()
     runs: list[RunRecord] = []
     curves: list[CurveArrays] = []
-    for run in _checked(store, RunRecord):
+    for run in store.typed(RunRecord):
         if run.curves and not run.failed:
-            curves.append((_identity(run), _arrays(run.curves)))
+            curves.append((_keys(run), _arrays(run.curves)))
         run.curves = None  # as arrays they take a fifth of the memory
         runs.append(run)
-    references = list(_checked(store, ReferenceRecord))
-    snapshots = list(_checked(store, SnapshotsRecord))
-    timing = list(_checked(store, TimingRecord))
+    references = list(store.typed(ReferenceRecord))
+    snapshots = list(store.typed(SnapshotsRecord))
+    timing = list(store.typed(TimingRecord))
     manifest = store.manifest() or {}
     metrics = {name for _, columns in curves for name in columns}
     metrics |= {name for run in runs for name in run.final or ()}
     _check_count(directory, "metrics", metrics)
+    timed = [(r.round, row) for r in timing if not r.failed for row in r.rows or ()]
     frames = {
         "runs": _run_frame(runs, manifest),
         "curves": _curve_frame(curves),
-        "starts": _start_frame(runs),
-        "temperatures": _temperature_frame(runs),
-        "samples": _sample_frame(runs),
-        "variance": _variance_frame(snapshots, manifest),
-        "sources": _source_frame(snapshots),
-        "progress": _progress_frame(snapshots),
-        "timing": _timing_frame(timing),
-        "phases": _phase_frame(timing),
+        "starts": _frame(_starts(runs), STARTS),
+        "temperatures": _frame(_temperatures(runs), TEMPERATURES),
+        "samples": _frame(_samples(runs), SAMPLES),
+        "variance": _frame(_variances(snapshots, manifest), VARIANCE),
+        "sources": _frame(_sources(snapshots), SOURCES),
+        "progress": _frame(_progress(snapshots), PROGRESS),
+        "timing": _frame(_seconds(timed), TIMING),
+        "phases": _frame(_phases(timed), PHASES),
     }
+    # The squared bias has a sign. Older records have its root alone, cut off at zero.
+    variance = frames["variance"]
+    squared = variance["relative_bias_squared"].fillna(variance["relative_bias"] ** 2)
+    frames["variance"] = variance.assign(relative_bias_squared=squared)
     from_tables = []
-    for kind, records in {"runs": runs, "snapshots": snapshots, "timing": timing}.items():
-        stored = {} if records else _from_tables(directory, {n: frames[n] for n in TABLES[kind]})
+    for kind, there in (("runs", runs), ("snapshots", snapshots), ("timing", timing)):
+        stored = {} if there else _from_tables(directory, {n: frames[n] for n in TABLES[kind]})
         frames |= stored
         from_tables += [kind] * bool(stored)
     if not (runs or snapshots or timing or from_tables):
@@ -189,35 +248,27 @@ def load(directory: Path) -> Results:
             f"nothing to report in {directory}: it holds no runs, snapshots or timing yet; "
             f"estbench run --out {directory} computes them"
         )
-    every: list[tuple[str, Sequence[EndedFields]]] = [
+    ended: list[tuple[str, Sequence[EndedFields]]] = [
         ("training", runs),
         ("snapshots", snapshots),
         ("reference", references),
         ("timing", timing),
-        ("timing", _rows(timing)),
+        ("timing", [row for _, row in timed]),
     ]
-    failures = [_failure(kind, r) for kind, records in every for r in records if r.failed]
+    failures = [_failure(kind, r) for kind, records in ended for r in records if r.failed]
     failures += [f for kind in from_tables if kind != "timing" for f in _said(kind, frames)]
+    ordered = {name: _ordered(frame, *ORDERS[name]) for name, frame in frames.items()}
     results = Results(
-        directory,
-        manifest,
-        _ordered(frames["runs"], "seed"),
-        _ordered(frames["curves"], "seed", "step"),
-        _ordered(frames["variance"], "seed", "snapshot"),
-        _ordered(frames["timing"], "round"),
-        tuple(sorted(failures, key=_failure_order)),
-        _ordered(frames["starts"], "seed", "metric"),
-        _ordered(frames["temperatures"], "seed", "temperature", "metric"),
-        _ordered(frames["samples"], "position"),
-        _ordered(frames["sources"], "seed", "snapshot", "by", "position"),
-        _ordered(frames["progress"], "seed", "snapshot"),
-        _ordered(frames["phases"], "round", "position"),
-        tuple(from_tables),
+        directory=directory,
+        manifest=manifest,
+        failures=tuple(sorted(failures, key=_failure_order)),
+        origins=_origins(store, [*runs, *references, *snapshots]),
+        from_tables=tuple(from_tables),
+        **ordered,
     )
     _check_count(directory, "tasks", set(results.tasks))
-    named = (results.runs, results.variance, results.timing)
-    estimators = pd.concat([frame["estimator"] for frame in named])
-    _check_count(directory, "estimators", set(estimators))
+    jobs = (results.runs, results.variance, results.timing)
+    _check_count(directory, "estimators", {name for job in jobs for name in job["estimator"]})
     return results
 
 
@@ -256,15 +307,17 @@ def _from_tables(directory: Path, empty: Mapping[str, pd.DataFrame]) -> dict[str
             if not path.is_file():
                 continue
             if name == "runs":
-                found[name] = read_table(path, RUN_COLUMNS, more=True)
+                found[name] = read_table(path, list(RUN_COLUMNS), more=True)
             elif name == "curves":
                 found[name] = _wide(read_table(path, [*CURVE_COLUMNS, "metric", "value"]))
             else:
                 found[name] = read_table(path, list(frame.columns)).astype(frame.dtypes)
+            jobs = found[first]
+            if jobs.empty or not jobs.get("status", pd.Series("ok")).isin(["ok", "failed"]).any():
+                return {}  # the tables were made when there were no records either
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"a table in {folder} is damaged: {error}") from None
-    said = found[first].get("status", pd.Series("ok", found[first].index))
-    return found if said.isin(["ok", "failed"]).any() else {}  # made when there were none either
+    return found
 
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
@@ -279,23 +332,11 @@ def _wide(long: pd.DataFrame) -> pd.DataFrame:
     return wide[[*CURVE_COLUMNS, *names]].rename_axis(columns=None)
 
 
-def _checked(store: ResultSet, kind: type[AnyKind]) -> Iterator[AnyKind]:
-    """Yield every record of a kind, or say which file is damaged."""
-    try:
-        yield from store.typed(kind)
-    except CorruptRecordError as error:
-        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
-
-
 def _arrays(curves: CurveFields) -> dict[str, NDArray[np.float64]]:
     """Return curves as arrays, by name; null is nan."""
     named: dict[str, Any] = dict(curves.metrics.items())
     named |= {name: getattr(curves, name) for name in ("step", "reward_evals", "seconds")}
     return {str(name): np.array(values, dtype=np.float64) for name, values in named.items()}
-
-
-def _rows(timing: Sequence[TimingRecord]) -> list[TimedFields]:
-    return [row for record in timing if not record.failed for row in record.rows or ()]
 
 
 def _failure(kind: str, ended: EndedFields) -> Failure:
@@ -317,10 +358,9 @@ def _message(ended: EndedFields) -> str:
 def _said(kind: str, frames: Mapping[str, pd.DataFrame]) -> Iterator[Failure]:
     """Yield the failures that tables name; a traceback is in a record alone."""
     what, name = {"runs": ("training", "runs"), "snapshots": ("snapshots", "variance")}[kind]
-    failed = frames[name][frames[name]["status"] == "failed"]
-    for task, estimator, seed, error in failed[["task", "estimator", "seed", "error"]].itertuples(
-        index=False
-    ):
+    columns = ["task", "estimator", "seed", "error"]
+    failed = matching(frames[name], status="failed")
+    for task, estimator, seed, error in failed[columns].itertuples(index=False):
         yield Failure(what, task, estimator, seed, error, "")
 
 
@@ -329,45 +369,47 @@ def _failure_order(failure: Failure) -> tuple[Any, ...]:
     return failure.kind, task, estimator, failure.seed
 
 
+def _origins(
+    store: ResultSet, records: Sequence[JobRecord]
+) -> dict[tuple[str, str, str, int], Origin]:
+    found = {}
+    for record in records:
+        where = (str(record.__struct_config__.tag), *_keys(record))
+        state = getattr(record, "state_sha256", "")
+        found[where] = Origin(store.record_path(*where), record.key, state, record.failed)
+    return found
+
+
 def _run_frame(records: Sequence[RunRecord], manifest: Record) -> pd.DataFrame:
     """Return the rows of tables/runs; runs that the experiment asks for and are not there too."""
-    rows: list[Record] = []
+    rows: dict[Keys, Record] = {}
     for run in records:
-        row = _identity(run) | {"status": run.status, "error": _message(run), "steps": run.steps}
-        row |= {name: getattr(run.timing, name) for name in COSTS}
-        rows.append(row | {f"final.{name}": value for name, value in (run.final or {}).items()})
-    there = {(row["task"], row["estimator"], row["seed"]) for row in rows}
-    refused = manifest.get("refused") or {}
-    for task, estimator, seed in _expected(manifest):
-        if (task, estimator, seed) not in there:
-            reason = clean(refused.get(task, {}).get(estimator, ""))
-            row = {"task": task, "estimator": estimator, "seed": seed}
-            rows.append(row | {"status": REFUSED if reason else "missing", "error": reason})
-    finals = sorted({name for row in rows for name in row if name.startswith("final.")})
-    frame = pd.DataFrame(rows, columns=RUN_COLUMNS + finals)
-    frame = frame.astype({"seed": "int64", "steps": "Int64"})
-    frame = frame.astype(dict.fromkeys([*COSTS, *finals], "float64"))
+        row: Record = {"status": run.status, "error": _message(run), "steps": run.steps}
+        row |= msgspec.structs.asdict(run.timing)
+        row |= {f"final.{name}": value for name, value in (run.final or {}).items()}
+        rows[_keys(run)] = row
+    asked, refused = manifest.get("experiment") or {}, manifest.get("refused") or {}
+    names = ("tasks", "estimators", "seeds")
+    for task, estimator, seed in product(*(asked.get(name) or () for name in names)):
+        reason = clean(refused.get(task, {}).get(estimator, ""))
+        row = {"status": REFUSED if reason else "missing", "error": reason}
+        rows.setdefault((str(task), str(estimator), int(seed)), row)
+    finals = sorted({name for row in rows.values() for name in row if name.startswith("final.")})
+    full = [dict(zip(KEYS, keys, strict=True)) | row for keys, row in rows.items()]
+    frame = _frame(full, RUN_COLUMNS | dict.fromkeys(finals, "float64"))
     # In the table a final metric has its own name, unless that is already a column's.
     bare = {name: name.removeprefix("final.") for name in finals}
     return frame.rename(columns={k: v for k, v in bare.items() if v not in RUN_COLUMNS})
-
-
-def _expected(manifest: Record) -> Iterator[tuple[str, str, int]]:
-    """Yield the training runs that the manifest's experiment asks for."""
-    experiment = manifest.get("experiment") or {}
-    for task in experiment.get("tasks") or ():
-        for estimator in experiment.get("estimators") or ():
-            for seed in experiment.get("seeds") or ():
-                yield str(task), str(estimator), int(seed)
 
 
 def _curve_frame(curves: Sequence[CurveArrays]) -> pd.DataFrame:
     """Return a row a run and batch, with a column a metric."""
     metrics = sorted({name for _, columns in curves for name in columns} - set(CURVE_COLUMNS))
     lengths = [len(columns["step"]) for _, columns in curves]
-    data: dict[str, Any] = {}
-    for name in ("task", "estimator", "seed"):
-        data[name] = np.repeat(np.array([identity[name] for identity, _ in curves]), lengths)
+    data: dict[str, Any] = {
+        name: np.repeat(np.array([keys[place] for keys, _ in curves]), lengths)
+        for place, name in enumerate(KEYS)
+    }
     for name in CURVE_COLUMNS[3:] + metrics:
         unknown = (np.full(length, np.nan) for length in lengths)
         values = [columns.get(name, nan) for (_, columns), nan in zip(curves, unknown, strict=True)]
@@ -375,143 +417,100 @@ def _curve_frame(curves: Sequence[CurveArrays]) -> pd.DataFrame:
     return pd.DataFrame(data).astype({"seed": "int64", "step": "int64"})
 
 
-def _start_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return a row a run and metric of the evaluation before the first batch."""
-    rows = [
-        _identity(run) | {"metric": str(name), "value": value}
-        for run in records
-        if not run.failed
-        for name, value in (run.start or {}).items()
-    ]
-    frame = pd.DataFrame(rows, columns=["task", "estimator", "seed", "metric", "value"])
-    return frame.astype({"seed": "int64", "value": "float64"})
+def _starts(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a run and metric of the evaluation before the first batch."""
+    for run in records:
+        for name, value in (run.start or {}).items() if not run.failed else ():
+            yield *_keys(run), str(name), value
 
 
-def _temperature_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return a row a run, temperature and metric."""
-    rows = [
-        _identity(run) | {"temperature": entry["temperature"], "metric": str(name), "value": value}
-        for run in records
-        if not run.failed
-        for entry in run.temperatures or ()
-        for name, value in entry.items()
-        if name != "temperature"
-    ]
-    columns = ["task", "estimator", "seed", "temperature", "metric", "value"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype({"seed": "int64", "temperature": "float64", "value": "float64"})
+def _temperatures(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a run, temperature and metric."""
+    for run in records:
+        for entry in (run.temperatures or ()) if not run.failed else ():
+            for name, value in entry.items():
+                if name != "temperature":
+                    yield *_keys(run), entry["temperature"], str(name), value
 
 
-def _sample_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Return a row a sequence of every estimator's first finished seed."""
+def _samples(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a sequence of every estimator's first finished seed."""
     first: dict[tuple[str, str], RunRecord] = {}
     for run in sorted(records, key=lambda run: run.seed):
         if run.samples and not run.failed:
-            first.setdefault((str(run.task), str(run.estimator)), run)
-    rows = [
-        _identity(run) | {"position": place, "text": clean(text, 400)}
-        for run in first.values()
-        for place, text in enumerate(run.samples or ())
-    ]
-    frame = pd.DataFrame(rows, columns=["task", "estimator", "seed", "position", "text"])
-    return frame.astype({"seed": "int64", "position": "int64"})
+            first.setdefault((run.task, run.estimator), run)
+    for run in first.values():
+        for position, text in enumerate(run.samples or ()):
+            yield *_keys(run), position, clean(text, 400)
 
 
-def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Record, SnapshotFields]]:
-    """Yield every measurement, and of which task, estimator, seed and snapshot it is."""
+def _measured(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Keys, SnapshotFields]]:
+    """Yield every measurement, and of which task, estimator and seed it is."""
     for record in records:
         for entry in () if record.failed else record.snapshots or ():
-            yield _identity(record) | {"snapshot": entry.snapshot}, entry
+            yield _keys(record), entry
 
 
-def _variance_frame(records: Sequence[SnapshotsRecord], manifest: Record) -> pd.DataFrame:
-    """Return a row a snapshot; a failed or refused measurement is one row without a snapshot."""
-    rows: list[Record] = []
+def _variances(records: Sequence[SnapshotsRecord], manifest: Record) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a snapshot; a failed or refused measurement is one row without a snapshot."""
+    nothing = (None,) * (1 + len(SNAPSHOT_NUMBERS))
+    for keys, entry in _measured(records):
+        numbers = (getattr(entry, name) for name in SNAPSHOT_NUMBERS)
+        yield *keys, entry.snapshot, *numbers, "ok", ""
     for record in records:
-        own = [(head, entry) for head, entry in _measured([record])]
-        status = {"status": record.status, "error": _message(record)}
-        rows += [h | status | {n: getattr(e, n) for n in SNAPSHOT_NUMBERS} for h, e in own]
-        rows += [_identity(record) | status | {"snapshot": None}] if record.failed else []
+        if record.failed:
+            yield *_keys(record), *nothing, record.status, _message(record)
     for task, reasons in (manifest.get("refused") or {}).items():
         for estimator, reason in reasons.items():
-            why = {"status": REFUSED, "error": clean(reason), "snapshot": None}
             for seed in manifest["experiment"]["seeds"]:
-                rows.append({"task": task, "estimator": estimator, "seed": seed} | why)
-    columns = ["task", "estimator", "seed", "snapshot", *SNAPSHOT_NUMBERS, "status", "error"]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame = frame.astype(dict.fromkeys(SNAPSHOT_NUMBERS, "float64") | {"seed": "int64"})
-    # The squared bias has a sign. Older records have its root alone, cut off at zero.
-    squared = frame["relative_bias_squared"].fillna(frame["relative_bias"] ** 2)
-    whole = ["snapshot", "draws", "sequences_per_draw", "step"]
-    return frame.assign(relative_bias_squared=squared).astype(dict.fromkeys(whole, "Int64"))
+                yield task, estimator, seed, *nothing, REFUSED, clean(reason)
 
 
-def _timing_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
-    """Return a row a task, estimator and round."""
-    rows = [
-        _pair(row) | {"round": record.round, "seconds_per_step": row.seconds_per_step}
-        for record in records
-        for row in _rows([record])
-        if not row.failed
-    ]
-    frame = pd.DataFrame(rows, columns=TIMING_COLUMNS)
-    return frame.astype({"round": "int64", "seconds_per_step": "float64"})
+def _seconds(timed: Timed) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a task, estimator and round."""
+    for index, row in timed:
+        if not row.failed:
+            yield str(row.task), str(row.estimator), index, row.seconds_per_step
 
 
-def _source_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
-    """Return a row a snapshot and tensor, or time step, with its share of the total variance."""
-    rows: list[Record] = []
-    for head, entry in _measured(records):
+def _phases(timed: Timed) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a task, estimator, round and phase."""
+    for index, row in timed:
+        for position, (phase, seconds) in enumerate((row.phases or {}).items()):
+            yield str(row.task), str(row.estimator), index, position, clean(phase, 40), seconds
+
+
+def _sources(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a snapshot and tensor, or time step, with its share of the total variance."""
+    for keys, entry in _measured(records):
         steps = entry.by_step or StepFields()
-        parts: list[tuple[str, str, int, float | None]] = [
-            *(("tensor", n, i, v) for i, (n, v) in enumerate((entry.by_tensor or {}).items())),
-            *(("step", str(t + 1), t, v) for t, v in enumerate(steps.parts)),
-        ]
-        if steps.path:
-            parts.append(("step", "path", len(steps.parts), steps.path))
-        for by, part, position, value in parts:
-            total = (entry.total_variance if by == "tensor" else steps.total) or 0.0
-            share = math.nan if value is None or total <= 0 else value / total
-            own = {"by": by, "part": clean(part, 60), "position": position, "share": share}
-            rows.append(head | {"fraction": entry.fraction} | own)
-    frame = pd.DataFrame(rows, columns=SOURCE_COLUMNS)
-    types = dict.fromkeys(("seed", "snapshot", "position"), "int64")
-    return frame.astype({**types, "fraction": "float64", "share": "float64"})
+        by_step = {str(t + 1): value for t, value in enumerate(steps.parts)}
+        by_step |= {"path": steps.path} if steps.path else {}
+        for by, parts, total in (
+            ("tensor", entry.by_tensor or {}, entry.total_variance or 0.0),
+            ("step", by_step, steps.total or 0.0),
+        ):
+            for position, (part, value) in enumerate(parts.items()):
+                share = math.nan if value is None or total <= 0 else value / total
+                where = (*keys, entry.snapshot, entry.fraction)
+                yield *where, by, clean(part, 60), position, share
 
 
-def _progress_frame(records: Sequence[SnapshotsRecord]) -> pd.DataFrame:
-    """Return a row a measurement and cell of its `progress`, in the order of the record."""
-    rows = [
-        head | {"step": entry.step} | msgspec.structs.asdict(cell)
-        for head, entry in _measured(records)
-        for cell in entry.progress or ()
-    ]
-    frame = pd.DataFrame(rows, columns=PROGRESS_COLUMNS)
-    whole = dict.fromkeys(("seed", "snapshot", "batch", "steps"), "int64")
-    floats = dict.fromkeys(["rate_factor", *PROGRESS_COLUMNS[10:]], "float64")
-    return frame.astype({**whole, **floats, "step": "Int64", "replicates": "Int64"})
+def _progress(records: Sequence[SnapshotsRecord]) -> Iterator[tuple[Any, ...]]:
+    """Yield a row a measurement and cell of its `progress`, in the order of the record."""
+    for keys, entry in _measured(records):
+        for cell in entry.progress or ():
+            yield *keys, entry.snapshot, entry.step, *msgspec.structs.astuple(cell)
 
 
-def _phase_frame(records: Sequence[TimingRecord]) -> pd.DataFrame:
-    """Return a row a task, estimator, round and phase."""
-    rows = [
-        _pair(row)
-        | {"round": record.round, "phase": clean(phase, 40)}
-        | {"seconds": seconds, "position": position}
-        for record in records
-        for row in _rows([record])
-        for position, (phase, seconds) in enumerate((row.phases or {}).items())
-    ]
-    frame = pd.DataFrame(rows, columns=PHASE_COLUMNS)
-    return frame.astype({"round": "int64", "position": "int64", "seconds": "float64"})
+def _keys(job: JobRecord) -> Keys:
+    return str(job.task), str(job.estimator), job.seed
 
 
-def _identity(job: JobRecord) -> Record:
-    return {"task": str(job.task), "estimator": str(job.estimator), "seed": job.seed}
-
-
-def _pair(row: TimedFields) -> Record:
-    return {"task": str(row.task), "estimator": str(row.estimator)}
+def _frame(rows: Iterable[Any], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows as a frame of these columns and types."""
+    frame = pd.DataFrame(list(rows), columns=list(columns))
+    return frame.astype({name: kind for name, kind in columns.items() if kind})
 
 
 def _ordered(frame: pd.DataFrame, *then: str) -> pd.DataFrame:

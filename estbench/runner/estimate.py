@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
+from statistics import fmean
 
 from estbench import tasks
 from estbench.config.experiment import FRACTIONS, TrainingSettings
@@ -67,9 +68,9 @@ class Costs:
         """
         seen = self._seen.get((job.kind, job.task, job.estimator))
         if seen:
-            return _mean(seen)
+            return fmean(seen)
         ratios = self._ratios.get(job.kind) or [r for rs in self._ratios.values() for r in rs]
-        return _mean(ratios) * prior(job) if ratios else None
+        return fmean(ratios) * prior(job) if ratios else None
 
     def left(self, jobs: Iterable[Job], workers: int) -> float | None:
         """Return the seconds that ``workers`` need for ``jobs``; None while nothing is known."""
@@ -78,7 +79,3 @@ class Costs:
         if len(known) < len(seconds):
             return None
         return max(sum(known) / workers, max(known, default=0.0))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -21,7 +21,7 @@ from estbench import tasks
 from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
 from estbench.core.processes import described
-from estbench.store import CorruptRecordError, Record, ResultSet, StorageError
+from estbench.store import Record, ResultSet, StorageError
 from estbench.store.links import check_links
 
 if TYPE_CHECKING:
@@ -175,13 +175,10 @@ def export(directory: Path) -> int:
     experiment = Experiment.from_dict(manifest["experiment"])
     check_links(directory)
     count = 0
-    try:
-        for record in results.runs():
-            if record["status"] == "ok":
-                _export(results, experiment, record)
-                count += 1
-    except CorruptRecordError as error:
-        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+    for record in results.records("runs"):
+        if record["status"] == "ok":
+            _export(results, experiment, record)
+            count += 1
     return count
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from estbench.runner.live import Progress, refreshed
 from estbench.runner.manifest import held, manifest, union
 from estbench.runner.plan import Plan, make_plan
 from estbench.runner.progress import Display
-from estbench.runner.timing import failed_rows, rounds_due, run_timing
+from estbench.runner.timing import Again, failed_rows, rounds_due, run_timing
 from estbench.runner.worker import Outcome, copy_as_run, one_line
-from estbench.store import CorruptRecordError, Record, ResultSet
+from estbench.store import Record, ResultSet
 
 __all__ = ["Failure", "Summary", "run_experiment"]
 
@@ -90,36 +89,29 @@ def run_experiment(
     """
     results = ResultSet(directory)
     summary = Summary() if summary is None else summary
+    again = Again(retry_failed, renew)
+    call = _Call(results, display, summary)
     before = held(results)
     whole = union(before, experiment, results)
     with results.writing():
-        plan = make_plan(
-            experiment,
-            results,
-            retry_failed=retry_failed,
-            renew=renew,
-            warn=display.note,
-            events=tensorboard,
-        )
-        due = rounds_due(
-            experiment, results, retry_failed=retry_failed, renew=renew, warn=display.note
-        )
+        plan = make_plan(experiment, results, again, warn=display.note, events=tensorboard)
+        due = rounds_due(experiment, results, again, warn=display.note)
         summary.found = len(plan.ended)
         for ending in plan.ended:
-            _add_failure(summary, results, ending)
+            call.count_failure(ending)
         for index in set(range(experiment.timing.rounds)) - set(due):
-            with suppress(CorruptRecordError):
-                record = results.read(results.timing_path(index))
-                summary.failures += _failures_of(record, results) if record else []
+            record = results.sound(results.timing_path(index))
+            summary.failures += _failures_of(record, results) if record else []
         proofs = prove() if prove is not None and not (plan.empty and not due) else []
-        if _grows(before, whole) or not plan.empty:
+        # Where runs were made last is no reason to write the manifest again.
+        if not plan.empty or before is None or replace(before, execution=whole.execution) != whole:
             results.write_manifest(manifest(whole, command))
         if proofs:
             results.write_proofs(proofs)
         for path in plan.stale:
             results.set_aside(path)
         for job in plan.discard:
-            results.record_path(job.kind, job.task, job.estimator, job.seed).unlink()
+            results.record_path(*job.place).unlink()
         for job, record in plan.copies:
             copy_as_run(results, job, record)
         try:
@@ -128,60 +120,86 @@ def run_experiment(
                 if plan.training or plan.measuring:
                     most = min(workers, max(len(plan.training), len(plan.measuring)))
                     engine = make_backend(experiment.execution, most, results.path, display.note)
-                    _train_and_measure(
-                        plan, results, engine, timing_seconds, display, summary, tell
-                    )
+                    call.train_and_measure(plan, engine, timing_seconds, tell)
             if due:
-                _time(whole, results, due, retry_failed, renew, display, summary)
+                call.time(whole, len(due), again)
             results.check_there()
         finally:
             display.close()
     return summary
 
 
-def _grows(before: Experiment | None, whole: Experiment) -> bool:
-    """Return whether there is more to hold; where runs were made last is no news."""
-    return before is None or replace(before, execution=whole.execution) != whole
+@dataclass(frozen=True)
+class _Call:
+    """A call of ``run_experiment``: where its records go, where it is shown, what became of it."""
 
+    results: ResultSet
+    display: Display
+    summary: Summary
 
-def _train_and_measure(
-    plan: Plan,
-    results: ResultSet,
-    engine: Backend,
-    timing_seconds: float,
-    display: Display,
-    summary: Summary,
-    tell: Callable[[Progress], None],
-) -> None:
-    """Work through the plan; measurements begin when all references are there."""
-    costs, progress, noted = Costs(), progress_of(plan), False
-    for ending in plan.ended:
-        if not ending.error:
-            costs.observe(ending.job, ending.seconds)
-    phases = {"training": longest_first(plan.training), "snapshots": longest_first(plan.measuring)}
-    waiting = dict.fromkeys(phases["training"] + phases["snapshots"])
-    try:
-        for phase, jobs in phases.items():
-            if not jobs:
-                continue
-            display.phase(phase, len(jobs))
-            for ending in engine.run(placed(jobs)):
-                results.check_there()
-                del waiting[ending.job]
-                if not ending.error:
-                    costs.observe(ending.job, ending.seconds)
-                summary.made += 1
-                _add_failure(summary, results, ending)
-                if ending.note and not noted:  # the next run's would say the same
-                    display.note(ending.note)
-                    noted = True
-                progress.ended(phase, bool(ending.error))
-                tell(progress)
-                left = costs.left(waiting, engine.workers)
-                left = None if left is None else left + timing_seconds
-                display.ended(ending.job.label, ending.error, ending.seconds, left)
-    finally:
-        engine.close()
+    def train_and_measure(
+        self,
+        plan: Plan,
+        engine: Backend,
+        timing_seconds: float,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        """Work through the plan; measurements begin when all references are there."""
+        costs, progress, noted = Costs(), progress_of(plan), False
+        for ending in plan.ended:
+            if not ending.error:
+                costs.observe(ending.job, ending.seconds)
+        phases = {
+            "training": longest_first(plan.training),
+            "snapshots": longest_first(plan.measuring),
+        }
+        waiting = dict.fromkeys(phases["training"] + phases["snapshots"])
+        try:
+            for phase, jobs in phases.items():
+                if not jobs:
+                    continue
+                self.display.phase(phase, len(jobs))
+                for ending in engine.run(placed(jobs)):
+                    self.results.check_there()
+                    del waiting[ending.job]
+                    if not ending.error:
+                        costs.observe(ending.job, ending.seconds)
+                    self.summary.made += 1
+                    self.count_failure(ending)
+                    if ending.note and not noted:  # the next run's would say the same
+                        self.display.note(ending.note)
+                        noted = True
+                    progress.ended(phase, bool(ending.error))
+                    tell(progress)
+                    left = costs.left(waiting, engine.workers)
+                    left = None if left is None else left + timing_seconds
+                    self.display.ended(ending.job.label, ending.error, ending.seconds, left)
+        finally:
+            engine.close()
+
+    def time(self, whole: Experiment, rounds: int, again: Again) -> None:
+        """Make the timing rounds that are due; the workers are gone by now."""
+        budget, spent, done = whole.timing.seconds, 0.0, 0
+        self.display.phase("timing", rounds)
+
+        def tell(record: Record) -> None:
+            nonlocal spent, done
+            seconds = float(record["timing"]["wall_s"])
+            spent, done = spent + seconds, done + 1
+            left = min(budget - spent, spent / done * (rounds - done))
+            self.summary.made += 1
+            failures = _failures_of(record, self.results)
+            self.summary.failures += failures
+            error = "; ".join(f"{failure.label}: {failure.error}" for failure in failures)
+            self.display.ended(f"round {record['round']}", error, seconds, max(left, 0.0))
+
+        run_timing(whole, self.results, again, tell=tell, note=self.display.note)
+
+    def count_failure(self, ending: Outcome) -> None:
+        """Add how a job ended to the failures, if it failed."""
+        if ending.error:
+            path = self.results.record_path(*ending.job.place)
+            self.summary.failures.append(Failure(ending.job.label, ending.error, path))
 
 
 def progress_of(plan: Plan) -> Progress:
@@ -195,33 +213,6 @@ def progress_of(plan: Plan) -> Progress:
     return progress
 
 
-def _time(
-    whole: Experiment,
-    results: ResultSet,
-    due: list[int],
-    retry_failed: bool,
-    renew: bool,
-    display: Display,
-    summary: Summary,
-) -> None:
-    """Make the timing rounds that are due; the workers are gone by now."""
-    budget, spent, done = whole.timing.seconds, 0.0, 0
-    display.phase("timing", len(due))
-
-    def tell(record: Record) -> None:
-        nonlocal spent, done
-        seconds = float(record["timing"]["wall_s"])
-        spent, done = spent + seconds, done + 1
-        left = min(budget - spent, spent / done * (len(due) - done))
-        summary.made += 1
-        failures = _failures_of(record, results)
-        summary.failures += failures
-        error = "; ".join(f"{failure.label}: {failure.error}" for failure in failures)
-        display.ended(f"round {record['round']}", error, seconds, max(left, 0.0))
-
-    run_timing(whole, results, retry_failed=retry_failed, renew=renew, tell=tell, note=display.note)
-
-
 def _failures_of(record: Record, results: ResultSet) -> list[Failure]:
     """Return what failed in a timing round."""
     where, path = f"in timing round {record['round']}", results.timing_path(record["round"])
@@ -229,10 +220,3 @@ def _failures_of(record: Record, results: ResultSet) -> list[Failure]:
         Failure(f"{row['task']} {row['estimator']} {where}", one_line(row["error"]), path)
         for row in failed_rows(record)
     ]
-
-
-def _add_failure(summary: Summary, results: ResultSet, ending: Outcome) -> None:
-    if ending.error:
-        job = ending.job
-        path = results.record_path(job.kind, job.task, job.estimator, job.seed)
-        summary.failures.append(Failure(job.label, ending.error, path))

@@ -46,6 +46,11 @@ class Job:
     events: bool = field(default=False, compare=False, repr=False)
 
     @property
+    def place(self) -> tuple[str, str, str, int]:
+        """Kind, task, estimator and seed, which say where its files are."""
+        return self.kind, self.task, self.estimator, self.seed
+
+    @property
     def label(self) -> str:
         """How it is called in lines for people."""
         what = "reference (rloo)" if self.kind == "reference" else self.estimator

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,11 +89,7 @@ class Refresher:
 
     def tell(self, progress: Progress) -> None:
         """Say that something new is on disk."""
-        self._news = {
-            "done": dict(progress.done),
-            "total": dict(progress.total),
-            "failed": progress.failed,
-        }
+        self._news = asdict(progress)
 
     def stop(self) -> None:
         """End it; a report that is being made is given up. Returns when nothing runs any more."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from estbench.core.errors import UserError
 from estbench.core.terminal import say
 from estbench.runner import jobs
 from estbench.runner.jobs import Job
-from estbench.runner.timing import rounds_due, state_seeds
+from estbench.runner.timing import Again, rounds_due, state_seeds
 from estbench.runner.worker import Outcome, outcome
 from estbench.store import (
     REFERENCE_ESTIMATOR,
@@ -54,26 +55,19 @@ class Plan:
         return not (self.training or self.measuring or self.copies)
 
 
+@dataclass
 class _Planner:
-    """Looks each wanted record up, and sorts it into the plan."""
+    """Looks each wanted record up, and sorts it into the plan; see ``make_plan``."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        results: ResultSet,
-        retry_failed: bool,
-        renew: bool,
-        warn: Callable[[str], None],
-        events: bool,
-    ) -> None:
-        self.experiment = experiment
-        self.results = results
-        self.retry_failed = retry_failed
-        self.renew = renew
-        self.warn = warn
-        self.events = events
-        self.keys = Keys(experiment)
-        self.plan = Plan()
+    experiment: Experiment
+    results: ResultSet
+    again: Again
+    warn: Callable[[str], None]
+    events: bool
+    plan: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.experiment)
 
     def job(self, kind: str, task: str, estimator: str, seed: int) -> Job:
         functions: dict[str, Callable[..., Any]] = {
@@ -89,16 +83,16 @@ class _Planner:
 
     def find(self, job: Job) -> Record | None:
         """Return the record of a job, or None where the job has to be done."""
-        path = self.results.record_path(job.kind, job.task, job.estimator, job.seed)
+        path = self.results.record_path(*job.place)
         try:
             record = self.results.read(path)
         except CorruptRecordError as error:
-            self.warn(f"{error}: it is made again")
+            self.warn(f"{error.fault}: it is made again")
             return None
         if record is None:
             return None
         if record["key"] != job.key:
-            if self.renew:
+            if self.again.stale:
                 self.plan.stale.append(path)
                 return None
             raise UserError(
@@ -106,7 +100,7 @@ class _Planner:
                 "give --out another folder, or --renew to set what is stale aside, in "
                 f"{self.results.path / 'stale'}, and make it again"
             )
-        if record["status"] == "failed" and self.retry_failed:
+        if record["status"] == "failed" and self.again.failed:
             self.plan.discard.append(job)
             return None
         return record
@@ -120,7 +114,7 @@ class _Planner:
 
     def references(self, state_needed: set[tuple[str, int]]) -> None:
         copy = REFERENCE_ESTIMATOR in self.experiment.estimators
-        for task, seed in self.pairs():
+        for task, seed in product(self.experiment.tasks, self.experiment.seeds):
             job = self.job("reference", task, REFERENCE_ESTIMATOR, seed)
             record = self.find(job)
             if record and record["status"] == "ok" and (task, seed) in state_needed:
@@ -140,18 +134,12 @@ class _Planner:
             if copy and run is None:
                 self.plan.copies.append((job, record))
 
-    def pairs(self) -> Iterator[tuple[str, int]]:
-        for task in self.experiment.tasks:
-            for seed in self.experiment.seeds:
-                yield task, seed
-
 
 def make_plan(
     experiment: Experiment,
     results: ResultSet,
+    again: Again,
     *,
-    retry_failed: bool = False,
-    renew: bool = False,
     warn: Callable[[str], None] = say,
     events: bool = False,
 ) -> Plan:
@@ -162,17 +150,16 @@ def make_plan(
     Args:
       experiment: What is wanted.
       results: Where it may be already.
-      retry_failed: Whether records of failures count as missing.
-      renew: Whether records that another version made do.
+      again: Which records count as missing though they are there.
       warn: Is told of damaged files, a line each; they count as missing.
       events: Whether training runs also write event files for TensorBoard.
 
     Raises:
       UserError: A record was made with other settings.
     """
-    planner = _Planner(experiment, results, retry_failed, renew, warn, events)
+    planner = _Planner(experiment, results, again, warn, events)
     plan, unfit = planner.plan, refusals(experiment)
-    for task, seed in planner.pairs():
+    for task, seed in product(experiment.tasks, experiment.seeds):
         fitting = [name for name in experiment.measured if name not in unfit.get(task, {})]
         for estimator in fitting:
             planner.look_up(planner.job("snapshots", task, estimator, seed), plan.measuring)
@@ -181,7 +168,7 @@ def make_plan(
                 planner.look_up(planner.job("run", task, estimator, seed), plan.training)
     needed = {(job.task, job.seed) for job in plan.measuring}
     # A timing round that does not exist yet needs the states of one seed a task, whichever.
-    if rounds_due(experiment, results, retry_failed=retry_failed, renew=renew, warn=warn):
+    if rounds_due(experiment, results, again, warn=warn):
         missing = set(experiment.tasks) - set(state_seeds(experiment, results))
         needed |= {(task, experiment.seeds[0]) for task in missing}
     planner.references(needed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,32 @@ from estbench.store import (
 )
 from estbench.tasks.fit import refusals
 
-__all__ = ["failed_rows", "rounds_due", "run_timing", "state_seeds"]
+__all__ = ["Again", "failed_rows", "rounds_due", "run_timing", "state_seeds"]
 
 Pair = tuple[str, str]
 """A task and an estimator."""
 
 
+@dataclass(frozen=True)
+class Again:
+    """What is made again though it is there.
+
+    Attributes:
+      failed: Records of failures, and rounds in which something failed, or was not timed because
+        its training had failed.
+      stale: What was made with other settings, or by another version.
+    """
+
+    failed: bool = False
+    stale: bool = False
+
+
 def rounds_due(
     experiment: Experiment,
     results: ResultSet,
+    again: Again,
     *,
     tasks: Iterable[str] | None = None,
-    retry_failed: bool = False,
-    renew: bool = False,
     warn: Callable[[str], None] = say,
 ) -> list[int]:
     """Return the rounds to be made: missing, and with time left for them in the budget.
@@ -55,27 +69,25 @@ def rounds_due(
     Args:
       experiment: What is to be timed.
       results: Where the rounds are.
+      again: Which of those that are there are made again.
       tasks: The tasks that can be timed; all where None.
-      retry_failed: Whether a round in which something failed, or was not timed because its
-        training had failed, is made again.
-      renew: Whether a round made with other settings is made again.
       warn: Is told of damaged files.
 
     Raises:
       UserError: A round was made with other settings.
     """
     wanted = list(experiment.tasks if tasks is None else tasks)
-    pairs = set(_pairs(experiment, wanted)) if retry_failed else set[Pair]()
+    pairs = set(_pairs(experiment, wanted)) if again.failed else set[Pair]()
     due, seconds = [], [0.0]
     for index in range(experiment.timing.rounds):
         path = results.timing_path(index)
         try:
             record = results.read(path)
         except CorruptRecordError as error:
-            warn(f"{error}: it is made again")
+            warn(f"{error.fault}: it is made again")
             record = None
         if record is not None and record["key"] != timing_key(experiment):
-            if renew:
+            if again.stale:
                 due.append(index)
                 continue
             raise UserError(
@@ -105,10 +117,7 @@ def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
     seeds = {}
     for task in experiment.tasks:
         for seed in experiment.seeds:
-            try:
-                record = results.read(results.reference_path(task, seed))
-            except CorruptRecordError:
-                continue
+            record = results.sound(results.reference_path(task, seed))
             if record is None or record["status"] != "ok":
                 continue
             if record.get("state_sha256") == results.state_digest(task, seed):
@@ -120,9 +129,8 @@ def state_seeds(experiment: Experiment, results: ResultSet) -> dict[str, int]:
 def run_timing(
     experiment: Experiment,
     results: ResultSet,
+    again: Again,
     *,
-    retry_failed: bool = False,
-    renew: bool = False,
     tell: Callable[[Record], None],
     note: Callable[[str], None],
 ) -> None:
@@ -134,8 +142,7 @@ def run_timing(
     Args:
       experiment: Everything that the result set holds, so that all is timed side by side.
       results: Where the states are and the rounds go.
-      retry_failed: As for ``rounds_due``.
-      renew: Whether rounds made with other settings are made again.
+      again: Which rounds that are there are made again.
       tell: Called with the record of each round.
       note: Told in a line when a worker process dies.
 
@@ -143,13 +150,12 @@ def run_timing(
       StorageError: The disk refused a round.
     """
     seeds = state_seeds(experiment, results)
-    left = partial(
-        rounds_due, experiment, results, tasks=seeds, retry_failed=retry_failed, renew=renew
-    )
+    left = partial(rounds_due, experiment, results, again, tasks=seeds)
     due = left()
     experiment = experiment.on(experiment.devices[0])
-    others = [_read(results, i) for i in range(experiment.timing.rounds) if i not in due]
-    failed = _named(row for record in others for row in failed_rows(record))
+    others = (i for i in range(experiment.timing.rounds) if i not in due)
+    rounds = [results.sound(results.timing_path(index)) for index in others]
+    failed = _named(row for record in rounds for row in failed_rows(record))
     pairs = [p for p in _pairs(experiment, seeds) if not _untrained(experiment, results, p)]
     try:
         for index in due:
@@ -158,7 +164,7 @@ def run_timing(
                 return
             record = _round(experiment, results, index, pairs, seeds, note)
             path = results.timing_path(index)
-            if renew and path.exists():
+            if again.stale and path.exists():
                 results.set_aside(path)
             results.write(path, encode(record))
             tell(record)
@@ -178,13 +184,6 @@ def _named(rows: Iterable[Mapping[str, Any]]) -> set[Pair]:
     return {(row["task"], row["estimator"]) for row in rows}
 
 
-def _read(results: ResultSet, index: int) -> Record | None:
-    try:
-        return results.read(results.timing_path(index))
-    except CorruptRecordError:
-        return None
-
-
 def _pairs(experiment: Experiment, tasks: Iterable[str]) -> list[Pair]:
     """Return every pair that fits."""
     unfit = refusals(experiment)
@@ -199,15 +198,8 @@ def _pairs(experiment: Experiment, tasks: Iterable[str]) -> list[Pair]:
 def _untrained(experiment: Experiment, results: ResultSet, pair: Pair) -> bool:
     """Return whether all runs of a pair failed; of what is not trained, all measurements."""
     kind = "run" if pair[1] in experiment.estimators else "snapshots"
-    endings = set()
-    for seed in experiment.seeds:
-        try:
-            record = results.read(results.record_path(kind, *pair, seed))
-        except CorruptRecordError:
-            continue
-        if record is not None:
-            endings.add(record["status"])
-    return endings == {"failed"}
+    paths = (results.record_path(kind, *pair, seed) for seed in experiment.seeds)
+    return {record["status"] for path in paths if (record := results.sound(path))} == {"failed"}
 
 
 def _round(

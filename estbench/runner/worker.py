@@ -24,7 +24,6 @@ from estbench.runner.jobs import Job
 from estbench.runner.limits import limited
 from estbench.store import (
     REFERENCE_ESTIMATOR,
-    CorruptRecordError,
     Record,
     ResultSet,
     StorageError,
@@ -177,7 +176,7 @@ def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
         "version of numpy": numpy.__version__,
         "version of estbench": source_digest(),
     }
-    path = checkpoint_path(results.path, job.kind, job.task, job.estimator, job.seed)
+    path = checkpoint_path(results.path, *job.place)
     return Checkpoint(
         path, head, job.experiment.device, every, notes, check_there=results.check_there
     )
@@ -213,10 +212,7 @@ def outcome(job: Job, record: Record) -> Outcome:
 
 def already_done(results: ResultSet, job: Job) -> Outcome | None:
     """Return how a job ended if its record is on disk, else None."""
-    try:
-        record = results.read(results.record_path(job.kind, job.task, job.estimator, job.seed))
-    except CorruptRecordError:
-        return None
+    record = results.sound(results.record_path(*job.place))
     return None if record is None or record["key"] != job.key else outcome(job, record)
 
 
@@ -293,12 +289,9 @@ def save(results: ResultSet, job: Job, record: Record, states: Mapping[str, Any]
             record = record | {"state_sha256": sha256(data).hexdigest()}
         if REFERENCE_ESTIMATOR in job.experiment.estimators:
             copy_as_run(results, job, record)
-    path = results.record_path(job.kind, job.task, job.estimator, job.seed)
-    results.write(path, encode(record))
+    results.write(results.record_path(*job.place), encode(record))
     if job.kind in ("run", "reference"):
-        remove_checkpoint(
-            checkpoint_path(results.path, job.kind, job.task, job.estimator, job.seed)
-        )
+        remove_checkpoint(checkpoint_path(results.path, *job.place))
 
 
 def copy_as_run(results: ResultSet, job: Job, record: Record) -> None:

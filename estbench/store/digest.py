@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from estbench.core.errors import UserError
-from estbench.store.results import CorruptRecordError, ResultSet
+from estbench.store.results import ResultSet
 from estbench.store.schema import Record, numbers
 
 __all__ = ["Digest", "digest"]
@@ -120,10 +120,7 @@ def _seed(path: Path) -> tuple[int, str]:
 
 def _read(results: ResultSet, path: Path) -> Record:
     """Return a record without times and memory."""
-    try:
-        record = results.read(path)
-    except CorruptRecordError as error:
-        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
+    record = results.read(path)
     if record is None:
         raise UserError(f"{path} is gone: is a run writing to {results.path}? wait for it")
     return numbers(record)  # type: ignore[no-any-return]

@@ -61,8 +61,16 @@ class SetGoneError(StorageError):
     """The result set was deleted or moved; nothing more may be written."""
 
 
-class CorruptRecordError(Exception):
-    """A file that is not a whole record: cut off, damaged, or something else's."""
+class CorruptRecordError(UserError):
+    """A file that is not a whole record: cut off, damaged, or something else's.
+
+    Attributes:
+      fault: What is wrong, without the remedy.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}: delete it and run again; other runs are kept")
+        self.fault = fault
 
 
 class ResultSet:
@@ -117,6 +125,13 @@ class ResultSet:
         both = self._read(path)
         return both and both[0]
 
+    def sound(self, path: Path) -> Record | None:
+        """Return a record, or None if there is no file or it is damaged; else as ``read``."""
+        try:
+            return self.read(path)
+        except CorruptRecordError:
+            return None
+
     def _read(self, path: Path) -> tuple[Record, AnyRecord] | None:
         """Return a record as JSON and as an object."""
         try:
@@ -141,29 +156,20 @@ class ResultSet:
             return self.timing_path(record["round"])
         return self.record_path(record["kind"], record["task"], record["estimator"], record["seed"])
 
-    def runs(self) -> Iterator[Record]:
-        """Yield the training runs, by task, estimator and seed."""
-        return self._records("runs")
-
-    def references(self) -> Iterator[Record]:
-        """Yield the reference trajectories."""
-        return self._records("reference")
-
-    def snapshots(self) -> Iterator[Record]:
-        """Yield the measurements at the snapshots."""
-        return self._records("snapshots")
-
-    def timing(self) -> Iterator[Record]:
-        """Yield the timing rounds, in order."""
-        return self._records("timing")
-
-    def typed(self, kind: type[AnyKind]) -> Iterator[AnyKind]:
-        """Yield the records of a kind as objects, by task, estimator and seed.
+    def records(self, folder: str) -> Iterator[Record]:
+        """Yield the records of one of the folders ``RECORDS``, by task, estimator and seed.
 
         Raises:
           CorruptRecordError: A file is not a whole record.
           UserError: It is of another version of estbench.
         """
+        for path in self._paths(folder):
+            record = self.read(path)
+            if record is not None:
+                yield record
+
+    def typed(self, kind: type[AnyKind]) -> Iterator[AnyKind]:
+        """Yield the records of a kind as objects; else as ``records``."""
         for path in self._paths(FOLDERS[kind]):
             both = self._read(path)
             if both is not None and isinstance(both[1], kind):
@@ -418,12 +424,6 @@ class ResultSet:
             f"{self.path} was deleted, moved or replaced while run was working: nothing more is "
             "written there"
         )
-
-    def _records(self, folder: str) -> Iterator[Record]:
-        for path in self._paths(folder):
-            record = self.read(path)
-            if record is not None:
-                yield record
 
     def _paths(self, folder: str) -> list[Path]:
         return sorted((self.path / folder).rglob("*.json"))

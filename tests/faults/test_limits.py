@@ -59,7 +59,7 @@ def test_an_estimator_that_hangs_or_dies_while_it_is_timed_costs_its_own_rows(
     relax, ema = sorted(lines, reverse=True)
     assert relax.startswith("expressions-3 relax in timing round 0: DeadlineExceeded: took longer")
     assert ema.startswith("expressions-3 reinforce-ema in timing round 0: WorkerKilled: ")
-    rounds = [record["rows"] for record in machine.results.timing()]
+    rounds = [record["rows"] for record in machine.results.records("timing")]
     assert [len(rows) for rows in rounds] == [3, 1]
     assert [row["estimator"] for row in rounds[1]] == ["rloo"]
     fakes.forget()

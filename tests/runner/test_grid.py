@@ -25,10 +25,10 @@ def test_a_run_makes_every_record_of_the_grid(grid: Grid) -> None:
     assert summary.failures == []
     # 4 references (rloo's runs among them), 4 runs of reinforce, 12 measurements, 2 rounds
     assert summary.made == 4 + 4 + 12 + 2
-    assert len(list(grid.results.runs())) == 8
-    assert len(list(grid.results.references())) == 4
-    assert len(list(grid.results.snapshots())) == 12
-    assert [record["round"] for record in grid.results.timing()] == [0, 1]
+    assert len(list(grid.results.records("runs"))) == 8
+    assert len(list(grid.results.records("reference"))) == 4
+    assert len(list(grid.results.records("snapshots"))) == 12
+    assert [record["round"] for record in grid.results.records("timing")] == [0, 1]
     record = grid.results.read(grid.results.run_path("oracle-small", "reinforce", 1))
     assert record is not None
     assert (record["kind"], record["status"], record["error"]) == ("run", "ok", None)
@@ -102,7 +102,7 @@ def test_a_result_set_grows_by_estimators_and_seeds(grid: Grid) -> None:
     experiment = grid.results.manifest()["experiment"]  # type: ignore[index]
     assert experiment["estimators"] == ["reinforce", "relax", "rloo"]
     assert experiment["seeds"] == [0, 1]
-    for record in grid.results.timing():
+    for record in grid.results.records("timing"):
         assert record["estimators"] == ["reinforce", "relax", "rloo"], "timed again, side by side"
 
 
@@ -251,7 +251,7 @@ def test_two_runs_do_not_write_to_one_folder_at_the_same_time(grid: Grid) -> Non
 def test_timing_stops_when_its_budget_is_spent_and_stays_so(grid: Grid) -> None:
     timing = TimingSettings(rounds=50, seconds=1e-9)
     grid.run(seeds=(0,), timing=timing)
-    assert len(list(grid.results.timing())) == 1
+    assert len(list(grid.results.records("timing"))) == 1
     fakes.forget()
     grid.run(seeds=(0,), timing=timing)
     assert fakes.calls() == []

@@ -256,7 +256,7 @@ def test_it_is_stopped_when_the_grid_breaks(
     def broken(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("estbench.runner.backends.local.run_jobs", broken)
+    monkeypatch.setattr("estbench.runner.backends.local.LocalBackend.run", broken)
     with pytest.raises(KeyboardInterrupt):
         grid.run(live=True)
     assert recorded[0].calls_when_stopped is not None

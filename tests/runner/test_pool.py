@@ -39,7 +39,7 @@ def test_numbers_depend_on_neither_jobs_nor_order_nor_interruption(
     other.run(workers=1)
     assert len(pool.numbers()) == 24
     assert pool.numbers() == other.numbers()
-    for record in (*pool.results.runs(), *other.results.runs()):
+    for record in (*pool.results.records("runs"), *other.results.records("runs")):
         assert record["info"] == {"threads": 1, "omp": "1"}, "a worker has one thread"
 
 
@@ -106,7 +106,7 @@ def timed(grid: Grid) -> list[set[str]]:
     """The estimators that each round has seconds of, and a ! before those that failed."""
     return [
         {"!" * ("status" in row) + row["estimator"] for row in record["rows"]}
-        for record in grid.results.timing()
+        for record in grid.results.records("timing")
     ]
 
 
@@ -169,7 +169,7 @@ def test_measurements_without_a_reference_fail_with_its_reason(grid: Grid) -> No
     errors = [failure.error for failure in summary.failures]
     assert len(errors) == 1 + 3
     assert all("loss is nan" in error for error in errors)
-    assert {record["estimator"] for record in grid.results.snapshots()} == {
+    assert {record["estimator"] for record in grid.results.records("snapshots")} == {
         "reinforce",
         "reinforce-ema",
         "rloo",
@@ -177,10 +177,10 @@ def test_measurements_without_a_reference_fail_with_its_reason(grid: Grid) -> No
     run = grid.results.read(grid.results.run_path("expressions-3", "rloo", 0))
     assert run is not None
     assert run["status"] == "failed", "the reference is rloo's run"
-    assert [record["tasks"] for record in grid.results.timing()] == [["oracle-small"]] * 2
+    assert [record["tasks"] for record in grid.results.records("timing")] == [["oracle-small"]] * 2
 
     assert grid.run(seeds=(0,), retry_failed=True).failures == []
-    timed = [record["tasks"] for record in grid.results.timing()]
+    timed = [record["tasks"] for record in grid.results.records("timing")]
     assert timed == [["expressions-3", "oracle-small"]] * 2
 
 
@@ -194,7 +194,7 @@ def test_a_worker_killed_once_costs_nothing_and_one_killed_again_costs_one_run(p
     assert fakes.calls().count("oracle-small reinforce seed 0") in (2, 3)
     assert any("a worker process died" in note for note in pool.screen.notes)
     assert summary.made == 22
-    good = [record for record in pool.results.runs() if record["status"] == "ok"]
+    good = [record for record in pool.results.records("runs") if record["status"] == "ok"]
     assert len(good) == 7
 
 

@@ -297,18 +297,18 @@ def test_timing_rounds_have_a_key_of_their_own() -> None:
 
 def test_records_are_found_by_task_estimator_and_seed(tmp_path: Path) -> None:
     results = ResultSet(tmp_path)
-    assert list(results.runs()) == []
+    assert list(results.records("runs")) == []
     for seed in (10, 2):
         record = envelope("run", "k", "t", "e", seed)
         write_json(results.run_path("t", "e", seed), record)
-    assert [record["seed"] for record in results.runs()] == [2, 10]
+    assert [record["seed"] for record in results.records("runs")] == [2, 10]
     assert results.run_path("t", "e", 2) == tmp_path / "runs" / "t" / "e" / "seed-002.json"
     assert results.state_path("t", 2) == tmp_path / "reference" / "t" / "seed-002.pt"
     assert results.timing_path(3) == tmp_path / "timing" / "003.json"
     assert results.read(results.run_path("t", "e", 3)) is None
     results.run_path("t", "e", 2).write_text('{"kind": "run", "schema"')
     with pytest.raises(CorruptRecordError, match=r"seed-002.json"):
-        list(results.runs())
+        list(results.records("runs"))
 
 
 def test_a_damaged_manifest_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def watched_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_events_are_the_records_curves(watched_set: Path) -> None:
-    records = list(ResultSet(watched_set).runs())
+    records = list(ResultSet(watched_set).records("runs"))
     assert {record["estimator"] for record in records} == {"rloo", "relax"}, "the reference is rloo"
     for record in records:
         folder = event_folder(watched_set, TASK, record["estimator"], 0)
@@ -166,7 +166,7 @@ def test_where_events_cannot_be_written_the_run_goes_on_and_a_line_says_so(
     (note,) = [note for note in screen.notes if "no event files" in note]
     assert "Error" in note
     for record, other in zip(
-        ResultSet(tmp_path).runs(), ResultSet(watched_set).runs(), strict=True
+        ResultSet(tmp_path).records("runs"), ResultSet(watched_set).records("runs"), strict=True
     ):
         assert numbers(record) == numbers(other)
 
@@ -192,7 +192,7 @@ def test_a_writer_that_fails_midway_falls_silent(
 def test_finished_runs_can_be_exported_afterwards(watched_set: Path, tmp_path: Path) -> None:
     make(tmp_path, tensorboard=False)
     assert export(tmp_path) == 2
-    for record in ResultSet(tmp_path).runs():
+    for record in ResultSet(tmp_path).records("runs"):
         assert scalars(event_folder(tmp_path, TASK, record["estimator"], 0)) == expected(record)
     assert export(tmp_path) == 2
     folder = event_folder(tmp_path, TASK, "relax", 0)

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from estbench.report.between.settings import (
     DESCRIPTION,
@@ -29,16 +28,14 @@ from estbench.report.between.settings import (
 from estbench.report.between.sides import Side
 from estbench.report.data.comparisons import ALPHA
 from estbench.report.data.formatting import bounded
-from estbench.report.data.labels import metric
-from estbench.report.data.order import estimator_order
-from estbench.report.data.ratios import OPEN, PARTNER, Omission, Ratio, ratios
-from estbench.report.data.replicates import NOTHING, Replicates
-from estbench.report.data.statistics import Estimate, holm, mean_interval, paired_difference
-from estbench.report.data.trajectory import Measured, logs
-from estbench.report.records import RUN_COLUMNS
+from estbench.report.data.labels import metric, task_info
+from estbench.report.data.ratios import OPEN, PARTNER, Ratio, ratios
+from estbench.report.data.statistics import Estimate, add_independent, holm, logs, mean_interval
+from estbench.report.data.trajectory import Measured
+from estbench.report.records import matching
 from estbench.report.view.ratio_words import rests_text
 
-__all__ = ["COLUMNS", "Row", "differences", "shared", "welch"]
+__all__ = ["COLUMNS", "Row", "differences", "shared"]
 
 VARIANCE_ROW = ("variance_per_sequence", VARIANCE, "ratio", "", "lower")
 
@@ -105,24 +102,25 @@ def _task_rows(a: Side, b: Side, task: str, margin: float) -> Iterator[Row]:
         noise = _noise_row(a, b, Row(task, estimator, *VARIANCE_ROW))
         if noise is not None:
             yield told(noise)
-    quantities = (
-        ("seconds_per_step", TIME, "s", a.seconds, b.seconds),
-        ("peak_mb", MEMORY, "MiB", a.memory, b.memory),
-    )
-    for quantity, family, unit, own, other in quantities:
-        for estimator in _common(task, own, other):
+    for quantity, family, unit in (("seconds_per_step", TIME, "s"), ("peak_mb", MEMORY, "MiB")):
+        for estimator, pair in _pairs(a, b, task, quantity):
             row = Row(task, estimator, quantity, family, "ratio", unit, "lower")
-            pair = own[task, estimator], other[task, estimator]
             yield told(_unpaired(row, *pair, margin))
     for name in _metrics(a, b, task):
         known = metric(task, name)
         family = DESCRIPTION if known.better == "neither" else QUALITY
-        trained = a.comparisons.trained(task)
-        for estimator in (e for e in trained if e in b.comparisons.trained(task)):
-            first, second = (side.comparisons.finals(task, estimator, name) for side in (a, b))
-            if len(first) and len(second):
-                row = Row(task, estimator, name, family, "difference", known.unit, known.better)
-                yield told(_paired(row, first, second, equal=_equal(first, second)))
+        for estimator, (first, second) in _pairs(a, b, task, name):
+            row = Row(task, estimator, name, family, "difference", known.unit, known.better)
+            yield told(_paired(row, first, second, equal=_equal(first, second)))
+
+
+def _pairs(
+    a: Side, b: Side, task: str, quantity: str
+) -> Iterator[tuple[str, tuple[pd.Series[float], pd.Series[float]]]]:
+    """Yield the estimators that both sets have a quantity of, with the replicates of each."""
+    here, there = (side.comparisons.replicates(task, quantity) for side in (a, b))
+    for estimator in here.columns.intersection(there.columns, sort=False):
+        yield estimator, (here[estimator].dropna(), there[estimator].dropna())
 
 
 def _noise_row(a: Side, b: Side, row: Row) -> Row | None:
@@ -137,8 +135,10 @@ def _noise_row(a: Side, b: Side, row: Row) -> Row | None:
         series = [_by_seed(own, row.estimator) for own in sides]
     if not (len(series[0]) and len(series[1])):
         return None
-    where = (row.task, row.estimator)
-    raw = (side.raw_variance.get(where, NOTHING) for side in (a, b))
+    rows = (
+        matching(side.results.measured, task=row.task, estimator=row.estimator) for side in (a, b)
+    )
+    raw = (own.set_index(["seed", "snapshot"])["total_variance"] for own in rows)
     ratio = ratios(both, "sequence", [("b", "a", PARTNER)], [True])["b", "a"]
     row = replace(row, ratio=ratio, least=ratio.least, most=ratio.most, bound=ratio.bound)
     return _paired(row, series[0], series[1], equal=_equal(*raw))
@@ -173,20 +173,12 @@ def shared(a: Measured, b: Measured, estimator: str) -> Measured:
     )
 
 
-def _common(task: str, here: Replicates, there: Replicates) -> list[str]:
-    names = [name for where, name in here if where == task and (task, name) in there]
-    return sorted(names, key=estimator_order)
-
-
 def _metrics(a: Side, b: Side, task: str) -> list[str]:
     """Return the final metrics that both sets have: quality first, the primary at its head."""
-    from estbench import tasks
-
-    there = set(b.results.runs.columns)
-    final = [n for n in a.results.runs.columns if n in there and n not in RUN_COLUMNS]
-    if task in tasks.names():
-        declared = tasks.info(task).metrics
-        chosen = [name for name in declared if name in final]
+    there = b.results.final_metrics(task)
+    final = [name for name in a.results.final_metrics(task) if name in there]
+    if known := task_info(task):
+        chosen = [name for name in known.metrics if name in final]
     else:  # a task of another installation: what the report knows a direction of
         other = ("log_variance",)  # on a trajectory of its own; it says nothing of samples
         chosen = [n for n in final if metric(task, n).better != "neither" and n not in other]
@@ -205,54 +197,23 @@ def _paired(row: Row, here: pd.Series[float], there: pd.Series[float], *, equal:
     """Fill in the paired difference over the seeds that both have."""
     both = here.index.intersection(there.index)
     first, second = here.loc[both], there.loc[both]
-    found = _exact(paired_difference(second, first))
+    found = mean_interval(second - first)
+    if found.n > 1 and found.standard_error == 0.0 and found.value != 0.0:
+        # All differences are the same: a t test would divide by zero, and call two of them a
+        # certainty. This is the test of their signs.
+        found = replace(found, p_value=2.0 ** (1 - found.n))
     # The means beside the difference are those of the seeds behind it.
     shown = (first, second) if len(both) else (here, there)
     row = replace(row, n_a=len(here), n_b=len(there), pairs=len(both))
     return _filled(row, *shown, found, "equal" if equal else "")
 
 
-def _exact(found: Estimate) -> Estimate:
-    """Return an estimate whose differences are all the same with the p-value of its signs.
-
-    A t test would divide by zero and call two equal differences a certainty.
-    """
-    if found.n > 1 and found.standard_error == 0.0 and found.value != 0.0:
-        return replace(found, p_value=2.0 ** (1 - found.n))
-    return found
-
-
 def _unpaired(row: Row, here: pd.Series[float], there: pd.Series[float], margin: float) -> Row:
     """Fill in Welch's interval of the ratio; its test is that of a ratio within the tolerance."""
     equal = len(here) == len(there) and bool((here.to_numpy() == there.to_numpy()).all())
-    found = welch(there, here, math.log(margin))
+    found = add_independent(mean_interval(there), mean_interval(-here), math.log(margin))
     row = replace(row, n_a=len(here), n_b=len(there))
     return _filled(row, here, there, found, "equal" if equal else "")
-
-
-def welch(first: pd.Series[float], second: pd.Series[float], tolerance: float) -> Estimate:
-    """Return the difference of two independent means, Welch's interval, and a test.
-
-    Args:
-      first: Replicates, such as log seconds.
-      second: Those that are subtracted.
-      tolerance: The test is that the difference lies within it, either way: twice the smaller of
-        two one-sided p-values. With 0 it is Welch's two-sided test.
-    """
-    left, right = first.to_numpy(np.float64), second.to_numpy(np.float64)
-    if not (len(left) and len(right)):
-        return Estimate(math.nan)
-    value = float(left.mean() - right.mean())
-    n = min(len(left), len(right))
-    if n < 2:
-        return Estimate(value, n=n)
-    if np.ptp(left) == 0.0 and np.ptp(right) == 0.0:  # nothing varies: there is no test but this
-        return Estimate(value, value, value, n, 1.0 if abs(value) <= tolerance else math.nan)
-    limits = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
-    above = stats.ttest_ind(left - tolerance, right, equal_var=False, alternative="greater").pvalue
-    below = stats.ttest_ind(left + tolerance, right, equal_var=False, alternative="less").pvalue
-    p_value = min(1.0, 2.0 * float(min(above, below)))
-    return Estimate(value, float(limits.low), float(limits.high), n, p_value)
 
 
 def _filled(
@@ -261,16 +222,9 @@ def _filled(
     means = [mean_interval(values) for values in (here, there)]
     if row.kind == "ratio":
         means, found = [mean.exp() for mean in means], found.exp()
-    return replace(
-        row,
-        a=means[0].value,
-        b=means[1].value,
-        estimate=found.value,
-        low=found.low,
-        high=found.high,
-        p_value=found.p_value,
-        verdict=verdict,
-    )
+    estimate, low, high, _ = found.numbers
+    row = replace(row, a=means[0].value, b=means[1].value, estimate=estimate, low=low, high=high)
+    return replace(row, p_value=found.p_value, verdict=verdict)
 
 
 def _judged(rows: list[Row], family: str, margin: float, judge_machine: bool) -> Iterator[Row]:
@@ -324,16 +278,19 @@ def _doubt(row: Row) -> str:
     """
     if row.ratio is None:
         return ""
-    found = replace(row.ratio, p_holm=row.p_holm, omissions=_corrected(row))
+    factor = row.p_holm / row.p_value if row.p_value > 0.0 else 1.0
+
+    def corrected(estimate: Estimate) -> Estimate:
+        return replace(estimate, p_holm=min(1.0, estimate.p_holm * factor))
+
+    parts = [
+        replace(part, without=replace(part.without, estimate=corrected(part.without.estimate)))
+        if part.without
+        else part
+        for part in row.ratio.parts
+    ]
+    estimate = replace(row.ratio.estimate, p_holm=row.p_holm)
+    found = replace(row.ratio, estimate=estimate, parts=tuple(parts))
     if found.verdict == OPEN:
         return f"heavy tails: {bounded(found.estimate, found.bound)}"
     return "" if found.survives else rests_text(found)
-
-
-def _corrected(row: Row) -> tuple[Omission, ...]:
-    assert row.ratio is not None
-    factor = row.p_holm / row.p_value if row.p_value > 0.0 else 1.0
-    return tuple(
-        replace(omission, p_holm=min(1.0, omission.p_holm * factor))
-        for omission in row.ratio.omissions
-    )

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from estbench import tasks
 from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.report.between.sides import Side
+from estbench.report.data.labels import task_info
 from estbench.report.data.provenance import flat
+from estbench.tasks import OPTIONS
 
 __all__ = ["Difference", "environments", "not_comparable", "same_machine", "settings"]
 
@@ -132,9 +133,8 @@ def _of_task(experiment: Experiment, task: str, setting: str) -> Any:
 
 def _taken(task: str, setting: str) -> bool:
     """Return whether a setting means anything to a task."""
-    if setting not in tasks.OPTIONS or task not in tasks.names():
-        return True
-    return setting in tasks.info(task).options
+    known = task_info(task)
+    return known is None or setting not in OPTIONS or setting in known.options
 
 
 def _same_files(a: Side, b: Side, task: str) -> bool:

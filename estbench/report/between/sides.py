@@ -12,30 +12,11 @@ from typing import Any
 from estbench.config.experiment import Experiment
 from estbench.core.errors import UserError
 from estbench.report.data.comparisons import Comparisons
-from estbench.report.data.replicates import Replicates, log, split
-from estbench.report.records import Results, load
-from estbench.store import CorruptRecordError, Record, ResultSet, numbers
+from estbench.report.data.labels import verdicts
+from estbench.report.records import Origin, Results, load
+from estbench.store import Record, ResultSet, numbers
 
-__all__ = ["Found", "Side", "read_side", "same_numbers"]
-
-Identity = tuple[str, str, str, int]  # kind, task, estimator, seed
-
-
-@dataclass(frozen=True)
-class Found:
-    """A record, as far as two of them are held against each other.
-
-    Attributes:
-      key: Hash of the settings and of the estimator's version or source.
-      path: Its file.
-      state: Hash of a reference's snapshots, "" for other records.
-      failed: Whether it is the record of a failure.
-    """
-
-    key: str
-    path: Path
-    state: str
-    failed: bool
+__all__ = ["Side", "read_side", "same_numbers"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +28,14 @@ class Side:
       path: As it was typed.
       results: Its frames.
       experiment: Its settings, those added since it was made at their defaults.
-      records: Its training runs, references and measurements.
-      proofs: What was proven of its estimators: estimator -> (verdict, detail), the worst counts.
+      proofs: What was proven of its estimators: see `labels.verdicts`.
     """
 
     name: str
     path: Path
     results: Results
     experiment: Experiment
-    records: Mapping[Identity, Found]
-    proofs: Mapping[str, tuple[str, str]]
+    proofs: Mapping[str, tuple[str, str, str]]
 
     @property
     def environment(self) -> Record:
@@ -68,27 +47,10 @@ class Side:
         """The statistics of this set alone."""
         return Comparisons(self.results)
 
-    @cached_property
-    def raw_variance(self) -> Replicates:
-        """Variance of one draw as it was written, by seed and snapshot."""
-        groups = self.results.measured.groupby(["task", "estimator"], sort=False)
-        return {
-            (str(task), str(estimator)): own.set_index(["seed", "snapshot"])["total_variance"]
-            for (task, estimator), own in groups
-        }
-
-    @cached_property
-    def seconds(self) -> Replicates:
-        """Log seconds of a generator step, by round of the timing pass."""
-        times = self.results.timing
-        return split(times.assign(log=log(times["seconds_per_step"])), "round", "log")
-
-    @cached_property
-    def memory(self) -> Replicates:
-        """Log of the peak memory of a training run's worker, in MiB, by seed."""
-        runs = self.results.runs
-        finished = runs[runs["status"] == "ok"]
-        return split(finished.assign(log=log(finished["peak_mb"])), "seed", "log")
+    @property
+    def records(self) -> Mapping[tuple[str, str, str, int], Origin]:
+        """Its training runs, references and measurements; see `Results.origins`."""
+        return self.results.origins
 
 
 def read_side(name: str, path: Path) -> Side:
@@ -106,34 +68,13 @@ def read_side(name: str, path: Path) -> Side:
             f"{path} has no manifest.json, which says with what settings it was made: give the "
             "folder of a result set (estbench run --out makes one)"
         )
-    records = _records(store)
     try:
         experiment = Experiment.from_dict(manifest["experiment"])
     except UserError as error:
         raise UserError(
             f"{path}: {error}; it was made by another version of estbench, compare with that one"
         ) from None
-    results = load(path)
-    return Side(name, path, results, experiment, records, _proofs(store))
-
-
-def _records(store: ResultSet) -> dict[Identity, Found]:
-    """Return what tells records apart; whole ones with their curves would fill the memory."""
-    found = {}
-    try:
-        for records in (store.runs(), store.references(), store.snapshots()):
-            for record in records:
-                kind, task, estimator = (str(record[n]) for n in ("kind", "task", "estimator"))
-                seed = int(record["seed"] or 0)
-                found[kind, task, estimator, seed] = Found(
-                    str(record["key"]),
-                    store.record_path(kind, task, estimator, seed),
-                    str(record.get("state_sha256") or ""),
-                    record["status"] != "ok",
-                )
-    except CorruptRecordError as error:
-        raise UserError(f"{error}: delete it and run again; other runs are kept") from None
-    return found
+    return Side(name, path, load(path), experiment, verdicts(store.proofs()))
 
 
 def same_numbers(first: Path, second: Path) -> bool:
@@ -161,12 +102,3 @@ def _same(left: Any, right: Any) -> bool:
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)
-
-
-def _proofs(store: ResultSet) -> dict[str, tuple[str, str]]:
-    found: dict[str, tuple[str, str]] = {}
-    for proof in store.proofs():
-        name, verdict = str(proof["configuration"]["estimator"]), str(proof["verdict"])
-        if name not in found or verdict not in ("unbiased", "declared biased"):
-            found[name] = (verdict, str(proof["detail"]))
-    return found

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from estbench.report.data.labels import Metric, estimator_facts, peer, primary_metric
 from estbench.report.data.memory import once
+from estbench.report.data.order import estimator_order
 from estbench.report.data.ratios import ALPHA, EMA, PARTNER, Ratio, ratios
-from estbench.report.data.replicates import NOTHING, Replicates, log, split
 from estbench.report.data.statistics import (
     Estimate,
     add_independent,
-    holm,
+    corrected,
+    logs,
     mean_interval,
-    paired_difference,
     root,
 )
-from estbench.report.data.trajectory import Measured, batch_size, logs, measured_at, snapshot_table
-from estbench.report.records import CURVE_COLUMNS, RUN_COLUMNS, Results
+from estbench.report.data.trajectory import Measured, batch_size, measured_at, snapshot_table
+from estbench.report.records import Results, matching
 
 __all__ = [
     "ALPHA",
@@ -36,7 +34,6 @@ __all__ = [
     "SNAPSHOTS",
     "TRAINING",
     "Comparisons",
-    "records_of",
 ]
 
 # The two estimators that every ratio is given to: without a baseline, and with the simplest one.
@@ -60,13 +57,6 @@ TRAINING, SNAPSHOTS = "training", "snapshots"
 
 PAIR_COLUMNS = ["task", "quantity", "estimator", "against", "kind", "estimate", "low", "high", "n"]
 PAIR_COLUMNS += ["p_value", "p_holm"]
-
-
-def records_of(quantity: str) -> str:
-    """Return which records a quantity is made from."""
-    if quantity == "seconds_per_step":
-        return "timing"
-    return SNAPSHOTS if quantity.startswith("variance") else TRAINING
 
 
 @dataclass(frozen=True)
@@ -127,14 +117,49 @@ class Comparisons:
     @once
     def primary(self, task: str) -> Metric | None:
         """Return the metric that says how good the task's sequences are."""
-        runs, curves = self.results.runs, self.results.curves
-        names: list[str] = []
-        for frame, fixed in ((runs, RUN_COLUMNS), (curves, CURVE_COLUMNS)):
-            own = frame[frame["task"] == task]
-            names += [n for n in frame.columns if n not in fixed and own[n].notna().any()]
-        return primary_metric(task, tuple(names))
+        curves = matching(self.results.curves, task=task)
+        recorded = [name for name in self.results.metrics if curves[name].notna().any()]
+        return primary_metric(task, [*self.results.final_metrics(task), *recorded])
 
     # Single estimators ---------------------------------------------------------------------------
+
+    @once
+    def replicates(self, task: str, quantity: str) -> pd.DataFrame:
+        """Return the replicates of a quantity, on the scale on which they are analysed.
+
+        Args:
+          quantity: "variance_per_" and a cost of `Measured.values`: logs of the trajectory's noise,
+            by seed; "seconds_per_step": logs, by round of the timing pass; "peak_mb": logs, by
+            seed; a metric, or "quality" for the main one: its value after the last batch, by seed.
+
+        Returns:
+          A row a replicate, a column an estimator that has one, in the order of the palette. What
+          was not measured, or has no logarithm, is nan.
+        """
+        if quantity.startswith("variance_per_"):
+            at, cost = self.at(task), quantity.removeprefix("variance_per_")
+            wide = pd.DataFrame(at.noise(cost).T, at.seeds, at.names)
+            each = zip(at.names, at.values[cost], strict=True)
+            return _logs(wide[[name for name, own in each if np.isfinite(own).any()]])
+        if quantity == "seconds_per_step":
+            return _logs(_wide(self.results.timing, task, "round", quantity))
+        runs = self.results.runs
+        if quantity == "peak_mb":
+            return _logs(_wide(runs[runs["status"] == "ok"], task, "seed", quantity))
+        if quantity == "quality":
+            main = self.primary(task)
+            return self.replicates(task, main.name) if main else pd.DataFrame()
+        # Where runs kept no final value, it is the last of their curves.
+        frame = runs if quantity in runs.columns else self.results.curves
+        return _wide(frame, task, "seed", quantity)
+
+    def finals(self, task: str, estimator: str, name: str) -> pd.Series[float]:
+        """Return a metric after the last batch, by seed."""
+        return self._column(task, name, estimator).dropna()
+
+    def _column(self, task: str, quantity: str, estimator: str) -> pd.Series[float]:
+        table = self.replicates(task, quantity)
+        return table[estimator] if estimator in table else pd.Series(dtype=np.float64)
 
     @once
     def noise(self, task: str, estimator: str) -> Estimate:
@@ -142,13 +167,16 @@ class Comparisons:
 
         Over seeds it is a geometric mean with a t interval of logs.
         """
-        return mean_interval(self._noise_logs(task, "sequence", estimator)).exp()
+        return mean_interval(self._column(task, "variance_per_sequence", estimator)).exp()
 
     @once
     def control_variate_gain(self, task: str, estimator: str) -> Estimate:
         """Return the noise over that of the same draws with the untrained control variate."""
-        own = self._noise_logs(task, "sequence", estimator)
-        return mean_interval(own - self._noise_logs(task, "untrained", estimator)).exp()
+        own, untrained = (
+            self._column(task, f"variance_per_{cost}", estimator)
+            for cost in ("sequence", "untrained")
+        )
+        return mean_interval(own - untrained).exp()
 
     @once
     def useful_share(self, task: str, snapshot: int, estimator: str) -> Estimate:
@@ -157,37 +185,27 @@ class Comparisons:
         1 / (1 + B / batch), where B = tr Cov / |grad J|^2 is the noise scale in sequences: a
         geometric mean over seeds with its t interval.
         """
-        rows = self.snapshots
-        rows = rows[
-            (rows["task"] == task)
-            & (rows["snapshot"] == snapshot)
-            & (rows["estimator"] == estimator)
-        ]
-        scale, batch = mean_interval(log(rows["noise_scale"])).exp(), batch_size(self.results, task)
+        rows = matching(self.snapshots, task=task, snapshot=snapshot, estimator=estimator)
+        scale = mean_interval(logs(rows["noise_scale"])).exp()
+        batch = batch_size(self.results, task)
         low, value, high = (1.0 / (1.0 + b / batch) for b in (scale.high, scale.value, scale.low))
         return Estimate(value, low, high, scale.n)
 
     @once
     def seconds(self, task: str, estimator: str) -> Estimate:
         """Return seconds per generator step: geometric mean over the rounds of the timing pass."""
-        return mean_interval(self._time_logs(task, estimator)).exp()
+        return mean_interval(self._column(task, "seconds_per_step", estimator)).exp()
 
     @once
     def final(self, task: str, estimator: str, name: str) -> Estimate:
         """Return a metric after the last batch: mean over seeds."""
-        return mean_interval(self.finals(task, estimator, name))
+        return mean_interval(self._column(task, name, estimator))
 
     @once
     def change(self, task: str, estimator: str, name: str) -> Estimate:
         """Return a metric's change from before the first batch to the end, paired by seed."""
-        starts = self.results.starts
-        own = starts[
-            (starts["task"] == task)
-            & (starts["estimator"] == estimator)
-            & (starts["metric"] == name)
-        ]
-        before = own.set_index("seed")["value"]
-        return paired_difference(self.finals(task, estimator, name), before)
+        own = matching(self.results.starts, task=task, estimator=estimator, metric=name)
+        return mean_interval(self.finals(task, estimator, name) - own.set_index("seed")["value"])
 
     @once
     def bias(self, task: str, estimator: str) -> Estimate:
@@ -196,24 +214,24 @@ class Comparisons:
         The squared bias, noise subtracted and with its sign, is averaged over a seed's snapshots,
         then over seeds with a t interval; estimate and limits are the roots (zero if negative).
         """
-        rows = self.snapshots
-        rows = rows[(rows["task"] == task) & (rows["estimator"] == estimator)]
-        rows = rows[rows["informative"].fillna(False)]
+        rows = matching(self.snapshots, task=task, estimator=estimator, informative=True)
         return root(mean_interval(rows.groupby("seed")["relative_bias_squared"].mean()))
 
     @once
     def partner(self, task: str, estimator: str) -> str:
         """Return the estimator with the same baseline, "" if there is none or it is not there."""
         name = peer(estimator)
-        there = {*self.measured(task), *self.trained(task), *self.timed(task)}
-        return name if name in there else ""
+        return name if name in self._there(task) else ""
 
     @once
     def references(self, task: str, estimator: str) -> list[str]:
         """Return what times and scores are compared with: PLAIN, BASELINED and the partner."""
-        there = {*self.measured(task), *self.trained(task), *self.timed(task)}
         wanted = dict.fromkeys((PLAIN, BASELINED, peer(estimator)))
-        return [name for name in wanted if name in there and name != estimator]
+        return [name for name in wanted if name in self._there(task) and name != estimator]
+
+    @once
+    def _there(self, task: str) -> set[str]:
+        return {*self.measured(task), *self.trained(task), *self.timed(task)}
 
     # Two estimators ------------------------------------------------------------------------------
 
@@ -226,7 +244,7 @@ class Comparisons:
         Args:
           cost: One of COSTS.
         """
-        names = list(self._covered(task, f"variance_per_{cost}"))
+        names = self._covered(task, f"variance_per_{cost}")
         wanted = [
             (name, against, role)
             for name in names
@@ -255,7 +273,8 @@ class Comparisons:
         Args:
           quantity: One of QUANTITIES; variances are those of the whole trajectory.
         """
-        return self._read(quantity, self._contrast(task, quantity, estimator, against))
+        found = self._contrast(task, quantity, estimator, against)
+        return found.exp() if QUANTITIES[quantity] == "ratio" else found
 
     def variance_at(self, task: str, snapshot: int, estimator: str) -> Estimate:
         """Return the variance per sequence at one snapshot: geometric mean over seeds."""
@@ -265,15 +284,14 @@ class Comparisons:
 
     def pairs(self, task: str, quantity: str) -> pd.DataFrame:
         """Return every pair of ranked estimators, Holm-adjusted over the pairs of this table."""
-        rows = []
         ranked = [n for n in self._covered(task, quantity) if estimator_facts(n).ranked]
-        for against, estimator in combinations(ranked, 2):
-            estimate = self.compare(task, quantity, estimator, against)
-            kind = QUANTITIES[quantity]
-            values = (estimate.value, estimate.low, estimate.high, estimate.n, estimate.p_value)
-            rows.append((task, quantity, estimator, against, kind, *values))
-        frame = pd.DataFrame(rows, columns=PAIR_COLUMNS[:-1])
-        return frame.assign(p_holm=holm(frame["p_value"].to_numpy(np.float64)))
+        pairs = list(combinations(ranked, 2))
+        found = corrected([self.compare(task, quantity, second, first) for first, second in pairs])
+        rows = [
+            (task, quantity, second, first, QUANTITIES[quantity], *e.numbers, e.p_value, e.p_holm)
+            for (first, second), e in zip(pairs, found, strict=True)
+        ]
+        return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
     @cached_property
     def all_pairs(self) -> pd.DataFrame:
@@ -286,8 +304,7 @@ class Comparisons:
 
     def p_holm(self, task: str, quantity: str, first: str, second: str) -> float:
         """Return the adjusted p-value of a pair, in either order; nan if it was not tested."""
-        rows = self._pair_index.get((task, quantity, *sorted((first, second))))
-        return float("nan") if rows is None else rows
+        return self._pair_index.get((task, quantity, *sorted((first, second))), float("nan"))
 
     def differ(self, task: str, quantity: str, first: str, second: str) -> bool:
         """Whether the test finds a difference between two estimators, after Holm over all pairs."""
@@ -304,74 +321,34 @@ class Comparisons:
 
     def _contrast(self, task: str, quantity: str, first: str, second: str) -> Estimate:
         """Return the difference on the scale of analysis: of logs, or of scores."""
-        if quantity == "seconds_per_step":
-            return paired_difference(self._time_logs(task, first), self._time_logs(task, second))
-        if quantity == "quality":
-            metric = self.primary(task)
-            if metric is None:
-                return Estimate(float("nan"))
-            scores = [self.finals(task, name, metric.name) for name in (first, second)]
-            return paired_difference(scores[0], scores[1])
         if quantity == "variance_per_second":
             # Seconds of the serial timing pass, not those of runs that shared the machine.
             variance = self._contrast(task, "variance_per_sequence", first, second)
             return add_independent(
                 variance, self._contrast(task, "seconds_per_step", first, second)
             )
-        cost = quantity.removeprefix("variance_per_")
-        noise = [self._noise_logs(task, cost, name) for name in (first, second)]
-        return mean_interval(noise[0] - noise[1])
+        table = self.replicates(task, quantity)
+        if first not in table or second not in table:
+            return Estimate(float("nan"))
+        return mean_interval(table[first].to_numpy() - table[second].to_numpy())
 
-    def _covered(self, task: str, quantity: str) -> Iterable[str]:
+    def _covered(self, task: str, quantity: str) -> list[str]:
         """Return the estimators that have the quantity on the task."""
-        if quantity == "quality":
-            return self.trained(task)
-        if quantity == "seconds_per_step":
-            return self.timed(task)
         if quantity == "variance_per_second":
-            timed = set(self.timed(task))
-            return [name for name in self.measured(task) if name in timed]
-        cost = quantity.removeprefix("variance_per_")
-        if cost in ("adam", "step"):
-            at = self.at(task)
-            each = zip(at.names, at.values[cost], strict=True)
-            return [name for name, values in each if np.isfinite(values).any()]
-        return self.measured(task)
+            timed = self._covered(task, "seconds_per_step")
+            return [name for name in self._covered(task, "variance_per_sequence") if name in timed]
+        return list(self.replicates(task, quantity).columns)
 
-    @staticmethod
-    def _read(quantity: str, estimate: Estimate) -> Estimate:
-        return estimate.exp() if QUANTITIES[quantity] == "ratio" else estimate
 
-    # Replicates, as series indexed by seed or round ----------------------------------------------
+def _wide(frame: pd.DataFrame, task: str, index: str, column: str) -> pd.DataFrame:
+    """Return a task's column with a row a replicate and a column an estimator that has values."""
+    rows = matching(frame, task=task)
+    if column not in rows or not rows[column].notna().any():
+        return pd.DataFrame(dtype=np.float64)
+    wide = rows.pivot_table(index=index, columns="estimator", values=column, aggfunc="last")
+    names = sorted(map(str, wide.columns), key=estimator_order)
+    return wide[names].astype(np.float64)
 
-    @once
-    def _all_noise_logs(self, task: str, cost: str) -> NDArray[np.float64]:
-        return logs(self.at(task).noise(cost))
 
-    def _noise_logs(self, task: str, cost: str, estimator: str) -> NDArray[np.float64]:
-        """Return the log noise of the trajectory by seed; unknown where it was not measured."""
-        at = self.at(task)
-        if estimator not in at.places:
-            return np.full(len(at.seeds), np.nan)
-        own: NDArray[np.float64] = self._all_noise_logs(task, cost)[at.places[estimator]]
-        return own
-
-    def _time_logs(self, task: str, estimator: str) -> pd.Series[float]:
-        return self._by_round.get((task, estimator), NOTHING)
-
-    def finals(self, task: str, estimator: str, name: str) -> pd.Series[float]:
-        """Return the final value; where a run kept none, the last of its curve."""
-        return self._final_series(name).get((task, estimator), NOTHING)
-
-    @once
-    def _final_series(self, name: str) -> Replicates:
-        frame, curves = self.results.runs, self.results.curves
-        if name not in frame.columns and name in curves.columns:
-            rows = curves.dropna(subset=[name])
-            frame = rows.groupby(["task", "estimator", "seed"]).last().reset_index()
-        return split(frame, "seed", name) if name in frame.columns else {}
-
-    @cached_property
-    def _by_round(self) -> Replicates:
-        times = self.results.timing
-        return split(times.assign(log=log(times["seconds_per_step"])), "round", "log")
+def _logs(wide: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(logs(wide.to_numpy()), wide.index, wide.columns)

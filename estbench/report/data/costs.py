@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from estbench.report.data.comparisons import Comparisons
 from estbench.report.data.formatting import quantity
 from estbench.report.data.trajectory import batch_size, evaluations
+from estbench.report.records import matching
 
 __all__ = ["Cost", "cost", "shared_text"]
 
@@ -41,8 +42,7 @@ class Cost:
 
 def cost(comparisons: Comparisons, task: str, estimator: str) -> Cost:
     """Return what an estimator that was measured on a task costs."""
-    rows = comparisons.results.measured
-    rows = rows[(rows["task"] == task) & (rows["estimator"] == estimator)]
+    rows = matching(comparisons.results.measured, task=task, estimator=estimator)
     # Older sets lack these columns; numpy warns of the median of nothing.
     ends = (rows[f"evaluations_{end}"].dropna() for end in ("at_one", "in_limit"))
     one, limit = (float(known.median()) if len(known) else math.nan for known in ends)

@@ -176,9 +176,8 @@ def quality_duels(comparisons: Comparisons, task: str) -> Duels | None:
     main = comparisons.primary(task)
     if main is None or main.better == "neither":
         return None
-    columns = {n: comparisons.finals(task, n, main.name) for n in comparisons.trained(task)}
-    filled = {name: values for name, values in columns.items() if len(values)}
-    return Duels(pd.DataFrame(filled), main.better) if filled else None
+    scores = comparisons.replicates(task, main.name)
+    return None if scores.empty else Duels(scores, main.better)
 
 
 @once
@@ -204,7 +203,7 @@ def improvement_table(comparisons: Comparisons) -> pd.DataFrame:
                     continue
                 found = duel.estimate
                 counts = (duel.wins, duel.ties, duel.losses, duel.undecided, duel.n)
-                numbers = (found.value, found.low, found.high, found.p_value, p_holm)
+                numbers = (*found.numbers[:3], found.p_value, p_holm)
                 head = (task, kind, main.name if main else "", name, against)
                 rows.append((*head, *counts, *numbers, CLOPPER_PEARSON))
     frame = pd.DataFrame(rows, columns=IMPROVEMENT_COLUMNS[: -len(MARKS)])

@@ -12,7 +12,7 @@ from scipy import special
 from estbench.report.data.comparisons import BASELINED, Comparisons
 from estbench.report.data.labels import estimator_facts
 from estbench.report.data.ratios import HEAVY_PART
-from estbench.report.data.statistics import CONFIDENCE
+from estbench.report.data.statistics import CONFIDENCE, logs
 
 __all__ = ["explorer_data"]
 
@@ -33,9 +33,9 @@ def explorer_data(comparisons: Comparisons) -> dict[str, Any] | None:
     tasks = [_task(comparisons, task) for task in comparisons.results.tasks]
     found = [task for task in tasks if task is not None]
     size = sum(
-        len(logs) * len(logs[0]) * len(logs[0][0])
+        len(values) * len(values[0]) * len(values[0][0])
         for task in found
-        for logs in task["logs"].values()
+        for values in task["logs"].values()
     )
     if not found or size > MOST_NUMBERS:
         return None
@@ -59,24 +59,23 @@ def _task(comparisons: Comparisons, task: str) -> dict[str, Any] | None:
         f"batch {step:g}{'' if told else ' (uninformative)'}"
         for step, told in zip(at.steps, at.informative, strict=True)
     ]
-    logs = {}
+    noise = {}
     for cost in ("sequence", "evaluation"):
         values = at.values[cost]
         whole = [at.noise(cost), *(values[:, :, place] for place in range(len(at.snapshots)))]
-        logs[cost] = [_rounded(part) for part in whole]
+        noise[cost] = [_rounded(part) for part in whole]
     heavy = [at.heavy_part("sequence"), *map(at.heavy_share, range(len(at.snapshots)))]
     seconds = [comparisons.seconds(task, name).value for name in at.names]
     return {
         "task": task,
         "estimators": [[name, estimator_facts(name).mark] for name in at.names],
         "snapshots": snapshots,
-        "logs": logs,
+        "logs": noise,
         "heavy": [[int(part >= HEAVY_PART) for part in parts.tolist()] for parts in heavy],
         "seconds": [round(math.log(s), 4) if math.isfinite(s) else None for s in seconds],
     }
 
 
 def _rounded(values: NDArray[np.float64]) -> list[list[float | None]]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(values)
-    return [[round(x, 3) if math.isfinite(x) else None for x in row] for row in logs.tolist()]
+    found = logs(values).tolist()
+    return [[round(x, 3) if math.isfinite(x) else None for x in row] for row in found]

@@ -7,13 +7,16 @@ not loaded, a newer version). The report is still drawn; it only says less about
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from estbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from estbench.tasks import TaskInfo
 
 __all__ = [
     "EstimatorFacts",
@@ -25,7 +28,9 @@ __all__ = [
     "peer",
     "primary_metric",
     "report_on",
+    "task_info",
     "unproven_text",
+    "verdicts",
     "without_baseline",
 ]
 
@@ -130,34 +135,36 @@ def _metrics() -> dict[str, Metric]:
 
     found = {_LOG_VARIANCE.name: _LOG_VARIANCE}
     for task in tasks.names():
-        for name, own in tasks.info(task).metrics.items():
-            found.setdefault(name, Metric(name, own.label, own.unit, own.better))
+        for name in tasks.info(task).metrics:
+            found.setdefault(name, metric(task, name))
     return found
+
+
+def task_info(task: str) -> TaskInfo | None:
+    """Return what a task declares; None where this installation does not have it."""
+    from estbench import tasks
+
+    try:
+        return tasks.info(task)
+    except _UNKNOWN:
+        return None
 
 
 def metric(task: str, name: str) -> Metric:
     """Return the metric `name` of `task`, as its task or another task declares it."""
-    try:
-        from estbench import tasks
-
-        declared = tasks.info(task).metrics[name]
-    except _UNKNOWN:
+    known = task_info(task)
+    if known is None or name not in known.metrics:
         return _metrics().get(name, Metric(name, name.replace("_", " "), "", "neither"))
+    declared = known.metrics[name]
     return Metric(name, declared.label, declared.unit, declared.better)
 
 
-def primary_metric(task: str, available: tuple[str, ...]) -> Metric | None:
+def primary_metric(task: str, available: Collection[str]) -> Metric | None:
     """Return the metric that says how good a task's sequences are, if it was recorded."""
-    try:
-        from estbench import tasks
-
-        name: str = tasks.info(task).primary_metric
-    except _UNKNOWN:
-        name = ""
-    for candidate in (name, "goodness", "nll_oracle", "p_valid", "nll_gen"):
-        if candidate and candidate in available:
-            return metric(task, candidate)
-    return None
+    known = task_info(task)
+    usual = ("goodness", "nll_oracle", "p_valid", "nll_gen")
+    wanted = (known.primary_metric, *usual) if known else usual
+    return next((metric(task, name) for name in wanted if name in available), None)
 
 
 def batch_name(*tasks: str) -> str:
@@ -165,13 +172,9 @@ def batch_name(*tasks: str) -> str:
 
     Where a task is not known, or is trained in another way, it is plainly a "batch".
     """
-    from estbench import tasks as known
-
-    try:
-        kinds = {known.info(task).kind for task in tasks}
-    except _UNKNOWN:
-        return "batch"
-    return "adversarial batch" if kinds == {"adversarial"} else "batch"
+    known = [task_info(task) for task in tasks]
+    adversarial = all(info is not None and info.kind == "adversarial" for info in known)
+    return "adversarial batch" if known and adversarial else "batch"
 
 
 def peer(estimator: str) -> str:
@@ -181,19 +184,15 @@ def peer(estimator: str) -> str:
     A leave-one-out baseline is better the larger the group, so that the partner's is as large.
     Plain estimators have none, nor have those whose baseline no plain estimator has.
     """
+    from estbench import estimators
+
     own = estimator_facts(estimator)
     plain = _PLAIN.get(own.baseline, "")
-    if not plain or _family(estimator) in _PLAIN.values():
+    if not plain or estimators.family(estimator) in _PLAIN.values():
         return ""
     if own.group in (1, estimator_facts(plain).group):
         return plain
     return f"{plain}-{own.group}" if estimator_facts(f"{plain}-{own.group}").baseline else plain
-
-
-def _family(estimator: str) -> str:
-    from estbench import estimators
-
-    return estimators.family(estimator)
 
 
 def without_baseline(estimator: str) -> bool:
@@ -203,16 +202,10 @@ def without_baseline(estimator: str) -> bool:
 
 def best_value(task: str, name: str) -> tuple[float, str]:
     """Return the best value a metric can have on a task, and what that is; nan if not known."""
-    if name == "goodness":
-        try:
-            from estbench import tasks
-
-            return float(tasks.info(task).length - 2), "maximum, T − 2"
-        except _UNKNOWN:
-            return math.nan, ""
-    if name in ("p_valid",):
-        return 1.0, "maximum"
-    return math.nan, ""
+    known = task_info(task)
+    if name == "goodness" and known is not None:
+        return float(known.length - 2), "maximum, T − 2"
+    return (1.0, "maximum") if name == "p_valid" else (math.nan, "")
 
 
 # Cutting backpropagation through time is the policy's doing and biases every estimator of a set.
@@ -223,21 +216,26 @@ _truncation: ContextVar[int] = ContextVar("truncation", default=0)
 _proofs: ContextVar[Mapping[str, tuple[str, str, str]]] = ContextVar("proofs", default={})  # noqa: B039
 
 
-def report_on(experiment: Mapping[str, Any], proofs: Sequence[Mapping[str, Any]] = ()) -> None:
+def report_on(experiment: Mapping[str, Any], proofs: Iterable[Mapping[str, Any]] = ()) -> None:
     """Make `estimator_facts` speak of estimators as this experiment runs them.
 
     Args:
       experiment: Of the manifest.
-      proofs: Of ``ResultSet.proofs``; where an estimator has several, the worst counts.
+      proofs: Of ``ResultSet.proofs``.
     """
+    _proofs.set(verdicts(proofs))
+    settings = [experiment.get("training") or {}, *(experiment.get("per_task") or {}).values()]
+    _truncation.set(max(int(s.get("truncation") or 0) for s in settings))
+
+
+def verdicts(proofs: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str, str]]:
+    """Return estimator -> verdict, detail, and what it was proven for; of several, the worst."""
     worst: dict[str, tuple[str, str, str]] = {}
     for proof in proofs:
         name, verdict = proof["configuration"]["estimator"], proof["verdict"]
         if name not in worst or verdict not in ("unbiased", "declared biased"):
             worst[name] = (verdict, proof["detail"], proof.get("reach", ""))
-    _proofs.set(worst)
-    settings = [experiment.get("training") or {}, *(experiment.get("per_task") or {}).values()]
-    _truncation.set(max(int(s.get("truncation") or 0) for s in settings))
+    return worst
 
 
 def estimator_facts(estimator: str) -> EstimatorFacts:

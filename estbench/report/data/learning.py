@@ -24,6 +24,7 @@ from estbench.report.data.marks import MARKS, TRAINING, with_marks
 from estbench.report.data.memory import once
 from estbench.report.data.methods import KAPLAN_MEIER, T
 from estbench.report.data.statistics import CONFIDENCE, Estimate, mean_interval
+from estbench.report.records import matching
 
 __all__ = [
     "LEARNING_COLUMNS",
@@ -131,17 +132,11 @@ def _curves(comparisons: Comparisons, task: str) -> pd.DataFrame:
     curves = comparisons.results.curves
     if main is None or main.name not in curves.columns:
         return pd.DataFrame(columns=columns)
-    rows = curves.loc[curves["task"] == task, ["estimator", "seed", "step", main.name]]
+    rows = matching(curves, task=task)
     goal = level(comparisons, task)
     found = []
-    # Rows of a run stand together, in the order of its batches.
-    keys = rows[["estimator", "seed"]].ne(rows[["estimator", "seed"]].shift()).any(axis=1)
-    starts = np.flatnonzero(keys.to_numpy())
-    names, seeds = rows["estimator"].to_numpy()[starts], rows["seed"].to_numpy()[starts]
-    parts = [
-        np.split(rows[column].to_numpy(np.float64), starts[1:]) for column in ("step", main.name)
-    ]
-    for estimator, seed, steps, scores in zip(names, seeds, *parts, strict=True):
+    for (estimator, seed), run in rows.groupby(["estimator", "seed"], sort=False):
+        steps, scores = (run[column].to_numpy(np.float64) for column in ("step", main.name))
         length = int(steps[-1]) + 1
         known = np.isfinite(scores)
         if not known.any():
@@ -201,20 +196,16 @@ def level_duels(comparisons: Comparisons, task: str, unit: str) -> Duels | None:
     runs = _curves(comparisons, task)
     if level(comparisons, task) is None or runs.empty:
         return None
-    wide = {
-        column: runs.pivot_table(
-            index="seed", columns="estimator", values=column, aggfunc="first", dropna=False
-        )
+    batches, reached = (
+        runs.pivot(index="seed", columns="estimator", values=column)
         for column in ("batches", "reached")
-    }
+    )
     scale = {name: _seconds(comparisons, task, name, unit) for name in comparisons.trained(task)}
-    names = set(wide["batches"].columns)
-    kept = [n for n, seconds in scale.items() if n in names and math.isfinite(seconds)]
+    kept = [n for n, x in scale.items() if n in batches and math.isfinite(x)]
     if len(kept) < 2:
         return None
-    times = wide["batches"][kept].astype("float64") * [scale[name] for name in kept]
-    reached = wide["reached"][kept].notna() & wide["reached"][kept].eq(True)
-    return Duels(times, "lower", reached)
+    times = batches[kept].astype("float64") * [scale[name] for name in kept]
+    return Duels(times, "lower", reached[kept].eq(True))
 
 
 @once
@@ -230,22 +221,16 @@ def learning_table(comparisons: Comparisons) -> pd.DataFrame:
         runs = _curves(comparisons, task)
         for estimator in comparisons.trained(task) if main else ():
             assert main is not None
-            head, to = (
-                (task, estimator, main.name),
-                (goal.value, goal.of) if goal else (math.nan, ""),
-            )
+            head = (task, estimator, main.name)
+            to = (goal.value, goal.of) if goal else (math.nan, "")
             area = mean_interval(runs.loc[runs["estimator"] == estimator, "area"])
             if area.known:
-                numbers = (area.value, area.low, area.high, area.n)
-                rows.append((*head, "area", math.nan, "", *numbers, pd.NA, T))
+                rows.append((*head, "area", math.nan, "", *area.numbers, pd.NA, T))
             for unit in ("batches", "seconds"):
                 found = time_to_level(comparisons, task, estimator, unit)
                 if not math.isnan(found.median.value):
-                    median = found.median
-                    numbers = (median.value, median.low, median.high, median.n)
-                    rows.append(
-                        (*head, f"{unit}_to_level", *to, *numbers, found.reached, KAPLAN_MEIER)
-                    )
+                    numbers = (*found.median.numbers, found.reached, KAPLAN_MEIER)
+                    rows.append((*head, f"{unit}_to_level", *to, *numbers))
     frame = pd.DataFrame(rows, columns=LEARNING_COLUMNS[: -len(MARKS)])
     frame = frame.astype({"reached": "Int64"})
     return with_marks(comparisons, frame, TRAINING)

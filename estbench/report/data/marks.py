@@ -23,23 +23,20 @@ def with_marks(comparisons: Comparisons, table: pd.DataFrame, kind: str) -> pd.D
     """
     against = table["against"] if "against" in table else pd.Series("", index=table.index)
     groups = list(zip(table["task"], table["estimator"], against, strict=True))
-    counts = {
-        (task, first, second): [
-            sum(comparisons.lost(kind, status, task, name) for name in {first, second} - {""})
-            for status in ("failed", "missing")
+    lost = {
+        status: [
+            sum(comparisons.lost(kind, status, task, name) for name in {*names} - {""})
+            for task, *names in groups
         ]
-        for task, first, second in set(groups)
+        for status in ("failed", "missing")
     }
-    ranked = {name: estimator_facts(name).ranked for name in {*table["estimator"], *against} - {""}}
-    return table.assign(
-        failed=pd.Series([counts[g][0] for g in groups], index=table.index, dtype="int64"),
-        missing=pd.Series([counts[g][1] for g in groups], index=table.index, dtype="int64"),
-        ranked=pd.Series(
-            [ranked[first] and ranked.get(second, True) for _, first, second in groups],
-            index=table.index,
-            dtype="bool",
-        ),
-    )
+    ranked = {"": True}
+    ranked |= {
+        name: estimator_facts(name).ranked for name in {*table["estimator"], *against} - {""}
+    }
+    both = [ranked[first] and ranked[second] for _, first, second in groups]
+    marks = pd.DataFrame(lost | {"ranked": both}, index=table.index)
+    return table.join(marks.astype({"failed": "int64", "missing": "int64", "ranked": "bool"}))
 
 
 def lost_text(comparisons: Comparisons, kind: str, task: str, *names: str) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from estbench.store.results import RECORDS
+
 __all__ = ["Digest", "command_text", "digests", "flat", "flat_texts", "settings_key"]
 
-KINDS = ("runs", "reference", "snapshots", "timing")
 # What a result set may have more or less of under the same settings.
 GROWS = ("name", "description", "tasks", "estimators", "also_measured", "seeds")
 
@@ -36,7 +37,7 @@ class Digest:
 def digests(directory: Path, tables: Iterable[Path]) -> list[Digest]:
     """Return the hashes of the records that are there, by kind, then of each table."""
     found = []
-    for kind in KINDS:
+    for kind in RECORDS:
         paths = {
             path.relative_to(directory).as_posix(): path
             for path in (directory / kind).rglob("*.json")

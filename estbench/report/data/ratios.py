@@ -7,15 +7,22 @@ whether heavy tails make it a mere bound, and its test, corrected for all tests 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from estbench.report.data.statistics import Estimate, add_independent, holm, mean_interval
-from estbench.report.data.trajectory import Measured, logs
+from estbench.report.data.statistics import (
+    Estimate,
+    add_independent,
+    corrected,
+    logs,
+    mean_interval,
+)
+from estbench.report.data.trajectory import Measured
 
 __all__ = [
     "ALPHA",
@@ -25,7 +32,7 @@ __all__ = [
     "LOWER",
     "OPEN",
     "PARTNER",
-    "Omission",
+    "Bounded",
     "Part",
     "Ratio",
     "bound_of",
@@ -54,74 +61,79 @@ _BOUNDS: Final = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """A ratio at one snapshot.
+class Bounded:
+    """A ratio that may be a mere bound.
+
+    Attributes:
+      estimate: With its interval over seeds, and its p-value, raw and corrected.
+      bound: What heavy tails leave of it: "" a ratio with an interval; "lower": the true ratio is
+        likelier larger; "upper": likelier smaller; "none": no statement.
+    """
+
+    estimate: Estimate
+    bound: str
+
+    @property
+    def p_holm(self) -> float:
+        """The corrected p-value; nan where it was not tested."""
+        return self.estimate.p_holm
+
+    @property
+    def verdict(self) -> str:
+        """LOWER or HIGHER where the test finds it, else OPEN; "" where nothing was tested."""
+        if not math.isfinite(self.p_holm):
+            return ""
+        side = LOWER if self.estimate.value < 1.0 else HIGHER
+        allowed = {"": (LOWER, HIGHER), "lower": (HIGHER,), "upper": (LOWER,), "none": ()}
+        return side if self.p_holm < ALPHA and side in allowed[self.bound] else OPEN
+
+
+@dataclass(frozen=True)
+class Part(Bounded):
+    """A ratio at one snapshot, corrected for all comparisons and snapshots of the task and cost.
 
     Attributes:
       snapshot: Its index.
       step: Batches of the reference trajectory before it.
       informative: Whether it enters the ratio of the trajectory.
-      estimate: The ratio there.
-      p_holm: Corrected for all estimators, references and snapshots of the task and cost.
-      bound: See `Ratio`.
+      without: The ratio of the trajectory without this snapshot; None where it is not in that, or
+        alone.
     """
 
     snapshot: int
     step: float
     informative: bool
-    estimate: Estimate
-    p_holm: float
-    bound: str
+    without: Bounded | None
 
 
 @dataclass(frozen=True)
-class Omission:
-    """A ratio without one snapshot, whose batch is `step`."""
-
-    step: float
-    estimate: Estimate
-    p_holm: float
-
-
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(Bounded):
     """The noise of the trajectory of one estimator over that of another.
+
+    It is corrected over all comparisons of the task and cost, and not tested where one of the two
+    is never ranked.
 
     Attributes:
       estimator: Whose noise.
       against: Over whose.
       role: PARTNER or EMA.
-      estimate: The ratio with its interval over seeds and raw p-value.
-      p_holm: Corrected over all comparisons of the task and cost; nan where it was not tested, as
-        one of the two is never ranked.
-      bound: What heavy tails leave of it: "" a ratio with an interval; "lower": the true ratio is
-        likelier larger; "upper": likelier smaller; "none": no statement.
-      omissions: Without each informative snapshot in turn; tests corrected likewise.
       parts: At every snapshot.
     """
 
     estimator: str
     against: str
     role: str
-    estimate: Estimate
-    p_holm: float
-    bound: str
-    omissions: tuple[Omission, ...]
     parts: tuple[Part, ...]
 
     @property
-    def verdict(self) -> str:
-        """LOWER or HIGHER where the test finds it, else OPEN; "" where nothing was tested."""
-        return verdict_of(self.estimate, self.p_holm, self.bound)
+    def omissions(self) -> dict[float, Bounded]:
+        """The ratio without each informative snapshot in turn, by the batch of the snapshot."""
+        return {part.step: part.without for part in self.parts if part.without}
 
     @property
-    def turned_by(self) -> tuple[Omission, ...]:
-        """The snapshots without which the verdict is another."""
-        return tuple(
-            omission
-            for omission in self.omissions
-            if verdict_of(omission.estimate, omission.p_holm, self.bound) != self.verdict
-        )
+    def turned_by(self) -> dict[float, Bounded]:
+        """The omissions that have another verdict."""
+        return {s: left for s, left in self.omissions.items() if left.verdict != self.verdict}
 
     @property
     def survives(self) -> bool:
@@ -131,31 +143,22 @@ class Ratio:
     @property
     def least(self) -> float:
         """The least ratio without one snapshot; nan where nothing can be left out."""
-        return min(self._without, default=math.nan)
+        return _range(self.omissions.values())[0]
 
     @property
     def most(self) -> float:
         """The largest ratio without one snapshot."""
-        return max(self._without, default=math.nan)
+        return _range(self.omissions.values())[1]
 
     @property
     def span(self) -> tuple[float, float]:
         """The least and the largest ratio at an informative snapshot."""
-        known = [p.estimate.value for p in self.parts if p.informative and p.estimate.known]
-        return min(known, default=math.nan), max(known, default=math.nan)
-
-    @property
-    def _without(self) -> list[float]:
-        return [o.estimate.value for o in self.omissions if o.estimate.known]
+        return _range(part for part in self.parts if part.informative)
 
 
-def verdict_of(estimate: Estimate, p_holm: float, bound: str) -> str:
-    """Return what a corrected test says of a ratio that may be a bound."""
-    if not math.isfinite(p_holm):
-        return ""
-    side = LOWER if estimate.value < 1.0 else HIGHER
-    allowed = {"": (LOWER, HIGHER), "lower": (HIGHER,), "upper": (LOWER,), "none": ()}[bound]
-    return side if p_holm < ALPHA and side in allowed else OPEN
+def _range(found: Iterable[Bounded]) -> tuple[float, float]:
+    known = [one.estimate.value for one in found if one.estimate.known]
+    return min(known, default=math.nan), max(known, default=math.nan)
 
 
 def bound_of(heavy: float, against: float) -> str:
@@ -190,57 +193,42 @@ def ratios(
       tested: Which of them are in that family.
       times: Log ratios of seconds, which every ratio is multiplied with.
     """
-    at = [(measured.places[first], measured.places[second]) for first, second, _ in wanted]
-    seconds = [None if times is None else times[pair[:2]] for pair in wanted]
+    pairs = [pair[:2] for pair in wanted]
+    at = [(measured.places[first], measured.places[second]) for first, second in pairs]
+    seconds = [None if times is None else times[pair] for pair in pairs]
 
     def estimates(values: NDArray[np.float64]) -> list[Estimate]:
         of = logs(values)
         return [log_ratio(of, *places, time) for places, time in zip(at, seconds, strict=True)]
 
-    def corrected(found: Sequence[Sequence[Estimate]]) -> NDArray[np.float64]:
-        p_values = [[e.p_value for e in column] for column in found]
-        rows = np.array(p_values, dtype=np.float64).reshape(len(found), len(wanted))
-        rows[:, ~np.array(tested, dtype=np.bool_)] = math.nan
-        return holm(rows.ravel()).reshape(rows.shape)
+    def family(*columns: list[Estimate]) -> list[list[Estimate]]:
+        """Return ratios, those that are tested corrected over all columns together."""
+        tests = iter(corrected([e for column in columns for e in compress(column, tested)]))
+        return [
+            [(next(tests) if test else e).exp() for e, test in zip(column, tested, strict=True)]
+            for column in columns
+        ]
 
-    kept = measured.kept(cost)
-    whole = estimates(measured.noise(cost))
+    kept = [int(place) for place in measured.kept(cost)]
+    (whole,) = family(estimates(measured.noise(cost)))
     # Leaving out the only snapshot would leave nothing.
-    left_out = kept if len(kept) > 1 else kept[:0]
-    without = [estimates(measured.noise(cost, int(place))) for place in left_out]
+    left_out = kept if len(kept) > 1 else []
+    without = {place: family(estimates(measured.noise(cost, place)))[0] for place in left_out}
     single = [estimates(measured.values[cost][:, :, i]) for i in range(len(measured.snapshots))]
-    p_whole = corrected([whole])[0]
-    p_without = [corrected([column])[0] for column in without]
     # Uninformative snapshots are shown, but are no tests.
-    p_single = np.full((len(single), len(wanted)), math.nan)
-    p_single[kept] = corrected([single[place] for place in kept])
+    there = dict(zip(kept, family(*(single[place] for place in kept)), strict=True))
     heavy = measured.heavy_part(cost)
     heavy_there = [measured.heavy_share(place) for place in range(len(measured.snapshots))]
     found = {}
     for i, ((estimator, against, role), (first, second)) in enumerate(zip(wanted, at, strict=True)):
-        omissions = [
-            Omission(float(measured.steps[place]), column[i].exp(), float(p_values[i]))
-            for place, column, p_values in zip(left_out, without, p_without, strict=True)
-        ]
-        parts = [
-            Part(
-                snapshot,
-                float(measured.steps[place]),
-                place in kept,
-                single[place][i].exp(),
-                float(p_single[place, i]),
-                bound_of(heavy_there[place][first], heavy_there[place][second]),
-            )
-            for place, snapshot in enumerate(measured.snapshots)
-        ]
-        found[estimator, against] = Ratio(
-            estimator,
-            against,
-            role,
-            whole[i].exp(),
-            float(p_whole[i]),
-            bound_of(heavy[first], heavy[second]),
-            tuple(omissions),
-            tuple(parts),
-        )
+        bound = bound_of(heavy[first], heavy[second])
+        parts = []
+        for place, (snapshot, shares) in enumerate(
+            zip(measured.snapshots, heavy_there, strict=True)
+        ):
+            ratio = there[place][i] if place in there else single[place][i].exp()
+            left = Bounded(without[place][i], bound) if place in without else None
+            where = (snapshot, float(measured.steps[place]), place in there)
+            parts.append(Part(ratio, bound_of(shares[first], shares[second]), *where, left))
+        found[estimator, against] = Ratio(whole[i], bound, estimator, against, role, tuple(parts))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from estbench.report.data.marks import MARKS, TRAINING, with_marks
 from estbench.report.data.memory import once
 from estbench.report.data.methods import BOOTSTRAP, ORDER_STATISTICS, TRIMMED_T, T
 from estbench.report.data.statistics import CONFIDENCE, Estimate, mean_interval
-from estbench.report.records import RUN_COLUMNS
 
 __all__ = [
     "SCORE_COLUMNS",
@@ -126,62 +126,51 @@ def score_table(comparisons: Comparisons) -> pd.DataFrame:
     Metrics that are neither better higher nor lower are left out; the bootstrap is for the task's
     main metric only. The last columns are those of `marks`.
     """
-    rows: list[tuple[Any, ...]] = []
-    mains: dict[int, list[tuple[tuple[Any, ...], NDArray[np.float64]]]] = {}
     ways: tuple[tuple[str, Callable[[ArrayLike], Estimate], str], ...] = (
         ("mean", mean_interval, T),
         ("median", median_interval, ORDER_STATISTICS),
         ("interquartile mean", interquartile_mean, TRIMMED_T),
     )
+    bootstrapped = _bootstrapped(comparisons)
+    rows: list[tuple[Any, ...]] = []
+    for task in comparisons.results.tasks:
+        for estimator, name in product(comparisons.trained(task), _metrics(comparisons, task)):
+            sample = comparisons.finals(task, estimator, name).to_numpy()
+            for statistic, interval, method in ways:
+                head, found = (task, estimator, name, statistic), interval(sample)
+                if found.known:
+                    rows.append((*head, *found.numbers, method))
+                if head in bootstrapped:
+                    rows.append((*head, *bootstrapped[head], len(sample), BOOTSTRAP))
+    frame = pd.DataFrame(rows, columns=SCORE_COLUMNS[: -len(MARKS)])
+    return with_marks(comparisons, frame, TRAINING)
+
+
+def _bootstrapped(comparisons: Comparisons) -> dict[tuple[str, ...], list[float]]:
+    """Return (task, estimator, main metric, statistic) -> value, low and high.
+
+    All samples of one size are resampled at once.
+    """
+    samples: dict[int, dict[tuple[str, str, str], NDArray[np.float64]]] = {}
     for task in comparisons.results.tasks:
         main = comparisons.primary(task)
-        for name in _metrics(comparisons, task):
-            for estimator in comparisons.trained(task):
-                sample = np.asarray(comparisons.finals(task, estimator, name), dtype=np.float64)
-                head = (task, estimator, name)
-                for statistic, interval, method in ways:
-                    found = interval(sample)
-                    if found.known:
-                        numbers = (found.value, found.low, found.high, found.n)
-                        rows.append((*head, statistic, *numbers, method))
-                if main and name == main.name and len(sample) > 1:
-                    mains.setdefault(len(sample), []).append((head, sample))
-    for n, groups in mains.items():
-        samples = np.stack([sample for _, sample in groups])
-        for statistic, take in STATISTICS.items():
-            ends = bootstrap_rows(samples, statistic)
-            numbers = np.stack([take(samples, axis=-1), *ends], axis=1).tolist()
-            for (head, _), row in zip(groups, numbers, strict=True):
-                rows.append((*head, statistic, *row, n, BOOTSTRAP))
-    frame = pd.DataFrame(rows, columns=SCORE_COLUMNS[: -len(MARKS)])
-    return with_marks(comparisons, _ordered(frame, comparisons), TRAINING)
+        for estimator in comparisons.trained(task) if main else ():
+            assert main is not None
+            own = np.asarray(comparisons.finals(task, estimator, main.name), dtype=np.float64)
+            samples.setdefault(len(own), {})[task, estimator, main.name] = own
+    found: dict[tuple[str, ...], list[float]] = {}
+    for n, groups in samples.items():
+        for statistic, take in STATISTICS.items() if n > 1 else ():
+            values = np.stack(list(groups.values()))
+            ends = bootstrap_rows(values, statistic)
+            numbers = np.stack([take(values, axis=-1), *ends], axis=1).tolist()
+            found |= {(*head, statistic): row for head, row in zip(groups, numbers, strict=True)}
+    return found
 
 
 def _metrics(comparisons: Comparisons, task: str) -> list[str]:
-    """Return the metrics of quality that the task's runs end with, the main one first."""
+    """Return the metrics of quality that the task's runs end with."""
     main = comparisons.primary(task)
-    runs = comparisons.results.runs
-    own = runs[runs["task"] == task]
-    names = [n for n in own.columns if n not in RUN_COLUMNS and own[n].notna().any()]
-    directed = [n for n in names if n != VARIANCE and metric(task, n).better != "neither"]
-    return list(dict.fromkeys([*([main.name] if main else []), *directed]))
-
-
-def _ordered(frame: pd.DataFrame, comparisons: Comparisons) -> pd.DataFrame:
-    """Return the rows with those of one task, estimator and metric together."""
-    keys = frame[["task", "estimator", "metric"]].drop_duplicates()
-    tasks = {task: i for i, task in enumerate(comparisons.results.tasks)}
-    names = {name: i for i, name in enumerate(comparisons.results.estimators(keys))}
-    statistics = {name: i for i, name in enumerate(STATISTICS)}
-    place = pd.DataFrame(
-        {
-            "task": frame["task"].map(tasks),
-            "estimator": frame["estimator"].map(names),
-            "metric": frame["metric"],
-            "statistic": frame["statistic"].map(statistics),
-            "bootstrap": frame["method"].eq(BOOTSTRAP),
-        }
-    )
-    return frame.loc[place.sort_values(list(place.columns), kind="stable").index].reset_index(
-        drop=True
-    )
+    names = comparisons.results.final_metrics(task)
+    directed = {n for n in names if n != VARIANCE and metric(task, n).better != "neither"}
+    return sorted(directed | ({main.name} if main else set()))

@@ -8,7 +8,7 @@ exp. scipy does the work wherever it has the method; Holm's correction, which it
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,10 +21,11 @@ __all__ = [
     "ENOUGH_SEEDS",
     "Estimate",
     "add_independent",
+    "corrected",
     "holm",
     "interval_frame",
+    "logs",
     "mean_interval",
-    "paired_difference",
     "root",
 ]
 
@@ -45,6 +46,7 @@ class Estimate:
       p_value: Two-sided p-value of "the mean is zero" (for a log ratio: "the ratio is one").
       standard_error: Of `value`, on the scale it was computed on.
       df: Degrees of freedom of the t distribution.
+      p_holm: The p-value after Holm's correction, see `corrected`; nan where it was not tested.
     """
 
     value: float
@@ -54,10 +56,16 @@ class Estimate:
     p_value: float = math.nan
     standard_error: float = math.nan
     df: float = math.nan
+    p_holm: float = math.nan
 
     def exp(self) -> Estimate:
         """Return the estimate read back from logs: a geometric mean, or a ratio."""
         return replace(self, value=_exp(self.value), low=_exp(self.low), high=_exp(self.high))
+
+    @property
+    def numbers(self) -> tuple[float, float, float, int]:
+        """Value, low, high and n, as most tables have them."""
+        return self.value, self.low, self.high, self.n
 
     @property
     def known(self) -> bool:
@@ -70,8 +78,18 @@ class Estimate:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
-def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Return the mean of `values` [n] with its t interval; nan values are not replicates."""
+def logs(values: ArrayLike) -> NDArray[np.float64]:
+    """Return natural logs; what is not positive has none (nan, not minus infinity)."""
+    numbers = np.asarray(values, dtype=np.float64)
+    result: NDArray[np.float64] = np.log(np.where(numbers > 0.0, numbers, np.nan))
+    return result
+
+
+def mean_interval(values: ArrayLike) -> Estimate:
+    """Return the mean of `values` [n] with its t interval; nan values are not replicates.
+
+    Of the differences of two series, it is the paired comparison over the labels that both have.
+    """
     sample = np.asarray(values, dtype=np.float64).ravel()
     sample = sample[np.isfinite(sample)]
     n = len(sample)
@@ -86,34 +104,31 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate
         certain = 1.0 if abs(mean) <= 1e-12 else 0.0
         return Estimate(mean, mean, mean, n, certain, 0.0, n - 1)
     error = float(sample.std(ddof=1)) / math.sqrt(n)
-    return _t_estimate(mean, error, n - 1, n, confidence)
+    return _t_estimate(mean, error, n - 1, n)
 
 
-def paired_difference(
-    first: pd.Series[float], second: pd.Series[float], confidence: float = CONFIDENCE
-) -> Estimate:
-    """Return the mean of `first - second` over the index labels (seeds) that both have."""
-    left, right = first, second
-    if not left.index.equals(right.index):
-        left, right = first.align(second, join="inner")
-    return mean_interval(left.to_numpy(np.float64) - right.to_numpy(np.float64), confidence)
-
-
-def add_independent(first: Estimate, second: Estimate, confidence: float = CONFIDENCE) -> Estimate:
+def add_independent(first: Estimate, second: Estimate, tolerance: float = 0.0) -> Estimate:
     """Return the sum of two independent means, with Welch and Satterthwaite's interval.
 
-    Used for variance x time: one factor is replicated over seeds, the other over timing rounds.
-    `n` is that of the first.
+    Used for variance x time, of which one is replicated over seeds and the other over timing
+    rounds, and for what has no pairs, such as the times of two result sets.
+
+    Args:
+      first: Its replicates are counted by the `n` of the result.
+      second: To be added; for a difference, the mean of the negative values.
+      tolerance: The test is that the sum lies within it, either way: twice the smaller of two
+        one-sided p-values.
     """
     value = first.value + second.value
     n = first.n if second.known else 0
     error = math.hypot(first.standard_error, second.standard_error)
     if not (math.isfinite(value) and math.isfinite(error)):
         return Estimate(value, n=n)
-    if error == 0.0:
-        return Estimate(value, value, value, n, 1.0 if value == 0.0 else 0.0, 0.0, n - 1)
+    if error == 0.0:  # nothing varies: there is no test but this
+        within = 1.0 if abs(value) <= tolerance else math.nan
+        return Estimate(value, value, value, n, within, 0.0, n - 1)
     df = error**4 / (first.standard_error**4 / first.df + second.standard_error**4 / second.df)
-    return _t_estimate(value, error, df, n, confidence)
+    return _t_estimate(value, error, df, n, tolerance)
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -127,6 +142,12 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
+def corrected(estimates: Collection[Estimate]) -> list[Estimate]:
+    """Return one family of tests with Holm's p-values."""
+    p_values = holm([estimate.p_value for estimate in estimates]).tolist()
+    return [replace(e, p_holm=p) for e, p in zip(estimates, p_values, strict=True)]
+
+
 def root(estimate: Estimate) -> Estimate:
     """Return the square roots of a mean square and its limits; a negative one becomes zero."""
 
@@ -138,9 +159,7 @@ def root(estimate: Estimate) -> Estimate:
     )
 
 
-def interval_frame(
-    frame: pd.DataFrame, by: Sequence[str], value: str, confidence: float = CONFIDENCE
-) -> pd.DataFrame:
+def interval_frame(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Return mean, t interval and n of column `value` for each group of `by`.
 
     The same interval as `mean_interval`, for thousands of groups at once (a curve has one a batch).
@@ -152,21 +171,21 @@ def interval_frame(
     table = grouped.agg(["mean", "std", "count"]).reset_index()
     n = table["count"].to_numpy(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        quantile = special.stdtrit(np.where(n > 1, n - 1, np.nan), 0.5 + confidence / 2.0)
+        quantile = special.stdtrit(np.where(n > 1, n - 1, np.nan), 0.5 + CONFIDENCE / 2.0)
         half = quantile * table["std"].to_numpy(np.float64) / np.sqrt(n)
     mean = table["mean"].to_numpy(np.float64)
     result = table[list(by)].copy()
     return result.assign(estimate=mean, low=mean - half, high=mean + half, n=n.astype(np.int64))
 
 
-def _t_estimate(value: float, error: float, df: float, n: int, confidence: float) -> Estimate:
-    """Return the t interval and test of `value`.
+def _t_estimate(value: float, error: float, df: float, n: int, tolerance: float = 0.0) -> Estimate:
+    """Return the t interval of `value` and the test that it lies within the tolerance.
 
     The numbers of scipy.stats.ttest_1samp, from the functions below it: a report has a thousand of
     them, and the checks around ttest_1samp would take a second of its time.
     """
-    half = float(special.stdtrit(df, 0.5 + confidence / 2.0)) * error
-    p_value = 2.0 * float(special.stdtr(df, -abs(value) / error))
+    half = float(special.stdtrit(df, 0.5 + CONFIDENCE / 2.0)) * error
+    p_value = min(1.0, 2.0 * float(special.stdtr(df, (tolerance - abs(value)) / error)))
     return Estimate(value, value - half, value + half, n, p_value, error, df)
 
 

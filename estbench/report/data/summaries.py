@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
-from estbench.report.data.comparisons import BASELINED, COSTS, QUANTITIES, Comparisons, records_of
+from estbench.report.data.comparisons import BASELINED, COSTS, QUANTITIES, Comparisons
 from estbench.report.data.marks import MARKS, SNAPSHOTS, TRAINING, with_marks
 from estbench.report.data.statistics import Estimate
-from estbench.report.records import RUN_COLUMNS
+from estbench.report.records import matching
 
 __all__ = ["SUMMARY_COLUMNS", "summary_frame"]
 
 SUMMARY_COLUMNS = ["task", "estimator", "metric", "estimate", "low", "high", "n", "against"]
 SUMMARY_COLUMNS += ["p_value", "p_holm", "kind", "least", "most", "survives", "bound", *MARKS]
-NO_GUARD = (math.nan, math.nan, None, "")
-
-# Which records stand behind a mean; where none is named, training runs do.
-MEANS = {
-    "variance_per_sequence": SNAPSHOTS,
-    "relative_bias": SNAPSHOTS,
-    "variance_over_no_control_variate": SNAPSHOTS,
-    "seconds_per_step": "timing",
-}
+Guard = tuple[float, float, bool | None, str]
+NO_GUARD: Guard = (math.nan, math.nan, None, "")
 
 
 def summary_frame(comparisons: Comparisons) -> pd.DataFrame:
@@ -42,98 +37,49 @@ def summary_frame(comparisons: Comparisons) -> pd.DataFrame:
       those of tables/ratios.csv. The last three are those of `marks.MARKS`: what failed
       or is missing behind the number, and whether the estimator may be ranked.
     """
-    rows = [row for task in comparisons.results.tasks for row in _task_rows(comparisons, task)]
+    results = comparisons.results
+    rows: list[tuple[object, ...]] = []
+    for task in results.tasks:
+        frames = (results.runs, results.variance, results.timing)
+        everyone = pd.concat([matching(frame, task=task)[["estimator"]] for frame in frames])
+        for estimator in results.estimators(everyone):
+            for metric, found, kind, records, against, guard in _entries(
+                comparisons, task, estimator
+            ):
+                tests = (found.p_value, found.p_holm) if against else (math.nan, math.nan)
+                row = (task, estimator, metric, *found.numbers, against, *tests, kind, *guard)
+                rows += [(*row, records)] if found.known else []
     table = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS[: -len(MARKS)], "records"])
     parts = [with_marks(comparisons, part, str(kind)) for kind, part in table.groupby("records")]
     marked = pd.concat(parts).sort_index() if parts else table.reindex(columns=SUMMARY_COLUMNS)
     return marked[SUMMARY_COLUMNS]
 
 
-def _task_rows(comparisons: Comparisons, task: str) -> list[tuple[object, ...]]:
-    """Return the rows of one task, estimator by estimator."""
-    results = comparisons.results
-    names = {
-        name: results.estimators(frame, task)
-        for name, frame in (
-            ("runs", results.runs),
-            ("variance", results.variance),
-            ("timing", results.timing),
-        )
-    }
-    everyone = results.estimators(
-        pd.DataFrame({"estimator": [name for group in names.values() for name in group]})
-    )
-    finals = [name for name in results.runs.columns if name not in RUN_COLUMNS]
-    rows: list[tuple[object, ...]] = []
-    for estimator in everyone:
-        for label, estimate, kind in _means(comparisons, task, estimator, finals):
-            if estimate.known:
-                row = _row(task, estimator, label, estimate, "", kind, float("nan"))
-                rows.append((*row, MEANS.get(label, TRAINING)))
-        for cost in COSTS:
-            for against in dict.fromkeys((comparisons.partner(task, estimator), BASELINED)):
-                ratio = comparisons.ratio(task, cost, estimator, against)
-                if ratio is not None:
-                    guard = (ratio.least, ratio.most, ratio.survives, ratio.bound)
-                    label = f"variance_per_{cost}_ratio"
-                    row = _row(
-                        task,
-                        estimator,
-                        label,
-                        ratio.estimate,
-                        against,
-                        "ratio",
-                        ratio.p_holm,
-                        guard,
-                    )
-                    rows.append((*row, SNAPSHOTS))
-        for quantity in ("seconds_per_step", "quality"):
-            for against in comparisons.references(task, estimator):
-                estimate = comparisons.compare(task, quantity, estimator, against)
-                if estimate.known:
-                    label = _comparison_label(comparisons, task, quantity)
-                    adjusted = comparisons.p_holm(task, quantity, estimator, against)
-                    kind = QUANTITIES[quantity]
-                    row = _row(task, estimator, label, estimate, against, kind, adjusted)
-                    rows.append((*row, records_of(quantity)))
-    return rows
-
-
-def _means(
-    comparisons: Comparisons, task: str, estimator: str, finals: list[str]
-) -> list[tuple[str, Estimate, str]]:
-    """Return (metric, estimate, kind) of what is not a comparison."""
-    table = [
-        ("variance_per_sequence", comparisons.noise(task, estimator), "geometric mean"),
-        ("relative_bias", comparisons.bias(task, estimator), "mean"),
-        (
-            "variance_over_no_control_variate",
-            comparisons.control_variate_gain(task, estimator),
-            "ratio",
-        ),
-        ("seconds_per_step", comparisons.seconds(task, estimator), "geometric mean"),
-    ]
-    table += [(name, comparisons.final(task, estimator, name), "mean") for name in finals]
-    return table
-
-
-def _comparison_label(comparisons: Comparisons, task: str, quantity: str) -> str:
-    """Return the name of a comparison's row ("goodness_difference", "seconds_per_step_ratio")."""
-    metric = comparisons.primary(task)
-    base = metric.name if quantity == "quality" and metric else quantity
-    return f"{base}_{QUANTITIES[quantity]}"
-
-
-def _row(
-    task: str,
-    estimator: str,
-    metric: str,
-    estimate: Estimate,
-    against: str,
-    kind: str,
-    adjusted: float,
-    guard: tuple[object, ...] = NO_GUARD,
-) -> tuple[object, ...]:
-    values = (estimate.value, estimate.low, estimate.high, estimate.n)
-    p_value = estimate.p_value if against else float("nan")
-    return (task, estimator, metric, *values, against, p_value, adjusted, kind, *guard)
+def _entries(
+    comparisons: Comparisons, task: str, estimator: str
+) -> Iterator[tuple[str, Estimate, str, str, str, Guard]]:
+    """Yield metric, estimate, kind, the records behind it, against whom, and the guard."""
+    noise = comparisons.noise(task, estimator)
+    yield "variance_per_sequence", noise, "geometric mean", SNAPSHOTS, "", NO_GUARD
+    yield "relative_bias", comparisons.bias(task, estimator), "mean", SNAPSHOTS, "", NO_GUARD
+    gain = comparisons.control_variate_gain(task, estimator)
+    yield "variance_over_no_control_variate", gain, "ratio", SNAPSHOTS, "", NO_GUARD
+    seconds = comparisons.seconds(task, estimator)
+    yield "seconds_per_step", seconds, "geometric mean", "timing", "", NO_GUARD
+    for name in comparisons.results.final_metrics(task):
+        yield name, comparisons.final(task, estimator, name), "mean", TRAINING, "", NO_GUARD
+    for cost in COSTS:
+        for against in dict.fromkeys((comparisons.partner(task, estimator), BASELINED)):
+            ratio = comparisons.ratio(task, cost, estimator, against)
+            if ratio is not None:
+                guard = (ratio.least, ratio.most, ratio.survives, ratio.bound)
+                name = f"variance_per_{cost}_ratio"
+                yield name, ratio.estimate, "ratio", SNAPSHOTS, against, guard
+    main = comparisons.primary(task)
+    for quantity, records in (("seconds_per_step", "timing"), ("quality", TRAINING)):
+        name = main.name if main and quantity == "quality" else quantity
+        kind = QUANTITIES[quantity]
+        for against in comparisons.references(task, estimator):
+            found = comparisons.compare(task, quantity, estimator, against)
+            found = replace(found, p_holm=comparisons.p_holm(task, quantity, estimator, against))
+            yield f"{name}_{kind}", found, kind, records, against, NO_GUARD

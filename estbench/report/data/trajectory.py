@@ -30,7 +30,6 @@ __all__ = [
     "batch_size",
     "evaluations",
     "informative_snapshots",
-    "logs",
     "measured_at",
     "snapshot_table",
     "trapezoids",
@@ -232,12 +231,6 @@ def evaluations(rows: pd.DataFrame) -> pd.Series[float]:
     counted = rows["hard_evals_per_draw"].fillna(0.0) + rows["relaxed_evals_per_draw"]
     each = counted / rows["sequences_per_draw"].astype("float64")
     return rows["evaluations_at_batch"].astype("float64").fillna(each)
-
-
-def logs(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return natural logs; what is not positive has none (nan)."""
-    result: NDArray[np.float64] = np.log(np.where(values > 0.0, values, np.nan))
-    return result
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, pd.Series[float]]:

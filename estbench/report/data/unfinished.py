@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["Progress", "current", "unfinished"]
+__all__ = ["Progress", "progress"]
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,5 @@ class Progress:
         return f"{' and '.join(parts)} done{failed} at {self.at}"
 
 
-_current: ContextVar[Progress | None] = ContextVar("progress", default=None)
-
-
-@contextmanager
-def unfinished(progress: Progress) -> Iterator[None]:
-    """Let reports that are made meanwhile say that they are of an unfinished set."""
-    token = _current.set(progress)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-def current() -> Progress | None:
-    """Return how far the set is that is reported on; None where nobody works on it."""
-    return _current.get()
+progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
+"""How far the set is that is reported on; None where nobody works on it."""

@@ -27,7 +27,7 @@ from estbench.report.data.formatting import clean, seconds
 from estbench.report.data.labels import EstimatorFacts, estimator_facts
 from estbench.report.data.provenance import command_text, digests, flat_texts, settings_key
 from estbench.report.data.statistics import ENOUGH_SEEDS
-from estbench.report.data.unfinished import current
+from estbench.report.data.unfinished import progress
 from estbench.report.out.drawing import Sheet
 from estbench.report.out.embedding import Embedded, fitted
 from estbench.report.out.svg import swatch
@@ -169,7 +169,7 @@ def _shared(comparisons: Comparisons) -> dict[str, Any]:
     dark = {light_variables()[colour]: value for colour, value in dark_variables().items()}
     return {
         "title": clean(experiment.get("name") or results.directory.resolve().name, 80),
-        "progress": current(),
+        "progress": progress.get(),
         "command": command_text(results.manifest),
         "estimators": [
             Shown(name, estimator_facts(name), Markup(swatch(look(name))), name in against)

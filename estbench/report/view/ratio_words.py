@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from estbench.report.data.formatting import quantity
-from estbench.report.data.ratios import OPEN, Omission, Ratio, verdict_of
+from estbench.report.data.ratios import OPEN, Bounded, Ratio
 from estbench.report.view.words import listed, times
 
 __all__ = ["batches_text", "rests_text", "span_text"]
@@ -23,19 +23,19 @@ def rests_text(ratio: Ratio) -> str:
         return "rests on the only informative snapshot"
     turned = ratio.turned_by
     # The omission that leads farthest from what was found.
-    worst = (min if ratio.verdict == OPEN else max)(turned, key=lambda omission: omission.p_holm)
+    pick = min if ratio.verdict == OPEN else max
+    step, worst = pick(turned.items(), key=lambda omission: omission[1].p_holm)
     return (
-        f"rests on the snapshot{'s' * (len(turned) > 1)} at "
-        f"{batches_text([o.step for o in turned])}: without the one at batch {worst.step:g} it is "
-        f"{times(worst.estimate)}, {_said(ratio, worst)}"
+        f"rests on the snapshot{'s' * (len(turned) > 1)} at {batches_text(turned)}: without the "
+        f"one at batch {step:g} it is {times(worst.estimate)}, {_said(worst)}"
     )
 
 
-def batches_text(steps: Sequence[float]) -> str:
+def batches_text(steps: Collection[float]) -> str:
     """Return "batch 29", or "batches 29 and 58"."""
     return f"batch{'es' * (len(steps) > 1)} {listed([f'{step:g}' for step in steps])}"
 
 
-def _said(ratio: Ratio, omission: Omission) -> str:
-    verdict = verdict_of(omission.estimate, omission.p_holm, ratio.bound)
-    return {OPEN: "and no difference is found", "": "and is not tested"}.get(verdict, verdict)
+def _said(without: Bounded) -> str:
+    said = {OPEN: "and no difference is found", "": "and is not tested"}
+    return said.get(without.verdict, without.verdict)

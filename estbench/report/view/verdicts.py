@@ -141,7 +141,7 @@ def mark_of(ratio: Ratio) -> str:
         return ratio.verdict
     if not ratio.omissions:
         return f"{ratio.verdict}, rests on one snapshot"
-    return f"{ratio.verdict}, rests on {batches_text([o.step for o in ratio.turned_by])}"
+    return f"{ratio.verdict}, rests on {batches_text(ratio.turned_by)}"
 
 
 def _known(value: float) -> float | None:

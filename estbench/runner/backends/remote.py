@@ -108,7 +108,7 @@ def receive(results: ResultSet, delivery: Delivery) -> Outcome:
       StorageError: The disk refused a file.
     """
     job, files = delivery.outcome.job, dict(delivery.files)
-    path = results.record_path(job.kind, job.task, job.estimator, job.seed)
+    path = results.record_path(*job.place)
     record = files.pop(str(path.relative_to(results.path)), None)
     for name, content in files.items():
         target = results.path / name
