@@ -153,7 +153,7 @@ def within_contexts(
     """Return tr Cov of one draw given its context, from two draws of each of half the contexts.
 
     Made for training, where each draw of the batch has a context of its own and says nothing of the
-    variance. Nothing learns here, and the reward's counters are left alone.
+    variance. Nothing learns here, and all counters are left alone.
 
     Args:
       method: The estimator.
@@ -165,10 +165,10 @@ def within_contexts(
     """
     assert policy.contexts is not None
     some = policy.contexts.values[: max(1, draws // 2)]
-    evals = reward.hard_evals, reward.relaxed_evals
+    evals, generated = (reward.hard_evals, reward.relaxed_evals), policy.contexts.generated
     with policy.contexts.given(some):
         with Tape(policy) as tape:
             surrogate = method.surrogate(policy, reward, 2 * len(some), rng, learned)
         found = tape.differentiate(surrogate, check=False)
-    reward.hard_evals, reward.relaxed_evals = evals
+    (reward.hard_evals, reward.relaxed_evals), policy.contexts.generated = evals, generated
     return float(_within(found, len(some), by_element=False)[0].mean())

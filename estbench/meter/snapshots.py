@@ -78,6 +78,9 @@ def measure_at_snapshots(
             stage.next_batch(batch, data)
             adapt_once(method, policy, reward, batch, rng, learned)
         adapted = reward.hard_evals + reward.relaxed_evals - before
+        stale = getattr(method, "staleness", 0)
+        if stale and (older := stage.older(stale)) is not None:
+            learned["past"] = [older] * stale
         with stage.measured():
             measured = measure(method, policy, reward, snapshots.sequences, rng, learned, reference)
         # Only here is variance taken apart by time step. Between contexts it would be mixed in.

@@ -13,7 +13,7 @@ from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
 from estbench.meter.moments import Reference
 from estbench.meter.passes import Passes, in_passes
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["true_gradient"]
 
@@ -38,8 +38,10 @@ def true_gradient(
     that it is unbiased.
 
     Of a policy that is conditioned on contexts it is the mean over those that it has now. Where it
-    cannot be enumerated, leave-one-out in groups of 16 sequences of the same context makes it, for
-    rewards of different contexts have different means.
+    cannot be enumerated, the reward may know the one answer to each context that earns anything
+    (``only_rewarded``, see ``tasks.arithmetic``), which makes it exact. Else leave-one-out in
+    groups of 16 sequences of the same context makes it, for rewards of different contexts have
+    different means.
 
     Args:
       policy: The policy.
@@ -98,6 +100,12 @@ def _over_contexts(
                 found = exact(policy, reward).gradient
             total = [a + b / M for a, b in zip(total, found, strict=True)]
         return Reference(total, 0.0, metric)
+    if (only := getattr(reward, "only_rewarded", lambda: None)()) is not None:
+        # grad E R is the sum of p R S over the answers that earn anything.
+        p = at_tokens(policy.log_probs(only), only).sum(dim=1).exp()
+        chosen = [part for part in policy.parameters() if part.requires_grad]
+        gradient = torch.autograd.grad((p * reward(only)).mean(), chosen, materialize_grads=True)
+        return Reference([part.double() for part in gradient], 0.0, metric)
     method, draws = LeaveOneOut(GROUP, name="reference"), sequences // GROUP
     at_once = sequences_at_once(policy, CHUNK) // GROUP
     return _from_draws(method, policy, reward, draws, at_once, rng, metric)

@@ -24,10 +24,15 @@ class Contexts:
 
     Args:
       values: ``[M, D]``. A single one serves any number of rows.
+
+    Attributes:
+      generated: Tokens drawn so far by the policy and by its copies, end tokens included, if the
+        policy counts them.
     """
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
+        self.generated = 0
 
     @property
     def count(self) -> int:

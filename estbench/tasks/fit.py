@@ -31,8 +31,8 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
             method = estimators.make(name, settings.rollouts, settings.truncation)
             reason = _refusal(method, size.vocabulary, size.length)
             reason = reason or _uneven(settings.batch_size, method.info.group)
-            if not reason and tasks.info(task).kind == "autoencoder":
-                reason = method.without_contexts  # each image is a context of the encoder
+            if not reason and tasks.task_class(task).stage.conditional:
+                reason = method.without_contexts
             if reason:
                 found.setdefault(task, {})[name] = " ".join(reason.split())
     return found

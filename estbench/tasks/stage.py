@@ -57,6 +57,13 @@ class Stage:
           rng: Stream of the data.
         """
 
+    def older(self, steps: int) -> Policy | None:
+        """Return the policy of so many steps before the snapshot that was loaded; None if unknown.
+
+        What an off-policy estimator draws from there.
+        """
+        return None
+
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Have the policy's contexts be those of all measurements: few, fixed, the same for all.
