@@ -48,6 +48,7 @@ class PromptedTransformer(TransformerGenerator):
     ) -> None:
         super().__init__(vocabulary, length, width, dtype, end=end, blocks=blocks, heads=heads)
         self.contexts = Contexts(prompts)
+        self.contexts.mixed = True
         self.prompt = prompts.shape[1] - length
         self.positions = waves(self.prompt + length, width).to(dtype)
 

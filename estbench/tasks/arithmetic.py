@@ -129,12 +129,12 @@ class ArithmeticStage(Stage):
         """See ``Stage.older``."""
         return self.past.get(steps)
 
-    def next_batch(self, draws: int, rng: torch.Generator) -> None:
+    def next_batch(self, contexts: int, rng: torch.Generator) -> None:
         """See ``Stage.next_batch``: prompts that are trained on, each at most once."""
-        contexts, prompts = self.policy.contexts, self.task.prompts
+        given, prompts = self.policy.contexts, self.task.prompts
         rows = torch.randperm(len(prompts), generator=rng)
-        contexts.values = prompts[rows.repeat(-(-draws // len(rows)))[:draws]]
-        contexts.generated = 0
+        given.values = prompts[rows.repeat(-(-contexts // len(rows)))[:contexts]]
+        given.generated = 0
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -197,7 +197,7 @@ class ArithmeticTask(Task):
             "arithmetic-tiny",
             "the same in base 4: 8 prompts, whose answers can all be listed",
             6,
-            4,
+            3,
             "success",
             METRICS,
             options=OPTIONS,

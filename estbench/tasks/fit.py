@@ -33,6 +33,8 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
             reason = reason or _uneven(settings.batch_size, method.info.group)
             if not reason and tasks.task_class(task).stage.conditional:
                 reason = method.without_contexts
+            if not reason and "beta" in tasks.info(task).options and not settings.beta:
+                reason = method.without_penalty
             if reason:
                 found.setdefault(task, {})[name] = " ".join(reason.split())
     return found

@@ -16,7 +16,7 @@ from estbench.config.experiment import Experiment, TrainingSettings
 from estbench.core.errors import UserError
 from estbench.core.seeding import stream
 from estbench.estimators.base import Draws
-from estbench.estimators.baselines import alike
+from estbench.meter.answers import equal_groups
 from estbench.models.adam import Adam
 from estbench.models.prompted_transformer import PromptedTransformer
 from estbench.tasks.arithmetic import EVALUATED, ArithmeticStage, ArithmeticTask, quality, success
@@ -82,9 +82,8 @@ class LanguageSession(Session):
         for steps, policy in self.stage.past.items():
             policy.load_state_dict(self.past[max(0, len(self.past) - 1 - steps)])
         found = {"tokens": float(self.policy.contexts.generated)}
-        if used.rewards.shape[1] > 1:
-            found["equal_groups"] = float(alike(used.rewards, dim=1).double().mean())
-        return found
+        equal = equal_groups(self.reward, used)
+        return found if equal is None else {**found, "equal_groups": equal}
 
     def quality(self, rng: torch.Generator) -> dict[str, float]:
         """Return nothing: what a step's own answers say is enough, see ``after_step``."""

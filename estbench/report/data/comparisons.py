@@ -45,8 +45,8 @@ BASELINED = "reinforce-ema"
 
 # What a variance is multiplied with: a draw's sequences, its reward evaluations or the seconds of a
 # step; "adam": sequences, with the variance in the metric of the trajectory's Adam; "step":
-# sequences, with the noise of the data, where sequences have contexts.
-COSTS = ("sequence", "evaluation", "second", "adam", "step")
+# sequences, with the noise of the data, where sequences have contexts; "token": tokens generated.
+COSTS = ("sequence", "evaluation", "second", "adam", "step", "token")
 
 # Quantity -> how a comparison reads: a ratio (analysed in logs) or a difference.
 QUANTITIES = {
@@ -332,7 +332,7 @@ class Comparisons:
             timed = set(self.timed(task))
             return [name for name in self.measured(task) if name in timed]
         cost = quantity.removeprefix("variance_per_")
-        if cost in ("adam", "step"):
+        if cost in ("adam", "step", "token"):
             at = self.at(task)
             each = zip(at.names, at.values[cost], strict=True)
             return [name for name, values in each if np.isfinite(values).any()]
