@@ -46,8 +46,9 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     title = "What training generates: success against tokens, entropy, divergence, length"
     caption = (
         "Tokens are those that the estimators generate in training, end tokens, rollouts and "
-        f"greedy answers included; evaluation is not in them. Other panels go by {batch_name(*tasks)}. "
-        f"Line: mean over seeds; band: 95 % t interval over seeds (n = {comparisons_n(data)}), "
+        "greedy answers included; evaluation is not in them. "
+        f"Other panels go by {batch_name(*tasks)}. "
+        f"Line: mean over seeds; band: 95 % t interval over seeds (n = {_seeds(data)}), "
         f"point by point; {seeds_text(data)}.{few_text(data['n'])}"
         f"{lost_note(comparisons, TRAINING, tasks, names)}{focus_text(names)}{biased_text(names)}"
     )
@@ -56,7 +57,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     return Drawn("tokens", title, caption, f"{title}. At the end: {said}.", data, figure, table)
 
 
-def comparisons_n(data: pd.DataFrame) -> str:
+def _seeds(data: pd.DataFrame) -> str:
     """Return how many seeds the means are over, such as "10" or "8 to 10"."""
     counts = data.loc[data["seed"].isna(), "n"]
     low, high = int(counts.min()), int(counts.max())
