@@ -261,7 +261,7 @@ class TestGroups:
         found = make("rloo-4").surrogate(policy, made.reward, 8, rng(), {})
         right = (found.tokens == policy.solutions(32).view(8, 4, 3)).all(dim=2)
         equal = (right == right[:, :1]).all(dim=1).double().mean()
-        assert 0 < equal
+        assert equal > 0
         assert (found.rewards == found.rewards[:, :1]).all(dim=1).double().mean() < equal
         assert equal_groups(made.reward, found) == pytest.approx(float(equal))
 
