@@ -9,7 +9,7 @@ from torch import Tensor
 
 from estbench.models.contexts import Contexts
 from estbench.models.policy import Choose, sequence_lengths
-from estbench.models.transformer_generator import TransformerGenerator, waves
+from estbench.models.transformer_generator import Block, TransformerGenerator, waves
 
 __all__ = ["PromptedTransformer"]
 
@@ -81,6 +81,7 @@ class PromptedTransformer(TransformerGenerator):
         each, x = len(self.contexts.rows(n)) // rows, self._prompted(rows)
         state: list[Tensor] = []
         for block in self.blocks:
+            assert isinstance(block, Block)
             x, keys, values = block.extended(x)
             state += [keys.repeat_interleave(each, dim=0), values.repeat_interleave(each, dim=0)]
         position = torch.full((n,), self.prompt, dtype=torch.int64, device=self.device)
@@ -93,6 +94,7 @@ class PromptedTransformer(TransformerGenerator):
         *kept, position = state
         x, longer = (embedded + self.positions[int(position[0])]).unsqueeze(1), list[Tensor]()
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             x, keys, values = block.extended(x, *kept[2 * index : 2 * index + 2])
             longer += [keys, values]
         return self.last(x)[:, 0], (*longer, position + 1)

@@ -11,7 +11,7 @@ from estbench.core.errors import UserError
 from estbench.core.registry import Declared, register
 from estbench.models.network import NetworkPolicy
 
-__all__ = ["TransformerGenerator", "waves"]
+__all__ = ["Block", "TransformerGenerator", "waves"]
 
 
 def waves(length: int, width: int) -> Tensor:
