@@ -91,7 +91,10 @@ Row = Mapping[str, str]
 # On these pages every interval and every bound is held to its table.
 RATIO_PAGES = [
     ROOT / "README.md",
-    *(ROOT / f"docs/{name}.md" for name in ("paper", "tutorial", "which-estimator", "defaults")),
+    *(
+        ROOT / f"docs/{name}.md"
+        for name in ("paper", "tutorial", "which-estimator", "defaults", "language-models")
+    ),
 ]
 LOOSE = re.compile(
     r"(?:\d \[-?\d[\d.]*, \d[\d.]*\]|at (?:least|most) \d+\.\d+)(?![^|<\[\n]{0,60}<!-- cell)"

@@ -137,6 +137,17 @@ class TrainingSettings(Settings):
     """Times a pool is gone through before the next one is drawn."""
     discriminator_pretrain_rounds: Count = 1
     """Pools of generated sequences before the first adversarial batch."""
+    success_rate: Fraction = 0.3
+    """Of a language model: the share of prompts that it solves when its pre-training ends; 0 for
+    pre-training of pretrain_epochs."""
+    beta: Annotated[float, AtLeast(0)] = 0.0
+    """Of a language model: what multiplies the KL to the pre-trained policy, as a penalty."""
+    format_reward: Annotated[float, AtLeast(0)] = 0.0
+    """Of a language model: what an answer earns for its form, right or not."""
+    generator_width: Natural = 0
+    """Width of a language model's transformer, a multiple of 16; 0 is the task's own."""
+    generator_blocks: Natural = 0
+    """Its blocks of attention; 0 is the task's own."""
     generator: str = "lstm"
     """The policy of an adversarial task: lstm (the paper's, 32 units), gru, transformer, or the
     name of one that a plugin registers."""
@@ -164,7 +175,8 @@ class TrainingSettings(Settings):
     vocabulary: Natural = 0
     """Number of tokens V of an oracle, or at most of a text; 0 is the task's own."""
     length: Natural = 0
-    """Sequence length T of an oracle or a text; 0 is the task's own."""
+    """Sequence length T of an oracle or a text; 0 is the task's own. Of arithmetic the longest
+    answer: two tokens more than the numbers have digits."""
     oracle_width: Count = 32
     """Width of an oracle's embedding and of its LSTM."""
     oracle_seed: Natural = 0

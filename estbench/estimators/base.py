@@ -269,6 +269,12 @@ class Estimator:
         """Return ``draws`` independent draws: a ``Surrogate``, or a ``Direct``."""
         raise NotImplementedError
 
+    contexts: int = 1
+    """Contexts that a draw holds, where those of a policy may be mixed: a batch of prompts."""
+
+    without_penalty: str = ""
+    """Why it is of no use where the reward has no penalty; "" where it is."""
+
     without_contexts: str = ""
     """Why it is for policies without contexts only; "" where it takes any."""
 
@@ -362,7 +368,7 @@ def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) 
       truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
         estimator biased, and its ``info`` says so.
       staleness: Optimiser steps between the policy and the older one that an off-policy estimator
-        draws from; others have none.
+        draws from, unless its name says so (``ppo-clip@4``); others have none.
 
     Raises:
       UserError: There is none of that name, or it has no such switch, or no rollouts; or their
@@ -373,7 +379,7 @@ def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) 
     plain, options = _parse(name)
     named = bool(options)
     if _takes(ESTIMATORS[plain], "staleness"):
-        options["staleness"] = staleness
+        options.setdefault("staleness", staleness)
     made = _made(plain, rollouts, **options)
     if named:
         made.info = replace(made.info, name=name)
@@ -458,6 +464,8 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
         options["group"] = int(size)
     if not at:
         return plain, options
+    if _takes(ESTIMATORS[plain], "staleness") and re.fullmatch("[0-9]{1,3}", given):
+        return plain, options | {"staleness": int(given)}
     existing = ESTIMATORS[plain]().info.switches
     if not existing:
         raise UserError(

@@ -53,6 +53,7 @@ class KLLoss(LeaveOneOut):
 
     section = Section.TRAINERS
     hue = "rloo"
+    without_penalty = "it is RLOO where the reward has no KL penalty: set beta above 0"
 
     def __init__(self, name: str, group: int = 8) -> None:
         super().__init__(group, name=name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -20,7 +21,15 @@ from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
 
-__all__ = ["ContextMoments", "moments_for", "portions", "within_contexts"]
+__all__ = [
+    "ContextMoments",
+    "contexts_a_draw",
+    "in_sets",
+    "moments_for",
+    "portions",
+    "sets_of",
+    "within_contexts",
+]
 
 ROWS = 256  # whole gradients held at once
 NUMBERS = 1 << 24
@@ -28,12 +37,43 @@ NUMBERS = 1 << 24
 call do not hold rows of all contexts."""
 
 
-def portions(policy: Policy, draws: int, at_once: int) -> Iterator[int]:
+def contexts_a_draw(method: Estimator, policy: Policy) -> int:
+    """Return how many contexts a draw holds: one, but of a whole batch where they may be mixed."""
+    contexts = policy.contexts
+    return method.contexts if contexts is not None and contexts.mixed else 1
+
+
+def sets_of(method: Estimator, policy: Policy) -> int:
+    """Return how many sets the policy's contexts make, each of them what a draw holds."""
+    M = policy.fewest_rows
+    return M // min(contexts_a_draw(method, policy), M)
+
+
+@contextmanager
+def in_sets(policy: Policy, sets: int, draws: int) -> Iterator[None]:
+    """Have the draws of a call share the contexts of a set, inside the block.
+
+    Args:
+      policy: The policy; its contexts are those of all sets, one set after the other.
+      sets: Their number, a divisor of the number of contexts.
+      draws: In the call; a multiple of ``sets``.
+    """
+    contexts = policy.contexts
+    if contexts is None or sets == contexts.count:  # rows of a draw have the draw's context anyway
+        yield
+        return
+    each = contexts.values.unflatten(0, (sets, -1)).repeat_interleave(draws // sets, dim=0)
+    with contexts.given(each.flatten(0, 1)):
+        yield
+
+
+def portions(policy: Policy, draws: int, at_once: int, sets: int = 0) -> Iterator[int]:
     """Yield how many draws to make in each pass: ``draws`` in all, at most ``at_once`` together.
 
-    Where there are several contexts, every pass has the same number of draws of each, at least two.
+    Where there are several sets of contexts (0: each context is one), every pass has the same
+    number of draws of each, at least two.
     """
-    M = policy.fewest_rows
+    M = sets or policy.fewest_rows
     left = draws if M == 1 else max(2, draws // M)
     if M > 1:
         at_once = min(at_once, NUMBERS // (policy.length**2 * policy.vocabulary))
@@ -45,9 +85,11 @@ def portions(policy: Policy, draws: int, at_once: int) -> Iterator[int]:
         left -= now
 
 
-def moments_for(policy: Policy, reference: Reference, names: Sequence[str]) -> Moments:
-    """Return what collects the draws of a policy with the contexts that it has now."""
-    M = policy.fewest_rows
+def moments_for(
+    policy: Policy, reference: Reference, names: Sequence[str], sets: int = 0
+) -> Moments:
+    """Return what collects the draws of a policy with the sets of contexts that it has now."""
+    M = sets or policy.fewest_rows
     return Moments(reference, names) if M == 1 else ContextMoments(reference, names, M)
 
 
@@ -150,10 +192,10 @@ def within_contexts(
     rng: torch.Generator,
     learned: Learned,
 ) -> float:
-    """Return tr Cov of one draw given its context, from two draws of each of half the contexts.
+    """Return tr Cov of one draw given its contexts, from two draws of each of half the contexts.
 
     Made for training, where each draw of the batch has a context of its own and says nothing of the
-    variance. Nothing learns here, and the reward's counters are left alone.
+    variance. Nothing learns here, and all counters are left alone.
 
     Args:
       method: The estimator.
@@ -164,11 +206,12 @@ def within_contexts(
       learned: The estimator's state.
     """
     assert policy.contexts is not None
-    some = policy.contexts.values[: max(1, draws // 2)]
-    evals = reward.hard_evals, reward.relaxed_evals
+    sets = max(1, draws // 2)
+    some = policy.contexts.values[: sets * contexts_a_draw(method, policy)]
+    evals, generated = (reward.hard_evals, reward.relaxed_evals), policy.contexts.generated
     with policy.contexts.given(some):
-        with Tape(policy) as tape:
-            surrogate = method.surrogate(policy, reward, 2 * len(some), rng, learned)
+        with Tape(policy) as tape, in_sets(policy, sets, 2 * sets):
+            surrogate = method.surrogate(policy, reward, 2 * sets, rng, learned)
         found = tape.differentiate(surrogate, check=False)
-    reward.hard_evals, reward.relaxed_evals = evals
-    return float(_within(found, len(some), by_element=False)[0].mean())
+    (reward.hard_evals, reward.relaxed_evals), policy.contexts.generated = evals, generated
+    return float(_within(found, sets, by_element=False)[0].mean())

@@ -11,7 +11,8 @@ import torch
 
 from estbench.core.errors import UserError
 from estbench.estimators.base import Draws, Estimator, Learned, Reward, Surrogate
-from estbench.meter.contexts import moments_for, portions
+from estbench.meter.answers import Answers
+from estbench.meter.contexts import in_sets, moments_for, portions, sets_of
 from estbench.meter.cost import count_steps, sequences_at_once
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import Reference
@@ -69,20 +70,23 @@ def measure(
         group = method.info.group
         total = max(2, sequences // group)
         names = [name for name, p in policy.named_parameters() if p.requires_grad]
-        moments = moments_for(policy, reference, names)
-        without = moments_for(policy, replace(reference, metric=None), names)
+        sets = sets_of(method, policy)
+        moments = moments_for(policy, reference, names, sets)
+        without = moments_for(policy, replace(reference, metric=None), names, sets)
         hard, relaxed = reward.hard_evals, reward.relaxed_evals
         seconds = 0.0
         surrogate: Draws | None = None
         at_once = max(1, sequences_at_once(policy, CHUNK) // group)
         copies = [part for part in learned.values() if isinstance(part, Policy)]
-        sizes = list(portions(policy, total, at_once))
+        sizes = list(portions(policy, total, at_once, sets))
+        answers = Answers(policy, reward)
         with count_steps(policy, *copies) as counted:
             for index, draws in enumerate(sizes, 1):
                 started = time.perf_counter()
-                with passes.tape() as tape:
+                with passes.tape() as tape, in_sets(policy, sets, draws):
                     surrogate = method.surrogate(policy, reward, draws, rng, learned)
                 seconds += time.perf_counter() - started
+                answers.add(surrogate)
                 last = index == len(sizes)
                 found = passes.differentiate(tape, surrogate, last, retain_graph=True)
                 moments.add(found)
@@ -99,6 +103,7 @@ def measure(
             "hard_evals_per_draw": (reward.hard_evals - hard) / total,
             "relaxed_evals_per_draw": (reward.relaxed_evals - relaxed) / total,
             "policy_steps_per_draw": counted.steps / total,
+            **answers.summary(),
             "seconds_per_draw": seconds / total,
             "untrained_variance": bare,
             "info": {**surrogate.info, "meter_fault": passes.fault},

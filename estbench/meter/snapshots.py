@@ -20,6 +20,7 @@ from estbench.core.seeding import stream
 from estbench.estimators import make
 from estbench.estimators.base import Learned
 from estbench.meter.adam import metric
+from estbench.meter.contexts import contexts_a_draw
 from estbench.meter.cost import declared_evaluations
 from estbench.meter.gains import Gains, parameters
 from estbench.meter.measuring import adapt_once, measure
@@ -75,9 +76,12 @@ def measure_at_snapshots(
         )
         before = reward.hard_evals + reward.relaxed_evals
         for _ in range(snapshots.adaptation_batches):
-            stage.next_batch(batch, data)
+            stage.next_batch(batch * contexts_a_draw(method, policy), data)
             adapt_once(method, policy, reward, batch, rng, learned)
         adapted = reward.hard_evals + reward.relaxed_evals - before
+        stale = getattr(method, "staleness", 0)
+        if stale and (older := stage.older(stale)) is not None:
+            learned["past"] = [older] * stale
         with stage.measured():
             measured = measure(method, policy, reward, snapshots.sequences, rng, learned, reference)
         # Only here is variance taken apart by time step. Between contexts it would be mixed in.
@@ -130,7 +134,8 @@ def _progress(
     def data(batch: int, replicate: int, draws: int) -> Tensor:
         assert policy.contexts is not None
         before = policy.contexts.values
-        stage.next_batch(draws, stream("batches of steps", *key, batch, replicate))
+        contexts = draws * contexts_a_draw(source.method, policy)
+        stage.next_batch(contexts, stream("batches of steps", *key, batch, replicate))
         given, policy.contexts.values = policy.contexts.values, before
         return given
 

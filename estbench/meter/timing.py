@@ -14,6 +14,7 @@ from estbench.config.experiment import Experiment
 from estbench.core.seeding import numpy_stream, stream
 from estbench.estimators import make
 from estbench.estimators.base import Reward as AnyReward
+from estbench.meter.contexts import contexts_a_draw
 from estbench.meter.moments import total_variance
 from estbench.meter.phases import Clock, listening
 from estbench.meter.step import measured_step
@@ -55,7 +56,8 @@ def time_step(
     rng = stream("timing", task, name, device=device)
     optimiser = Adam(policy.parameters(), lr=settings.generator_learning_rate)
     draws = settings.batch_size // method.info.group
-    stage.next_batch(draws, stream("timing data", task))
+    contexts = draws * contexts_a_draw(method, policy)
+    stage.next_batch(contexts, stream("timing data", task))
 
     def step(reward: AnyReward, clock: Clock | None = None) -> None:
         found, _, _ = measured_step(

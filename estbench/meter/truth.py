@@ -13,12 +13,13 @@ from estbench.meter.cost import sequences_at_once
 from estbench.meter.exact import enumerable, exact
 from estbench.meter.moments import Reference
 from estbench.meter.passes import Passes, in_passes
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, at_tokens
 
 __all__ = ["true_gradient"]
 
 PILOT = 1024
 CHUNK = 2048
+LISTED = 500_000  # sequences of all contexts together, at most
 GROUP = 16  # sequences a draw, where there are several contexts
 
 
@@ -37,9 +38,11 @@ def true_gradient(
     over many sequences, with a constant baseline from a pilot sample that is not used again, so
     that it is unbiased.
 
-    Of a policy that is conditioned on contexts it is the mean over those that it has now. Where it
-    cannot be enumerated, leave-one-out in groups of 16 sequences of the same context makes it, for
-    rewards of different contexts have different means.
+    Of a policy that is conditioned on contexts it is the mean over those that it has now. The
+    reward may know the one answer to each context that earns anything (``only_rewarded``, see
+    ``tasks.arithmetic``), which makes it exact. Else, where it cannot be enumerated, leave-one-out
+    in groups of 16 sequences of the same context makes it, for rewards of different contexts have
+    different means.
 
     Args:
       policy: The policy.
@@ -91,8 +94,15 @@ def _over_contexts(
     listed: bool,
 ) -> Reference:
     assert policy.contexts is not None
-    if listed:
-        total, M = _zeros(policy), policy.contexts.count
+    M = policy.contexts.count
+    if (only := getattr(reward, "only_rewarded", lambda: None)()) is not None:
+        # grad E R is the sum of p R S over the answers that earn anything.
+        p = at_tokens(policy.log_probs(only), only).sum(dim=1).exp()
+        chosen = [part for part in policy.parameters() if part.requires_grad]
+        gradient = torch.autograd.grad((p * reward(only)).mean(), chosen, materialize_grads=True)
+        return Reference([part.double() for part in gradient], 0.0, metric)
+    if listed and M * policy.vocabulary**policy.length <= LISTED:
+        total = _zeros(policy)
         for context in torch.split(policy.contexts.values, 1):
             with policy.contexts.given(context):
                 found = exact(policy, reward).gradient

@@ -24,10 +24,19 @@ class Contexts:
 
     Args:
       values: ``[M, D]``. A single one serves any number of rows.
+
+    Attributes:
+      generated: Tokens drawn so far by the policy and by its copies, end tokens included, if the
+        policy counts them.
+      mixed: Whether an estimator of a whole batch has several contexts in a draw, as trainers of
+        language models have prompts; else every draw has one.
     """
+
+    mixed = False
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
+        self.generated = 0
 
     @property
     def count(self) -> int:

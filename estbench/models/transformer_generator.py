@@ -11,7 +11,13 @@ from estbench.core.errors import UserError
 from estbench.core.registry import Declared, register
 from estbench.models.network import NetworkPolicy
 
-__all__ = ["TransformerGenerator"]
+__all__ = ["Block", "TransformerGenerator", "waves"]
+
+
+def waves(length: int, width: int) -> Tensor:
+    """Return sinusoidal positions, ``[length, width]``."""
+    angles = torch.arange(length).unsqueeze(1) / 10_000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
 
 
 class Block(nn.Module):
@@ -38,6 +44,29 @@ class Block(nn.Module):
         x = x + self.mix(read.transpose(1, 2).reshape(n, t, width))
         out: Tensor = x + self.second(self.first(self.before_layer(x)).relu())
         return out
+
+    def extended(
+        self, x: Tensor, keys: Tensor | None = None, values: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output at new positions ``[n, t, width]``, and all keys and values.
+
+        Args:
+          x: The new positions: several at the start, one later.
+          keys: Of the positions before, ``[n, heads, s, width / heads]``; None at the start.
+          values: Likewise.
+        """
+        n, t, width = x.shape
+        parts = self.queries_keys_values(self.before_attention(x))
+        q, k, v = parts.view(n, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if keys is not None and values is not None:
+            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(width // self.heads)
+        if t > 1:
+            later = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)
+            scores = scores.masked_fill(later, -math.inf)
+        x = x + self.mix((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(n, t, width))
+        out: Tensor = x + self.second(self.first(self.before_layer(x)).relu())
+        return out, k, v
 
 
 @register
@@ -84,9 +113,7 @@ class TransformerGenerator(NetworkPolicy):
         super().__init__(vocabulary, length, width, dtype, end=end)
         self.blocks = nn.ModuleList(Block(width, heads, dtype) for _ in range(blocks))
         self.last = nn.LayerNorm(width, dtype=dtype)
-        angles = torch.arange(length).unsqueeze(1) / 10_000 ** (torch.arange(0, width, 2) / width)
-        waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
-        self.register_buffer("positions", waves.to(dtype), persistent=False)
+        self.register_buffer("positions", waves(length, width).to(dtype), persistent=False)
 
     def core_state(self, n: int) -> tuple[Tensor, ...]:
         """Return an empty prefix."""

@@ -251,6 +251,9 @@ class SnapshotFields(Fields):
     evaluations_at_batch: Size = None
     evaluations_in_limit: Size = None
     relative_bias_squared: Measure = None
+    tokens_per_draw: Size = None
+    equal_groups: Size = None
+    effective_sample_share: Size = None
     by_tensor: Values | None = None
     by_step: StepFields | None = None
     progress: list[ProgressFields] | None = None

@@ -18,7 +18,12 @@ from estbench.tasks.stage import AdversarialStage, Stage
 
 __all__ = ["Task"]
 
-KINDS = ("adversarial", "fixed reward", "autoencoder")  # in the order in which they are listed
+KINDS = (
+    "adversarial",
+    "fixed reward",
+    "autoencoder",
+    "language model",
+)  # in the order in which they are listed
 
 
 class Task:
@@ -48,7 +53,9 @@ class Task:
 
     registry: ClassVar[Registry] = TASKS
     members: ClassVar[tuple[TaskInfo, ...]] = ()
-    kind: ClassVar[Literal["adversarial", "fixed reward", "autoencoder"]] = "adversarial"
+    kind: ClassVar[Literal["adversarial", "fixed reward", "autoencoder", "language model"]] = (
+        "adversarial"
+    )
     stage: ClassVar[type[Stage]] = AdversarialStage
     settings: ClassVar[type[TrainingSettings] | None] = None
 

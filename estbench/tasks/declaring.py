@@ -38,8 +38,9 @@ class TaskInfo:
       options: Training settings that the task takes, such as ``vocabulary``; V and T above are
         what it has without them, 0 where they come from the data.
       end: Whether its last token, V - 1, ends a sequence and fills it up to length T.
-      kind: How it is trained: "adversarial" (generator against discriminator), "fixed reward", or
-        "autoencoder" (an encoder as the policy, and a decoder). The task's class sets it.
+      kind: How it is trained: "adversarial" (generator against discriminator), "fixed reward",
+        "autoencoder" (an encoder as the policy, and a decoder), or "language model" (a policy that
+        answers prompts, pre-trained on right answers). The task's class sets it.
       needs: A package that is an extra of the installation, as (module, package, extra); or none.
     """
 
@@ -51,7 +52,7 @@ class TaskInfo:
     metrics: dict[str, MetricInfo]
     options: tuple[str, ...] = ()
     end: bool = False
-    kind: Literal["adversarial", "fixed reward", "autoencoder"] = "adversarial"
+    kind: Literal["adversarial", "fixed reward", "autoencoder", "language model"] = "adversarial"
     needs: tuple[str, str, str] | None = None
 
     @classmethod

@@ -61,12 +61,12 @@ class DigitsStage(Stage):
         self.reward = EvidenceBound(self.policy, self.decoder)
         self.parts = {"policy": self.policy, "decoder": self.decoder}
 
-    def next_batch(self, draws: int, rng: torch.Generator) -> None:
+    def next_batch(self, contexts: int, rng: torch.Generator) -> None:
         """See ``Stage.next_batch``: images of the training set, each at most once."""
         images = self.task.images
         rows = torch.randperm(len(images), generator=rng)
         # A batch larger than the set goes through it again.
-        rows = rows.repeat(-(-draws // len(rows)))[:draws]
+        rows = rows.repeat(-(-contexts // len(rows)))[:contexts]
         self.policy.contexts.values = images[rows.to(images.device)]
 
     @contextmanager

@@ -33,8 +33,10 @@ def refusals(experiment: Experiment) -> dict[str, dict[str, str]]:
             reason = reason or _uneven(settings.batch_size, method.info.group)
             if not reason and settings.reward == "random" and method.info.needs_relaxed_reward:
                 reason = 'needs a reward that takes weights, and reward = "random" takes tokens'
-            if not reason and tasks.info(task).kind == "autoencoder":
-                reason = method.without_contexts  # each image is a context of the encoder
+            if not reason and tasks.task_class(task).stage.conditional:
+                reason = method.without_contexts
+            if not reason and "beta" in tasks.info(task).options and not settings.beta:
+                reason = method.without_penalty
             if reason:
                 found.setdefault(task, {})[name] = " ".join(reason.split())
     return found

@@ -49,13 +49,20 @@ class Stage:
         for name, part in self.parts.items():
             part.load_state_dict(snapshot[name])
 
-    def next_batch(self, draws: int, rng: torch.Generator) -> None:
+    def next_batch(self, contexts: int, rng: torch.Generator) -> None:
         """Give the policy what the next draws are conditioned on, drawn from the data.
 
         Args:
-          draws: How many draws; each has a context of its own.
+          contexts: How many: one a draw, but for estimators that hold several in a draw.
           rng: Stream of the data.
         """
+
+    def older(self, steps: int) -> Policy | None:
+        """Return the policy of so many steps before the snapshot that was loaded; None if unknown.
+
+        What an off-policy estimator draws from there.
+        """
+        return None
 
     @contextmanager
     def measured(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from typing import Any
 from estbench.config.experiment import Experiment
 from estbench.core.seeding import stream
 from estbench.estimators import make
-from estbench.meter.contexts import within_contexts
+from estbench.meter.contexts import contexts_a_draw, within_contexts
 from estbench.meter.measuring import adapt_once
 from estbench.meter.step import measured_step
 from estbench.training import watching
@@ -109,6 +109,7 @@ class Run(Stateful):
         self.method_attributes = dict(vars(self.method))
         self.group = self.method.info.group
         self.draws = self.settings.batch_size // self.group
+        self.contexts = self.draws * contexts_a_draw(self.method, self.session.policy)
         self.learned = self.initial_state()
         self.noise = stream("estimator", task, seed, estimator, device=self.device)
         self.aside = stream("variance", task, seed, estimator, device=self.device)
@@ -156,7 +157,7 @@ class Run(Stateful):
     def complete(self) -> None:
         """Have the estimator make what only its first step makes; changes the state."""
         thrown_away = stream("thrown away")
-        self.session.stage.next_batch(self.draws, thrown_away)
+        self.session.stage.next_batch(self.contexts, thrown_away)
         noise = stream("thrown away", device=self.device)
         policy, reward = self.session.policy, self.session.reward
         adapt_once(self.method, policy, reward, self.draws, noise, self.learned)
@@ -185,7 +186,7 @@ class Run(Stateful):
         """Train the policy and what the estimator learns, measure the step, evaluate."""
         session, settings = self.session, self.settings
         stage, policy, reward = session.stage, session.policy, session.reward
-        stage.next_batch(self.draws, self.data)
+        stage.next_batch(self.contexts, self.data)
         variance = math.nan
         if stage.conditional and batch % VARIANCE_EVERY == 0:
             variance = within_contexts(

@@ -104,6 +104,7 @@ class Session(Stateful):
 _SESSIONS = {
     "adversarial": "estbench.training.seqgan:AdversarialSession",
     "fixed reward": "estbench.training.fixed_reward:FixedRewardSession",
+    "language model": "estbench.training.language:LanguageSession",
     "autoencoder": "estbench.training.autoencoder:AutoencoderSession",
 }
 

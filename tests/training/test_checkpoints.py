@@ -78,6 +78,7 @@ def test_seqgan_dies_at_every_boundary_in_turn(
         ("oracle-small", "rebar", {"quality_sequences": 32, "evaluation_samples": 8}, 3),
         ("bernoulli", "arm", {}, 1),
         ("bernoullis", "relax-critic", {}, 1),
+        ("arithmetic-tiny", "ppo-clip@2", {"batches": 6, "batch_size": 16, "beta": 0.1}, 1),
         pytest.param(
             "digits-categorical",
             "relax-rebar",

@@ -47,6 +47,42 @@ def experiment(*names: str, **training: float) -> Experiment:
     )
 
 
+class TestLanguageModel:
+    task = "arithmetic-tiny"
+
+    def setting(self, **training: float) -> Experiment:
+        return experiment(self.task, pretrain_learning_rate=3e-3, **training)
+
+    def test_a_run_holds_the_metrics_that_the_task_declares(self) -> None:
+        payload = train(self.setting(batches=4), self.task, "rloo-4", 0)
+        final, curves = payload["final"], payload["curves"]
+        assert set(tasks.info(self.task).metrics) <= set(final)
+        assert payload["info"]["meter_fault"] == ""
+        assert payload["start"]["success"] >= 0.3
+        # 16 answers of one to three tokens; neither measuring nor evaluation counts.
+        assert curves["reward_evals"] == [16, 32, 48, 64]
+        assert all(16 <= tokens <= 48 for tokens in curves["metrics"]["tokens"])
+        assert all("=" in answer for answer in payload["samples"])
+
+    def test_older_policies_are_drawn_from_at_the_snapshots(self) -> None:
+        setting = self.setting(batches=16)
+        _, state = reference(setting, self.task, 0)
+        names = ("rloo", "importance-sequence@4", "reinforce-standardised-16")
+        found = {n: measure_at_snapshots(setting, self.task, n, 0, state) for n in names}
+        assert all(
+            not r["info"]["meter_fault"] for rows in found.values() for r in rows["snapshots"]
+        )
+        shares = [r["effective_sample_share"] for r in found[names[1]]["snapshots"]]
+        assert shares[0] == pytest.approx(1)
+        assert 0 < min(shares) < 0.999
+        for row in found["rloo"]["snapshots"]:
+            assert 8 <= row["tokens_per_draw"] <= 24
+            assert 0 <= row["equal_groups"] <= 1
+            assert row["between_variance"] >= 0
+            assert "effective_sample_share" not in row
+        assert time_step(setting, self.task, names[2], halfway(state["snapshots"]))
+
+
 @needs_digits
 class TestAutoencoder:
     def test_a_run_holds_the_bound_and_its_parts(self) -> None:

@@ -42,8 +42,8 @@ BASELINED = "reinforce-ema"
 
 # What a variance is multiplied with: a draw's sequences, its reward evaluations or the seconds of a
 # step; "adam": sequences, with the variance in the metric of the trajectory's Adam; "step":
-# sequences, with the noise of the data, where sequences have contexts.
-COSTS = ("sequence", "evaluation", "second", "adam", "step")
+# sequences, with the noise of the data, where sequences have contexts; "token": tokens generated.
+COSTS = ("sequence", "evaluation", "second", "adam", "step", "token")
 
 # Quantity -> how a comparison reads: a ratio (analysed in logs) or a difference.
 QUANTITIES = {

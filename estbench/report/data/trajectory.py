@@ -53,7 +53,8 @@ class Measured:
       snapshots: Indices, in the order of the trajectory.
       steps: Batches of the trajectory before each snapshot.
       informative: Which snapshots may enter a ratio.
-      values: Cost -> variance times what one draw costs. "sequence": sequences; "evaluation":
+      values: Cost -> variance times what one draw costs. "token": tokens that it generates, known
+        where prompts are answered; "sequence": sequences; "evaluation":
         reward evaluations, see `evaluations`; "adam": sequences, with the variance in the metric of
         the trajectory's Adam; "step": sequences, with the variance from one context to another
         added, which a step of training has too; "untrained": sequences, with the control variate
@@ -241,6 +242,7 @@ def _numbers(rows: pd.DataFrame) -> dict[str, pd.Series[float]]:
         "adam": rows["adam_variance"] * sequences,
         "step": (rows["total_variance"] + _of_data(rows)) * sequences,
         "untrained": rows["untrained_variance"] * sequences,
+        "token": rows["total_variance"] * rows["tokens_per_draw"],
     }
 
 
