@@ -40,8 +40,7 @@ class GroupRelative(Grouped):
       rollouts: Rollouts N a position; 0 for the terminal reward.
       summary: One line for the catalogue, with K for ``{K}``.
       source: Paper and equation.
-      contexts: Contexts that a draw holds where they may be mixed; 0 for one, or for one of each
-        group of ``within``.
+      mixed: Whether each sequence has a context of its own where a draw may hold several.
 
     Raises:
       UserError: K is no multiple of ``within``.
@@ -59,15 +58,15 @@ class GroupRelative(Grouped):
         rollouts: int = 0,
         summary: str = "",
         source: str = "",
-        contexts: int = 0,
+        mixed: bool = False,
     ) -> None:
         if within and group % within:
             raise UserError(f"{name}-{group}: K must be a multiple of {within}")
         self.standardised = standardised
         self.share = share
         self.within = within
-        # A batch that is standardised as a whole has as many prompts as its groups.
-        self.contexts = contexts or (group // within if within else 1)
+        # A batch that is standardised as a whole has a prompt for each of its groups.
+        self.contexts = group if mixed else group // (within or group)
         self.rollouts = rollouts
         why = [
             f"the mean holds each sequence's own reward: ({group} - 1) / {group} of the gradient"
@@ -162,7 +161,7 @@ _group(
     True,
     "REINFORCE with rewards standardised over batches of {K}",
     "common practice; REINFORCE++: Hu et al. 2025",
-    contexts=64,
+    mixed=True,
 )
 _group(
     "reinforce-plus-plus-baseline",

@@ -46,7 +46,7 @@ def contexts_a_draw(method: Estimator, policy: Policy) -> int:
 def sets_of(method: Estimator, policy: Policy) -> int:
     """Return how many sets the policy's contexts make, each of them what a draw holds."""
     M = policy.fewest_rows
-    return M // min(contexts_a_draw(method, policy), M)
+    return M // math.gcd(contexts_a_draw(method, policy), M)
 
 
 @contextmanager
