@@ -62,7 +62,8 @@ def in_sets(policy: Policy, sets: int, draws: int) -> Iterator[None]:
     if contexts is None or sets == contexts.count:  # rows of a draw have the draw's context anyway
         yield
         return
-    each = contexts.values.unflatten(0, (sets, -1)).repeat_interleave(draws // sets, dim=0)
+    whole = contexts.values
+    each = whole.view(sets, -1, *whole.shape[1:]).repeat_interleave(draws // sets, dim=0)
     with contexts.given(each.flatten(0, 1)):
         yield
 

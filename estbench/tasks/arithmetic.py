@@ -25,6 +25,7 @@ from estbench.models.enumeration import enumerate_sequences
 from estbench.models.penalty import Penalised
 from estbench.models.policy import Policy, at_tokens, has_ended, sequence_lengths
 from estbench.models.prompted_transformer import PromptedTransformer
+from estbench.models.reward import FunctionReward
 from estbench.tasks.base import Task
 from estbench.tasks.declaring import ENTROPY, MetricInfo, TaskInfo
 from estbench.tasks.stage import Stage
@@ -37,7 +38,7 @@ ALL_LISTED = 1_000_000  # problems; of more, some are drawn
 STALENESS = (1, 4, 16)  # steps by which a snapshot's older policies are older
 
 
-class ExactMatch:
+class ExactMatch(FunctionReward):
     """1 for the answer that solves the prompt, end token included, else 0.
 
     An answer that is cut off has no end token, and is wrong.
@@ -46,33 +47,21 @@ class ExactMatch:
       policy: Whose prompts the rows answer.
       form: What an answer earns beside that if it is a number that ends.
 
-    Attributes:
-      is_relaxed: Whether relaxed answers are accepted: their reward is the probability of the right
-        answer, if tokens were drawn from their weights.
-      hard_evals: Answers evaluated so far.
-      relaxed_evals: Relaxed answers evaluated so far.
+    Where the form earns nothing, relaxed answers are accepted: their reward is the probability of
+    the right answer, if tokens were drawn from their weights.
     """
 
     def __init__(self, policy: PromptedTransformer, form: float = 0.0) -> None:
+        super().__init__(self._of_tokens, None if form else self._of_weights)
         self.policy = policy
         self.form = form
-        self.is_relaxed = not form
-        self.hard_evals = 0
-        self.relaxed_evals = 0
 
-    @torch.no_grad()
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Return rewards ``[n]`` of answers int64 ``[n, T]``, without a graph."""
-        self.hard_evals += len(tokens)
+    def _of_tokens(self, tokens: Tensor) -> Tensor:
         right = (tokens == self.policy.solutions(len(tokens))).all(dim=1)
         found = right.to(self.policy.dtype)
         return found + self.form * self.is_number(tokens) if self.form else found
 
-    def relaxed(self, weights: Tensor) -> Tensor:
-        """Return rewards ``[n]`` of relaxed answers ``[n, T, V]``, differentiable in them."""
-        if not self.is_relaxed:
-            raise UserError("format_reward takes tokens only: set it to 0 for relaxed ones")
-        self.relaxed_evals += len(weights)
+    def _of_weights(self, weights: Tensor) -> Tensor:
         return at_tokens(weights, self.policy.solutions(len(weights))).prod(dim=1)
 
     def is_number(self, tokens: Tensor) -> Tensor:
@@ -182,6 +171,8 @@ class ArithmeticTask(Task):
 
     kind = "language model"
     stage = ArithmeticStage
+    end: int
+
     members = (
         TaskInfo(
             "arithmetic",

@@ -91,7 +91,7 @@ def _tokens(curves: pd.DataFrame, task: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     rows = curves.loc[curves["task"] == task, ["seed", *columns]].dropna().sort_values("step")
     rows["tokens"] = rows.groupby(["estimator", "seed"])["tokens"].cumsum()
-    return rows.groupby(["estimator", "step"], as_index=False)["tokens"].mean()
+    return rows.groupby(["estimator", "step"])["tokens"].mean().reset_index()
 
 
 def _ends(comparisons: Comparisons, tasks: list[str]) -> pd.DataFrame:
