@@ -36,7 +36,7 @@ from estbench.report.data.replicates import NOTHING, Replicates
 from estbench.report.data.statistics import Estimate, holm, mean_interval, paired_difference
 from estbench.report.data.trajectory import Measured, logs
 from estbench.report.records import RUN_COLUMNS
-from estbench.report.view.ratio_words import rests_text
+from estbench.report.view.words import rests_text
 
 __all__ = ["COLUMNS", "Row", "differences", "shared", "welch"]
 

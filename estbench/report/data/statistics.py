@@ -59,6 +59,15 @@ class Estimate:
         """Return the estimate read back from logs: a geometric mean, or a ratio."""
         return replace(self, value=_exp(self.value), low=_exp(self.low), high=_exp(self.high))
 
+    def scaled(self, factor: float) -> Estimate:
+        """Return value and interval in another unit, such as ``factor=100`` for per cent."""
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.n)
+
+    @property
+    def numbers(self) -> tuple[float, float, float, int]:
+        """Value, low, high and n, the columns that tables of estimates have."""
+        return self.value, self.low, self.high, self.n
+
     @property
     def known(self) -> bool:
         """Whether there is a value at all."""

@@ -14,8 +14,8 @@ from estbench.report.data.labels import estimator_facts, peer
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
 from estbench.report.view.answers import abstract
-from estbench.report.view.ratio_words import span_text
 from estbench.report.view.verdicts import useful_range
+from estbench.report.view.words import span_text
 
 if TYPE_CHECKING:
     from rich.console import Console

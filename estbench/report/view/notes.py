@@ -10,8 +10,7 @@ from estbench.report.data.labels import estimator_facts, peer, unproven_text
 from estbench.report.data.ratios import HIGHER, LOWER
 from estbench.report.data.statistics import ENOUGH_SEEDS
 from estbench.report.data.tails import POWERS, tails
-from estbench.report.view.ratio_words import batches_text, rests_text
-from estbench.report.view.words import about, listed, times
+from estbench.report.view.words import about, batches_text, listed, rests_text, times
 
 __all__ = [
     "BOUNDS",

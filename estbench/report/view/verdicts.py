@@ -13,9 +13,17 @@ from estbench.report.data.marks import lost_text
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS
 from estbench.report.data.trajectory import batch_size
-from estbench.report.view.ratio_words import batches_text
+from estbench.report.view.words import batches_text
 
-__all__ = ["Entry", "VerdictRow", "Verdicts", "mark_of", "useful_range", "verdicts"]
+__all__ = [
+    "Entry",
+    "VerdictRow",
+    "Verdicts",
+    "mark_of",
+    "useful_range",
+    "useful_shares",
+    "verdicts",
+]
 
 COST = "evaluation"
 
@@ -110,15 +118,17 @@ def _row(comparisons: Comparisons, task: str, name: str) -> VerdictRow:
     )
 
 
+def useful_shares(comparisons: Comparisons, task: str, name: str) -> list[float]:
+    """Return the useful share of a step at each informative snapshot, as far as it is known."""
+    at = comparisons.at(task)
+    told = [s for s, told in zip(at.snapshots, at.informative, strict=True) if told]
+    shares = [comparisons.useful_share(task, s, name) for s in told if name in at.places]
+    return [share.value for share in shares if share.known]
+
+
 def useful_range(comparisons: Comparisons, task: str, name: str) -> Entry:
     """Return the range of the useful share over the informative snapshots."""
-    at = comparisons.at(task)
-    shares = [
-        comparisons.useful_share(task, snapshot, name).value
-        for snapshot, told in zip(at.snapshots, at.informative, strict=True)
-        if told
-    ]
-    known = [share for share in shares if math.isfinite(share)]
+    known = useful_shares(comparisons, task, name)
     if not known:
         return Entry()
     low, high = quantity(100.0 * min(known)), quantity(100.0 * max(known))

@@ -1,23 +1,27 @@
-"""The words that the page, the terminal and `compare` share: names, ratios, counts."""
+"""The words that the page, the terminal and `compare` share: names, ratios, verdicts, counts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from estbench.report.data.formatting import NO_STATEMENT, clean, number
+from estbench.report.data.formatting import NO_STATEMENT, clean, number, quantity
 from estbench.report.data.labels import estimator_facts
+from estbench.report.data.ratios import OPEN, Ratio, verdict_of
 from estbench.report.data.statistics import Estimate
 
 __all__ = [
     "BASELINED_WORDS",
     "about",
+    "batches_text",
     "count",
     "interval_words",
     "listed",
     "marked",
     "partner_words",
     "percent_words",
+    "rests_text",
+    "span_text",
     "times",
 ]
 
@@ -102,3 +106,30 @@ def percent_words(share: float) -> str:
     if 99.5 <= percent < 100.0:
         return "over 99 %"
     return f"{percent:.0f} %"
+
+
+def span_text(ratio: Ratio) -> str:
+    """Return the range of a ratio over the informative snapshots."""
+    low, high = (quantity(end) for end in ratio.span)
+    return low if low == high else f"{low} to {high}"
+
+
+def rests_text(ratio: Ratio) -> str:
+    """Return which snapshots a verdict rests on, and the ratio without the worst of them."""
+    if not ratio.omissions:
+        return "rests on the only informative snapshot"
+    turned = ratio.turned_by
+    # The omission that leads farthest from what was found.
+    worst = (min if ratio.verdict == OPEN else max)(turned, key=lambda omission: omission.p_holm)
+    verdict = verdict_of(worst.estimate, worst.p_holm, ratio.bound)
+    said = {OPEN: "and no difference is found", "": "and is not tested"}.get(verdict, verdict)
+    return (
+        f"rests on the snapshot{'s' * (len(turned) > 1)} at "
+        f"{batches_text([o.step for o in turned])}: without the one at batch {worst.step:g} it is "
+        f"{times(worst.estimate)}, {said}"
+    )
+
+
+def batches_text(steps: Sequence[float]) -> str:
+    """Return "batch 29", or "batches 29 and 58"."""
+    return f"batch{'es' * (len(steps) > 1)} {listed([f'{step:g}' for step in steps])}"
