@@ -28,6 +28,7 @@ from estbench.report.data.formatting import number, quantity
 from estbench.report.data.labels import estimator_facts, peer, unproven_text
 from estbench.report.data.ratios import LOWER
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
+from estbench.report.out.templating import templates
 from estbench.report.view.figures.captions import lost_note
 from estbench.store.atomic import write_bytes
 
@@ -105,7 +106,7 @@ class Layout:
 
     caption: str
     heads: Sequence[str]
-    columns: dict[str, Sequence[Column]]
+    columns: dict[str, list[Column]]
     headings: dict[str, str]
     counted: str
     emboldened: str
@@ -329,19 +330,9 @@ def _lost(comparisons: Comparisons, kind: str, columns: dict[str, list[Column]])
 
 def _document(name: str, layout: Layout) -> str:
     """Return the file: one table, or one a task where one would not fit on a page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("estbench.report.out"),
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    signs = {"block_start_string": "<%", "block_end_string": "%>"}
+    signs |= {"variable_start_string": "<<", "variable_end_string": ">>"}
+    write = templates(keep_trailing_newline=True, **signs).get_template("table.tex.j2").render
     total = sum(len(own[0]) + 1 for own in layout.columns.values())
     every = list(layout.columns)
     label = Path(name).stem.replace("_", "-")
@@ -349,10 +340,9 @@ def _document(name: str, layout: Layout) -> str:
         "% Written by estbench report DIR --latex, and again with every report of that folder.\n"
         f"% Needs \\usepackage{{booktabs}}; include it with \\input{{{name}}}.\n"
     )
-    write = environment.get_template("table.tex.j2").render
     if total <= PAGE_ROWS or len(every) == 1:
-        return head + write(_values(layout, every), caption=layout.caption, label=label)
-    parts = []
+        return head + str(write(_values(layout, every), caption=layout.caption, label=label))
+    parts: list[str] = []
     for task in every:
         own = {
             "caption": f"{layout.caption} Task: {escape(task)}.",

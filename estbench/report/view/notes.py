@@ -17,6 +17,7 @@ __all__ = [
     "GUARD",
     "every_note",
     "record_notes",
+    "seed_count",
     "seeds_note",
     "task_notes",
 ]
@@ -59,10 +60,15 @@ def record_notes(comparisons: Comparisons) -> list[str]:
     return said
 
 
+def seed_count(comparisons: Comparisons) -> int:
+    """Return the seeds of the result set, trained or measured."""
+    results = comparisons.results
+    return int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique()))
+
+
 def seeds_note(comparisons: Comparisons) -> str:
     """Return what few seeds mean, or nothing where there are enough."""
-    results = comparisons.results
-    seeds = max(results.runs["seed"].nunique(), results.measured["seed"].nunique())
+    seeds = seed_count(comparisons)
     if not 0 < seeds < ENOUGH_SEEDS:
         return ""
     if seeds < 2:

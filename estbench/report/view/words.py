@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from estbench.report.data.formatting import NO_STATEMENT, clean, number, quantity
+from estbench.report.data.formatting import NO_STATEMENT, bound_end, clean, number, quantity
 from estbench.report.data.labels import estimator_facts
 from estbench.report.data.ratios import OPEN, Ratio, verdict_of
 from estbench.report.data.statistics import Estimate
@@ -79,9 +79,8 @@ def times(estimate: Estimate, bound: str = "") -> str:
     if bound == "none":
         return NO_STATEMENT
     if bound:
-        end = estimate.low if bound == "lower" else estimate.high
         words = "at least" if bound == "lower" else "at most"
-        return f"{words} {about(end if math.isfinite(end) else estimate.value)} times"
+        return f"{words} {about(bound_end(estimate, bound))} times"
     return interval_words(estimate, " times")
 
 

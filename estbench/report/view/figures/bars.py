@@ -64,8 +64,9 @@ def draw_bars(bars: Bars, order: Sequence[str]) -> Figure:
         for name in (n for n in frame.places if n in table.index):
             left, at = 0.0, frame.places[name]
             with belonging(axes, name):
-                for part, width in table.reindex(columns=bars.parts).loc[name].fillna(0.0).items():
-                    colour = bars.colours[str(part)]
+                widths = table.reindex(columns=list(bars.parts)).loc[name].fillna(0.0)
+                for part, width in zip(bars.parts, map(float, widths), strict=True):
+                    colour = bars.colours[part]
                     axes.barh(at, width, left=left, height=0.74, color=colour, linewidth=0.0)
                     left += width
                 if bars.totals:

@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from estbench.report.data.formatting import bound_end
 from estbench.report.data.statistics import Estimate
 from estbench.report.view.figures.base import belonging, belongs, name_room, panel_title, stacked
 from estbench.report.view.figures.rows import ROW_INCHES, grouped, name_rows, rows_figure
@@ -55,10 +56,8 @@ class Mark:
         """What is drawn: of a bound only its end."""
         if not self.bound:
             return self.estimate
-        ends = {"lower": self.estimate.low, "upper": self.estimate.high}
-        end = ends.get(self.bound, math.nan)
-        known = end if math.isfinite(end) or self.bound == "none" else self.estimate.value
-        return Estimate(known, n=self.estimate.n)
+        end = math.nan if self.bound == "none" else bound_end(self.estimate, self.bound)
+        return Estimate(end, n=self.estimate.n)
 
 
 @dataclass(frozen=True)

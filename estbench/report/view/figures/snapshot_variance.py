@@ -120,8 +120,7 @@ def _panel(axes: Axes, comparisons: Comparisons, rows: pd.DataFrame, is_ratio: b
     axes.grid(visible=False, axis="x")
     for place, told in enumerate(snapshots["informative"]):
         if not told:
-            ends = (place - 0.5, place + 0.5)
-            axes.axvspan(*ends, color=CONTEXT, alpha=0.18, linewidth=0, zorder=0)
+            axes.axvspan(place - 0.5, place + 0.5, color=CONTEXT, alpha=0.18, lw=0, zorder=0)
         if place:
             axes.axvline(place - 0.5, color=REFERENCE_LINE, linewidth=0.4, alpha=0.5)
     beyond = _off_scale(rows) if is_ratio else {}

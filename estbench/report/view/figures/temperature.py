@@ -71,7 +71,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
 
 
 def _nearest_to_one(data: pd.DataFrame) -> float:
-    return min(data["temperature"], key=lambda temperature: abs(temperature - 1.0))
+    return min(map(float, data["temperature"]), key=lambda temperature: abs(temperature - 1.0))
 
 
 def _words(of: Metric) -> str:
