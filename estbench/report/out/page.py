@@ -146,7 +146,7 @@ def _page(template: str, figures: Figures, values: Mapping[str, Any]) -> str:
             for figure in held
         ]
         beside = any(figure.beside for figure in held)
-        return write(figures=shown, drawings=Markup(rules), beside=beside)
+        return str(write(figures=shown, drawings=Markup(rules), beside=beside))
 
     return fitted([(drawn, sheet) for _, drawn, sheet in figures], page)
 

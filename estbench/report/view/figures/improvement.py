@@ -61,7 +61,7 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         "improvement",
         "Which estimator ends better, seed by seed",
         "Per cent of seeds in which the estimator of the row ends better than that of the column, "
-        f"a tie counting half ({_metrics(kinds)}; {{n}}, paired by seed). Dark: the row wins more "
+        f"a tie counting half ({_metrics(kinds)}; {{n}}, paired by seed). Darker: it wins more "
         "often; the best mean is on top. Thick frame: significant by the sign test, with Holm's "
         "correction over all pairs of the task; dot: by the paired t test of the difference. Exact "
         "95 % limits are in the data; with ten seeds they are wide: 10 of 10 is [69, 100]."
