@@ -19,7 +19,8 @@ from estbench.report.data.order import estimator_order, task_order
 from estbench.report.data.paper import block_centres, published
 from estbench.report.view.answers import answers
 from estbench.report.view.figures import quality, step_gain
-from estbench.report.view.figures.base import drawing, n_text
+from estbench.report.view.figures.base import drawing
+from estbench.report.view.figures.captions import n_text
 from estbench.report.view.figures.curves import MAX_POINTS, curve_data
 from estbench.report.view.figures.direct import spread
 from estbench.report.view.figures.scales import log_view, tick_text, view

@@ -29,6 +29,7 @@ from estbench.report.view.figures.emphasis import (
     shown,
 )
 from estbench.report.view.figures.forest import Forest, Mark, Row, draw_columns
+from estbench.report.view.figures.rows import left_out
 from estbench.report.view.style import CONTEXT, light_variables, look
 
 from .synthetic import TRAINED, write_result_set
@@ -221,3 +222,4 @@ def test_no_figure_grows_beyond_two_thousand_pixels(count: int) -> None:
     assert curves.get_figheight() * 100 <= 2000
     assert shown[0] == names[0]
     assert shown[-1] == names[-1], "top and bottom are shown"
+    assert left_out(figure, names) == count - len(shown), "a caption says how many are not"

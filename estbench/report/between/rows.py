@@ -33,7 +33,7 @@ from estbench.report.data.ratios import OPEN, PARTNER, Ratio, ratios
 from estbench.report.data.statistics import Estimate, add_independent, holm, logs, mean_interval
 from estbench.report.data.trajectory import Measured
 from estbench.report.records import matching
-from estbench.report.view.ratio_words import rests_text
+from estbench.report.view.words import rests_text
 
 __all__ = ["COLUMNS", "Row", "differences", "shared"]
 

@@ -9,6 +9,7 @@ from estbench.report.data.statistics import Estimate
 
 __all__ = [
     "NO_STATEMENT",
+    "bound_end",
     "bounded",
     "clean",
     "interval",
@@ -99,9 +100,13 @@ def bounded(estimate: Estimate, bound: str) -> str:
         return with_interval(estimate)
     if bound == "none":
         return NO_STATEMENT
+    return f"{'at least' if bound == 'lower' else 'at most'} {ratio(bound_end(estimate, bound))}"
+
+
+def bound_end(estimate: Estimate, bound: str) -> float:
+    """Return what a "lower" or "upper" bound is: that end of the interval, or else the value."""
     end = estimate.low if bound == "lower" else estimate.high
-    words = "at least" if bound == "lower" else "at most"
-    return f"{words} {ratio(end if math.isfinite(end) else estimate.value)}"
+    return end if math.isfinite(end) else estimate.value
 
 
 def p_text(p_value: float) -> str:

@@ -62,6 +62,10 @@ class Estimate:
         """Return the estimate read back from logs: a geometric mean, or a ratio."""
         return replace(self, value=_exp(self.value), low=_exp(self.low), high=_exp(self.high))
 
+    def scaled(self, factor: float) -> Estimate:
+        """Return value and interval in another unit, such as ``factor=100`` for per cent."""
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.n)
+
     @property
     def numbers(self) -> tuple[float, float, float, int]:
         """Value, low, high and n, as most tables have them."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from estbench.core.errors import printable
 from estbench.report.between.contents import said
 from estbench.report.data.formatting import clean
+from estbench.report.out.templating import templates
 from estbench.report.view.compare_texts import (
-    HEADS,
     SAID,
     cells,
     grouped,
     heading,
+    heads,
     method,
     notes,
     sentences,
@@ -66,90 +66,48 @@ def as_markdown(found: Between) -> str:
 
     Nothing of the sets breaks a line or steers a terminal that it is shown on.
     """
-    return "".join(f"{printable(' '.join(line.splitlines()))}\n" for line in _lines(found))
+    environment = templates(keep_trailing_newline=True)
+    environment.filters |= {"text": _escaped, "code": _code}
+    text: str = environment.get_template("compare.md.j2").render(
+        heading=heading(found),
+        summary=summary(found),
+        said=[*sentences(found), *notes(found)],
+        changes=[*found.failures, *found.proofs],
+        settings=setting_rows(found.settings),
+        telling=_quantities(found.frame[found.frame["verdict"].isin(SAID[:3])]),
+        reasons=_reasons(found.frame),
+        only=list(said(found.only)),
+        environment=[row[:3] for row in setting_rows(found.environment)],
+        count=len(found.frame),
+        every=_quantities(found.frame),
+        method=method(found),
+    )
+    return text
 
 
-def _lines(found: Between) -> Iterator[str]:
-    yield "### estbench compare"
-    yield ""
-    for name, path, what in heading(found):
-        yield f"- **{name}**: {_code(path)} ({_escaped(what)})"
-    yield ""
-    yield f"**{summary(found)}**"
-    yield ""
-    for text in sentences(found):
-        yield f"- {_escaped(text)}"
-    for note in notes(found):
-        yield f"- {_escaped(note)}"
-    for change in (*found.failures, *found.proofs):
-        mark = "**worse**: " if change.worse else ""
-        yield f"- {mark}{_escaped(f'{change.what}: {change.a} in A, {change.b} in B')}"
-    if found.settings:
-        yield from _table(
-            "Settings that differ", ("setting", "A", "B", "keeps apart"), _named(found)
-        )
-    telling = found.frame[found.frame["verdict"].isin(SAID[:3])]
-    yield from _quantities(telling)
-    reasons = list(_reasons(found.frame))
-    if reasons:
-        yield ""
-        yield "Not comparable:"
-        yield ""
-        yield from (f"- {_escaped(reason)}" for reason in reasons)
-    if found.only:
-        yield ""
-        yield "Only one of them holds:"
-        yield ""
-        yield from (f"- {_escaped(line)}" for line in said(found.only))
-    if found.environment:
-        rows = [row[:3] for row in setting_rows(found.environment)]
-        yield from _folded("Environment", _table("", ("", "A", "B"), rows))
-    yield from _folded(f"All {len(found.frame)} quantities", _quantities(found.frame))
-    yield ""
-    yield f"<sub>{_escaped(method(found))}</sub>"
-
-
-def _reasons(frame: pd.DataFrame) -> Iterator[str]:
+def _reasons(frame: pd.DataFrame) -> list[str]:
     rows = frame[frame["verdict"] == "not comparable"]
-    for (task, reason), own in rows.groupby(["task", "reason"], sort=False):
-        families = ", ".join(dict.fromkeys(own["family"]))
-        yield f"{clean(str(task), 60)} ({families}): {reason}"
+    return [
+        f"{clean(str(task), 60)} ({', '.join(dict.fromkeys(own['family']))}): {reason}"
+        for (task, reason), own in rows.groupby(["task", "reason"], sort=False)
+    ]
 
 
-def _quantities(frame: pd.DataFrame) -> Iterator[str]:
-    for title, rows in grouped(frame):
-        body = [
-            (str(row["task"]), str(row["estimator"]), *cells(row)) for _, row in rows.iterrows()
-        ]
-        change = "B/A" if rows["kind"].iloc[0] == "ratio" else "B − A"
-        heads = [change if head == "B/A" else head for head in HEADS]
-        yield from _table(title, ("task", "estimator", *heads), body)
-
-
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield ""
-    if title:
-        yield f"**{_escaped(title)}**"
-        yield ""
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{'---|' * len(heads)}"
-    yield from (f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows)
-
-
-def _named(found: Between) -> list[tuple[str, ...]]:
-    return [(name, was, now, what) for name, was, now, what in setting_rows(found.settings)]
-
-
-def _folded(title: str, lines: Iterator[str]) -> Iterator[str]:
-    yield ""
-    yield f"<details><summary>{_escaped(title)}</summary>"
-    yield from lines
-    yield ""
-    yield "</details>"
+def _quantities(frame: pd.DataFrame) -> list[tuple[str, list[str], list[tuple[str, ...]]]]:
+    """Return (title, heads, rows) of the table of each quantity."""
+    return [
+        (
+            title,
+            ["task", "estimator", *heads(rows)],
+            [(str(r["task"]), str(r["estimator"]), *cells(r)) for _, r in rows.iterrows()],
+        )
+        for title, rows in grouped(frame)
+    ]
 
 
 def _escaped(text: str) -> str:
-    """Return text in which nothing is markup, whatever a task or an error is called."""
+    """Return text in one line in which nothing is markup, whatever a task or error is called."""
+    text = printable(" ".join(text.splitlines()))
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, entity)
     for sign in "\\*_`[]~|":  # the backslash first: it escapes the others
@@ -158,4 +116,4 @@ def _escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{text.replace('`', chr(39))}`"
+    return f"`{printable(' '.join(text.splitlines())).replace('`', chr(39))}`"

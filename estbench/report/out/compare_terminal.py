@@ -9,10 +9,10 @@ from estbench.core.terminal import plain
 from estbench.report.between.contents import said
 from estbench.report.data.formatting import clean
 from estbench.report.view.compare_texts import (
-    HEADS,
     cells,
     grouped,
     heading,
+    heads,
     method,
     notes,
     sentences,
@@ -101,13 +101,11 @@ def _table(rows: pd.DataFrame) -> Table:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    ratio = rows["kind"].iloc[0] == "ratio"
     names = {name: "  " + clean(str(name), LONGEST) for name in rows["estimator"].unique()}
     table.add_column("", no_wrap=True, min_width=max(map(cell_len, names.values())))
-    for head in HEADS:
+    for head in heads(rows):
         right = head not in ("95 %", "verdict")
-        title = "B − A" if head == "B/A" and not ratio else head
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
+        table.add_column(head, justify="right" if right else "left", overflow="fold")
     for task, own in rows.groupby("task", sort=False):
         table.add_row(Text(clean(str(task), 40), style="italic"))
         for _, row in own.iterrows():

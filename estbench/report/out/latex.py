@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from estbench.report.data.comparisons import (
     Comparisons,
 )
 from estbench.report.data.formatting import number, quantity
-from estbench.report.data.labels import Metric, estimator_facts, peer, unproven_text
-from estbench.report.data.ratios import LOWER, Ratio
+from estbench.report.data.labels import estimator_facts, peer, unproven_text
+from estbench.report.data.ratios import LOWER
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
-from estbench.report.view.figures.notes import lost_note
+from estbench.report.out.templating import templates
+from estbench.report.view.figures.captions import lost_note
 from estbench.store.atomic import write_bytes
 
 __all__ = ["NAMES", "escape", "leading", "write_latex"]
@@ -69,45 +70,51 @@ _SPECIAL = {
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of estimates.
+class Cell:
+    """A number in LaTeX and what is beside it, such as its interval.
 
     Attributes:
-      head: In LaTeX.
-      cells: (task, estimator) -> the number and what stands beside it, in LaTeX.
-      estimate: (task, estimator) -> what they are of.
-      bold: (task, its estimators) -> those in bold, and whether anything was tested.
+      n: Replicates behind it; 0 where it is unknown.
+      tested: Whether a test of at least ENOUGH_SEEDS replicates says something of it.
+      bold: Whether it is printed in bold.
     """
 
-    head: str
-    cells: Callable[[str, str], tuple[str, str]]
-    estimate: Callable[[str, str], Estimate]
-    bold: Callable[[str, Sequence[str]], tuple[set[str], bool]]
+    text: str = "--"
+    beside: str = ""
+    n: int = 0
+    tested: bool = False
+    bold: bool = False
+
+
+Column = dict[str, Cell]
+"""Estimator -> its cell."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A table: what it is called, its rows and columns.
+    """A table.
 
     Attributes:
-      name: File name.
       caption: In LaTeX.
-      columns: Of estimates; the first one's n is printed.
-      rows: Task -> its estimators.
-      headings: Task -> what stands above its rows, in LaTeX.
+      heads: Of the columns, in LaTeX; the n of the first one's cells is printed.
+      columns: Task -> its columns.
+      headings: Task -> what is above its rows, in LaTeX.
       counted: What n counts.
       emboldened: What bold means, in LaTeX.
       notes: In LaTeX, a sentence or more each.
     """
 
-    name: str
     caption: str
-    columns: Sequence[Column]
-    rows: dict[str, list[str]]
+    heads: Sequence[str]
+    columns: dict[str, list[Column]]
     headings: dict[str, str]
     counted: str
     emboldened: str
     notes: Sequence[str]
+
+    def estimators(self, tasks: Sequence[str]) -> list[str]:
+        """Return the estimators of some tasks, each once."""
+        return list(dict.fromkeys(name for task in tasks for name in self.columns[task][0]))
 
 
 def write_latex(comparisons: Comparisons, folder: Path) -> list[Path]:
@@ -120,8 +127,8 @@ def write_latex(comparisons: Comparisons, folder: Path) -> list[Path]:
     for name, make in zip(NAMES, (_variance, _quality, _time), strict=True):
         layout = make(comparisons)
         path = folder / name
-        if layout.rows:
-            write_bytes(path, _document(comparisons, layout).encode())
+        if layout.columns:
+            write_bytes(path, _document(name, layout).encode())
             written.append(path)
         else:
             path.unlink(missing_ok=True)  # of an earlier report, that had them
@@ -174,100 +181,68 @@ def escape(text: str) -> str:
 
 
 def _variance(comparisons: Comparisons) -> Layout:
-    rows = {
-        task: names
-        for task in comparisons.results.tasks
-        if len(names := comparisons.measured(task)) > 1 and BASELINED in names
-    }
-
-    def column(head: str, cost: str, against: Callable[[str], str]) -> Column:
-        def found(task: str, name: str) -> Ratio | None:
-            return comparisons.ratio(task, cost, name, against(name))
-
-        def estimate(task: str, name: str) -> Estimate:
-            if name == against(name):
-                timed = cost != "second" or name in comparisons.timed(task)
-                n = comparisons.noise(task, name).n
-                return Estimate(1.0 if timed and n else math.nan, n=n)
-            ratio = found(task, name)
-            return Estimate(math.nan) if ratio is None else ratio.estimate
-
-        def cells(task: str, name: str) -> tuple[str, str]:
-            ratio = found(task, name)
-            if ratio is None or not ratio.bound:
-                return _cells(estimate(task, name), _quantity)
-            if ratio.bound == "none":
-                return "--", "(no statement)"
-            sign, end = (
-                (r"$\geq$", ratio.estimate.low)
-                if ratio.bound == "lower"
-                else (r"$\leq$", ratio.estimate.high)
-            )
-            return (f"{sign} {_quantity(end)}", "") if math.isfinite(end) else ("--", "")
-
-        def bold(task: str, names: Sequence[str]) -> tuple[set[str], bool]:
-            ratios = [ratio for name in names if (ratio := found(task, name)) is not None]
-            ratios = [ratio for ratio in ratios if ratio.estimate.n >= ENOUGH_SEEDS]
-            best = {r.estimator for r in ratios if r.verdict == LOWER and r.survives}
-            return best, any(ratio.verdict for ratio in ratios)
-
-        return Column(head, cells, estimate, bold)
-
-    def spans(task: str, name: str) -> tuple[str, str]:
-        ratio = comparisons.ratio(task, "evaluation", name, peer(name))
-        ratio = ratio or comparisons.ratio(task, "evaluation", name, BASELINED)
-        if ratio is None:
-            return "--", ""
-        low, high = (_quantity(end) for end in ratio.span)
-        return low, f"to {high}"
-
-    def unknown(task: str, name: str) -> Estimate:
-        return Estimate(math.nan)
-
-    columns = [
-        column(f"to {escape(BASELINED)}", "evaluation", lambda name: BASELINED),
-        column("to the partner", "evaluation", peer),
-        Column("by snapshot", spans, unknown, lambda task, names: (set(), False)),
-        column("per second", "second", lambda name: BASELINED),
-    ]
+    columns = {}
+    for task in comparisons.results.tasks:
+        names = comparisons.measured(task)
+        if len(names) > 1 and BASELINED in names:
+            columns[task] = [
+                {n: _ratio(comparisons, task, "evaluation", n, BASELINED) for n in names},
+                {n: _ratio(comparisons, task, "evaluation", n, peer(n)) for n in names},
+                {n: _span(comparisons, task, n) for n in names},
+                {n: _ratio(comparisons, task, "second", n, BASELINED) for n in names},
+            ]
+    base = escape(BASELINED)
     caption = (
         "Noise of the reference trajectory at equal parameters: gradient variance times reward "
-        f"evaluations, integrated over its batches, as a ratio to {escape(BASELINED)} and to the "
+        f"evaluations, integrated over its batches, as a ratio to {base} and to the "
         "partner with the same baseline; by snapshot, the range of the ratio to the partner, or to "
-        f"{escape(BASELINED)} where there is none; and per second of a generator step, to "
-        f"{escape(BASELINED)}. Geometric means over seeds with 95\\,\\% $t$ intervals of the "
+        f"{base} where there is none; and per second of a generator step, to "
+        f"{base}. Geometric means over seeds with 95\\,\\% $t$ intervals of the "
         "logarithms, paired by seed; lower is better."
     )
     notes = [
         f"{escape(PLAIN)} has no baseline: most of any ratio to it is what a constant baseline "
         "gives. $\\geq$ and $\\leq$: heavy tails leave only a bound. Per second: the interval adds "
         "that of the time (Welch and Satterthwaite).",
-        *_lost(comparisons, SNAPSHOTS, rows),
+        *_lost(comparisons, SNAPSHOTS, columns),
     ]
     bold = (
         "Bold: less noisy by a paired test (5\\,\\% level, Holm over all comparisons of a task "
-        f"with a partner or {escape(BASELINED)}), and so without any one snapshot."
+        f"with a partner or {base}), and so without any one snapshot."
     )
-    heads = {t: escape(t) for t in rows}
-    return Layout(NAMES[0], caption, columns, rows, heads, "seeds", bold, notes)
+    heads = [f"to {base}", "to the partner", "by snapshot", "per second"]
+    return Layout(caption, heads, columns, _plain(columns), "seeds", bold, notes)
 
 
-def _tested_column(
-    comparisons: Comparisons,
-    head: str,
-    quantity: str,
-    estimate: Callable[[str, str], Estimate],
-    write: Callable[[float], str],
-    better: Callable[[str], str],
-) -> Column:
-    """Return a column whose best is bold, by the paired tests of one of `QUANTITIES`."""
+def _ratio(comparisons: Comparisons, task: str, cost: str, name: str, against: str) -> Cell:
+    """Return a ratio of noise, or what heavy tails leave of it."""
+    if name == against:
+        timed = cost != "second" or name in comparisons.timed(task)
+        n = comparisons.noise(task, name).n
+        return _cell(Estimate(1.0 if timed and n else math.nan, n=n), _quantity)
+    ratio = comparisons.ratio(task, cost, name, against)
+    if ratio is None:
+        return Cell()
+    own = ratio.estimate
+    tested = bool(ratio.verdict) and own.n >= ENOUGH_SEEDS
+    bold = tested and ratio.verdict == LOWER and ratio.survives
+    if not ratio.bound:
+        return _cell(own, _quantity, tested, bold)
+    if ratio.bound == "none":
+        return Cell("--", "(no statement)", own.n, tested)
+    sign, end = (r"$\geq$", own.low) if ratio.bound == "lower" else (r"$\leq$", own.high)
+    text = f"{sign} {_quantity(end)}" if math.isfinite(end) else "--"
+    return Cell(text, "", own.n, tested, bold)
 
-    def bold(task: str, names: Sequence[str]) -> tuple[set[str], bool]:
-        values = {name: estimate(task, name).value for name in names}
-        best = leading(comparisons, task, quantity, values, better(task))
-        return best, bool(best)
 
-    return Column(head, lambda t, name: _cells(estimate(t, name), write), estimate, bold)
+def _span(comparisons: Comparisons, task: str, name: str) -> Cell:
+    """Return the range of a ratio over the snapshots."""
+    ratio = comparisons.ratio(task, "evaluation", name, peer(name))
+    ratio = ratio or comparisons.ratio(task, "evaluation", name, BASELINED)
+    if ratio is None:
+        return Cell()
+    low, high = (_quantity(end) for end in ratio.span)
+    return Cell(low, f"to {high}")
 
 
 BEST = (
@@ -277,185 +252,150 @@ BEST = (
 
 
 def _quality(comparisons: Comparisons) -> Layout:
-    metrics: dict[str, Metric] = {}
-    rows = {}
+    columns, headings = {}, {}
     for task in comparisons.results.tasks:
         metric = comparisons.primary(task)
         if metric is None:
             continue
-        names = [
-            name
-            for name in comparisons.trained(task)
-            if comparisons.final(task, name, metric.name).known
-        ]
-        if names:
-            rows[task], metrics[task] = names, metric
-    headings = {}
-    for task, metric in metrics.items():
-        better = "" if metric.better == "neither" else f", {metric.better} is better"
-        headings[task] = escape(f"{task}: {metric.axis}{better}")
-    column = _tested_column(
-        comparisons,
-        "after training",
-        "quality",
-        lambda task, name: comparisons.final(task, name, metrics[task].name),
-        _number,
-        lambda task: metrics[task].better,
-    )
+        finals = {n: comparisons.final(task, n, metric.name) for n in comparisons.trained(task)}
+        finals = {name: final for name, final in finals.items() if final.known}
+        if finals:
+            columns[task] = [_column(comparisons, task, "quality", finals, _number, metric.better)]
+            better = "" if metric.better == "neither" else f", {metric.better} is better"
+            headings[task] = escape(f"{task}: {metric.axis}{better}")
     caption = (
         "Quality of the generated sequences after the last batch: means over seeds with 95\\,\\% "
         "$t$ intervals."
     )
-    notes = [
-        "Goodness and NLL under the oracle ignore diversity.",
-        *_lost(comparisons, TRAINING, rows),
-    ]
-    return Layout(NAMES[1], caption, [column], rows, headings, "seeds", BEST, notes)
-
-
-def _lost(comparisons: Comparisons, kind: str, rows: dict[str, list[str]]) -> list[str]:
-    """Return a note on what failed or is missing; none where nothing is."""
-    names = [name for own in rows.values() for name in own]
-    note = lost_note(comparisons, kind, rows, names).strip()
-    return [escape(note)] if note else []
+    lost = _lost(comparisons, TRAINING, columns)
+    notes = ["Goodness and NLL under the oracle ignore diversity.", *lost]
+    return Layout(caption, ["after training"], columns, headings, "seeds", BEST, notes)
 
 
 def _time(comparisons: Comparisons) -> Layout:
-    rows = {t: names for t in comparisons.results.tasks if (names := comparisons.timed(t))}
-
-    def milliseconds(task: str, name: str) -> Estimate:
-        own = comparisons.seconds(task, name)
-        return Estimate(1e3 * own.value, 1e3 * own.low, 1e3 * own.high, own.n)
-
-    def ratio(task: str, name: str) -> Estimate:
-        if name == PLAIN:
-            return Estimate(1.0)
-        return comparisons.compare(task, "seconds_per_step", name, PLAIN)
-
-    def lower(task: str) -> str:
-        return "lower"
-
-    columns = [
-        _tested_column(
-            comparisons, "milliseconds", "seconds_per_step", milliseconds, _quantity, lower
-        ),
-        _tested_column(
-            comparisons, f"ratio to {escape(PLAIN)}", "", ratio, _quantity, lambda task: ""
-        ),
-    ]
+    columns = {}
+    for task in comparisons.results.tasks:
+        names, kind = comparisons.timed(task), "seconds_per_step"
+        if names:
+            steps = {n: comparisons.seconds(task, n).scaled(1e3) for n in names}
+            ratios = {n: comparisons.compare(task, kind, n, PLAIN) for n in names}
+            ratios |= {PLAIN: Estimate(1.0)} if PLAIN in names else {}
+            columns[task] = [
+                _column(comparisons, task, kind, steps, _quantity, "lower"),
+                {name: _cell(ratio, _quantity) for name, ratio in ratios.items()},
+            ]
     caption = (
         "Time of one generator step in a serial timing pass, one thread, estimators interleaved: "
         "geometric means over rounds with 95\\,\\% $t$ intervals of the logarithms."
     )
     notes = ["Rounds on one machine: the interval covers its noise, not other machines."]
-    heads = {t: escape(t) for t in rows}
-    return Layout(NAMES[2], caption, columns, rows, heads, "rounds", BEST, notes)
+    heads = ["milliseconds", f"ratio to {escape(PLAIN)}"]
+    return Layout(caption, heads, columns, _plain(columns), "rounds", BEST, notes)
 
 
-def _document(comparisons: Comparisons, layout: Layout) -> str:
+def _column(
+    comparisons: Comparisons,
+    task: str,
+    quantity: str,
+    estimates: dict[str, Estimate],
+    write: Callable[[float], str],
+    better: str,
+) -> Column:
+    """Return a column whose best is bold, by the paired tests of one of `QUANTITIES`."""
+    values = {name: estimate.value for name, estimate in estimates.items()}
+    best = leading(comparisons, task, quantity, values, better)
+    return {n: _cell(own, write, n in best, n in best) for n, own in estimates.items()}
+
+
+def _cell(
+    estimate: Estimate, write: Callable[[float], str], tested: bool = False, bold: bool = False
+) -> Cell:
+    """Return an estimate and its interval."""
+    if not estimate.known:
+        return Cell()
+    ends = f"[{write(estimate.low)}, {write(estimate.high)}]" if estimate.has_interval else ""
+    return Cell(write(estimate.value), ends, estimate.n, tested, bold)
+
+
+def _plain(columns: dict[str, list[Column]]) -> dict[str, str]:
+    return {task: escape(task) for task in columns}
+
+
+def _lost(comparisons: Comparisons, kind: str, columns: dict[str, list[Column]]) -> list[str]:
+    """Return a note on what failed or is missing; none where nothing is."""
+    names = [name for own in columns.values() for name in own[0]]
+    note = lost_note(comparisons, kind, columns, names)
+    return [escape(note)] if note else []
+
+
+def _document(name: str, layout: Layout) -> str:
     """Return the file: one table, or one a task where one would not fit on a page."""
-    total = sum(len(names) + 1 for names in layout.rows.values())
-    groups = [list(layout.rows)] if total <= PAGE_ROWS else [[task] for task in layout.rows]
+    signs = {"block_start_string": "<%", "block_end_string": "%>"}
+    signs |= {"variable_start_string": "<<", "variable_end_string": ">>"}
+    write = templates(keep_trailing_newline=True, **signs).get_template("table.tex.j2").render
+    total = sum(len(own[0]) + 1 for own in layout.columns.values())
+    every = list(layout.columns)
+    label = Path(name).stem.replace("_", "-")
     head = (
         "% Written by estbench report DIR --latex, and again with every report of that folder.\n"
-        f"% Needs \\usepackage{{booktabs}}; include it with \\input{{{layout.name}}}.\n"
+        f"% Needs \\usepackage{{booktabs}}; include it with \\input{{{name}}}.\n"
     )
-    parts = [_table(comparisons, layout, tasks, len(groups) > 1) for tasks in groups]
+    if total <= PAGE_ROWS or len(every) == 1:
+        return head + str(write(_values(layout, every), caption=layout.caption, label=label))
+    parts: list[str] = []
+    for task in every:
+        own = {
+            "caption": f"{layout.caption} Task: {escape(task)}.",
+            "label": f"{label}-{_slug(task)}",
+        }
+        parts.append(write(_values(layout, [task]), **own))
     return head + "\n".join(parts)
 
 
-def _table(comparisons: Comparisons, layout: Layout, tasks: list[str], parted: bool) -> str:
-    lines = []
-    tested = False
-    shown: list[Estimate] = []
+def _values(layout: Layout, tasks: Sequence[str]) -> dict[str, object]:
+    """Return what the template fills in for a table of some tasks."""
+    groups = []
     for task in tasks:
-        names = layout.rows[task]
-        bold = []
-        for column in layout.columns:
-            best, known = column.bold(task, names)
-            bold.append(best)
-            tested = tested or known
-        if not parted or layout.headings[task] != escape(task):
-            span = 2 + 2 * len(layout.columns)
-            lines.append(
-                rf"\multicolumn{{{span}}}{{@{{}}l}}{{\emph{{{layout.headings[task]}}}}} \\"
-            )
-        for name in names:
-            estimates = [column.estimate(task, name) for column in layout.columns]
-            shown += estimates
-            cells = [escape(name + estimator_facts(name).mark)]
-            for column, best in zip(layout.columns, bold, strict=True):
-                text, beside = column.cells(task, name)
-                cells += [rf"\textbf{{{text}}}" if name in best else text, beside]
-            lines.append(" & ".join([*cells, str(estimates[0].n or "--")]) + r" \\")
-        if task != tasks[-1]:
-            lines.append(r"\addlinespace")
-    heads = [rf"\multicolumn{{2}}{{c}}{{{column.head}}}" for column in layout.columns]
-    label = Path(layout.name).stem.replace("_", "-") + (f"-{_slug(tasks[0])}" if parted else "")
-    caption = layout.caption + (f" Task: {escape(tasks[0])}." if parted else "")
-    names = [name for task in tasks for name in layout.rows[task]]
-    notes = _notes(layout, names, shown, tested)
-    return "\n".join(
-        [
-            r"\begin{table}[tbp]",
-            r"\centering",
-            r"\small",
-            rf"\caption{{{caption}}}",
-            rf"\label{{tab:{label}}}",
-            r"\smallskip",
-            rf"\begin{{tabular}}{{@{{}}l{'r@{ }l' * len(layout.columns)}r@{{}}}}",
-            r"\toprule",
-            " & ".join(["estimator", *heads, f"{layout.counted}"]) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-            r"\medskip",
-            r"\begin{minipage}{\linewidth}\footnotesize",
-            *notes,
-            r"\end{minipage}",
-            r"\end{table}",
-            "",
+        own = layout.columns[task]
+        rows = [
+            (escape(name + estimator_facts(name).mark), [column[name] for column in own])
+            for name in own[0]
         ]
-    )
+        # A table of one task has its name in the caption.
+        named = layout.headings[task] if len(layout.columns) == len(tasks) else ""
+        extra = layout.headings[task] if layout.headings[task] != escape(task) else ""
+        groups.append({"heading": named or extra, "rows": rows})
+    cells = [cell for task in tasks for column in layout.columns[task] for cell in column.values()]
+    notes = list(_notes(layout, layout.estimators(tasks), cells))
+    same = {"heads": layout.heads, "counted": layout.counted}
+    return same | {"groups": groups, "notes": notes}
 
 
-def _cells(estimate: Estimate, write: Callable[[float], str]) -> tuple[str, str]:
-    """Return an estimate and its interval."""
-    if not estimate.known:
-        return "--", ""
-    ends = f"[{write(estimate.low)}, {write(estimate.high)}]" if estimate.has_interval else ""
-    return write(estimate.value), ends
-
-
-def _notes(
-    layout: Layout, names: Iterable[str], shown: Iterable[Estimate], tested: bool
-) -> list[str]:
-    """Return what stands under the table, a line each."""
-    notes = list(layout.notes)
+def _notes(layout: Layout, names: Sequence[str], cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield what is printed under the table, a line each."""
+    tested = any(cell.tested for cell in cells)
     if tested:
-        notes.insert(0, layout.emboldened)
-    counts = [estimate.n for estimate in shown if estimate.known and estimate.n]
-    if not tested and counts and min(counts) < ENOUGH_SEEDS:
-        notes.append(
+        yield layout.emboldened
+    yield from layout.notes
+    fewest = min((cell.n for cell in cells if cell.n), default=ENOUGH_SEEDS)
+    if not tested and fewest < ENOUGH_SEEDS:
+        yield (
             f"Nothing is bold: a test of fewer than {ENOUGH_SEEDS} {layout.counted} can find "
             "hardly any difference."
         )
-    if counts and min(counts) < ENOUGH_SEEDS and layout.counted == "seeds":
-        notes.append(
-            f"Fewer than {ENOUGH_SEEDS} seeds: the intervals lean on normality."
-            if min(counts) > 1
-            else "Where there is one seed, there is neither interval nor test."
+    if fewest < ENOUGH_SEEDS and layout.counted == "seeds":
+        yield (
+            f"Fewer than {ENOUGH_SEEDS} seeds: the intervals assume normality."
+            if fewest > 1
+            else "With one seed there is neither interval nor test."
         )
-    for name in dict.fromkeys(names):
+    for name in names:
         facts = estimator_facts(name)
         if facts.mark == "†":
             why = facts.why_biased or "declared so"
-            notes.append(escape(f"† {name}: biased by design, so not ranked ({why})."))
+            yield escape(f"† {name}: biased by design, so not ranked ({why}).")
         elif facts.mark == "‡":
-            notes.append(escape(f"‡ {name}: not ranked, {unproven_text(facts)}."))
-    return notes
+            yield escape(f"‡ {name}: not ranked, {unproven_text(facts)}.")
 
 
 def _slug(text: str) -> str:

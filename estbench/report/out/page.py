@@ -31,11 +31,13 @@ from estbench.report.data.unfinished import progress
 from estbench.report.out.drawing import Sheet
 from estbench.report.out.embedding import Embedded, fitted
 from estbench.report.out.svg import swatch
+from estbench.report.out.templating import templates
 from estbench.report.records import Results
 from estbench.report.view.answers import Said, abstract, answers
 from estbench.report.view.cells import Table, table_of
 from estbench.report.view.figures import Declared, Drawn
-from estbench.report.view.notes import every_note
+from estbench.report.view.figures.teaser import shown_estimators
+from estbench.report.view.notes import every_note, seed_count
 from estbench.report.view.overview import overview
 from estbench.report.view.style import dark_variables, light_variables, look
 from estbench.report.view.verdicts import verdicts
@@ -116,16 +118,8 @@ def render(
 
 def _page(template: str, figures: Figures, values: Mapping[str, Any]) -> str:
     """Return one page, with as many drawings in it as it may hold."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("estbench.report.out"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     # Drawings, samples of lines and the script are the only markup that is not escaped: matplotlib
     # and this package made them, and what comes from data is in them as outlines of letters or in
     # attributes, escaped there.
@@ -133,7 +127,7 @@ def _page(template: str, figures: Figures, values: Mapping[str, Any]) -> str:
     text = script.read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     write = partial(
-        environment.get_template(template).render,
+        templates(autoescape=True).get_template(template).render,
         values,
         script=Markup(text),
         script_hash=digest,
@@ -152,7 +146,7 @@ def _page(template: str, figures: Figures, values: Mapping[str, Any]) -> str:
             for figure in held
         ]
         beside = any(figure.beside for figure in held)
-        return write(figures=shown, drawings=Markup(rules), beside=beside)
+        return str(write(figures=shown, drawings=Markup(rules), beside=beside))
 
     return fitted([(drawn, sheet) for _, drawn, sheet in figures], page)
 
@@ -190,32 +184,27 @@ def _answers(
     names = _names(results)
     notes = Notes()
     lead = clean(experiment.get("description") or "")
-    seeds = int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique()))
+    counted = f"{count(len(names), 'estimator')}, {count(seed_count(comparisons), 'seed')}"
     table = overview(comparisons)
     found = {
-        "lead": f"{lead and lead + '; '}{count(len(names), 'estimator')}, {count(seeds, 'seed')}.",
+        "lead": f"{lead and lead + '; '}{counted}.",
         "abstract": [(said.text, notes.of(said)) for said in abstract(comparisons)],
         "overview": table,
-        "overview_rows": [
-            [(cell.text, notes.of(cell)) for cell in row.cells] for row in table.rows
-        ],
+        "overview_rows": [[(cell.text, notes.of(cell)) for cell in row] for row in table.rows],
         "answers": [
             (answer, [(said.text, notes.of(said)) for said in answer.sentences])
             for answer in answers(comparisons)
         ],
     }
-    rest = Said("", tuple(every_note(comparisons)))
-    notes.of(rest)
+    notes.of(Said("", tuple(every_note(comparisons))))
     explorer = explorer_data(comparisons)
     return found | {
         "notes": notes.texts,
         "others": [(drawn.name, drawn.title) for _, drawn, _ in others],
-        "more": len(set(results.measured["estimator"])) - _in_teaser(comparisons),
+        "more": results.measured["estimator"].nunique() - len(shown_estimators(comparisons)),
         "explorer": json.dumps(explorer, separators=(",", ":")) if explorer else "",
         "verdicts": verdicts(comparisons),
-        "marks": {
-            name: estimator_facts(name).mark for name in results.estimators(results.measured)
-        },
+        "marks": {name: estimator_facts(name).mark for name in names},
         "baselined": BASELINED,
         "plain": PLAIN,
         "enough": ENOUGH_SEEDS,
@@ -239,13 +228,6 @@ def _answers(
 def _names(results: Results) -> list[str]:
     frames = (results.runs, results.variance, results.timing)
     return results.estimators(pd.concat([frame[["estimator"]] for frame in frames]))
-
-
-def _in_teaser(comparisons: Comparisons) -> int:
-    """Return how many of the measured estimators the first figure shows."""
-    from estbench.report.view.figures.teaser import shown_estimators
-
-    return len(shown_estimators(comparisons))
 
 
 def _references(comparisons: Comparisons, names: Iterable[str]) -> set[str]:

@@ -21,6 +21,7 @@ GLYPH = "DejaVuSans"  # what the ids of letters begin with
 GROUND = "patch_1"  # of the figure; the page has its own
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
 MOVED = re.compile(r"translate\(([-\d.]+) ([-\d.]+)\)\s*")
+DECIMAL = re.compile(r"-?\d+\.\d+")
 LINES = re.compile(r"[ML] -?[\d.]+ -?[\d.]+\s*|[Zz]\s*")
 
 
@@ -106,13 +107,9 @@ class Drawings:
             self._rewrite(child, names)
             if child.tag == "defs" and not len(child):
                 continue
-            before = children[-1] if children else None
-            if (
-                before is not None
-                and before.get("data-estimator")
-                and before.attrib == child.attrib
-            ):
-                before.extend(child)  # neighbours of one estimator are one group
+            same = bool(children) and children[-1].attrib == child.attrib
+            if same and child.get("data-estimator"):
+                children[-1].extend(child)  # neighbours of one estimator are one group
             else:
                 children += self._shared(child)
         parent[:] = children
@@ -135,12 +132,10 @@ class Drawings:
         for key, value in list(found.items()):
             if key == "d":
                 found[key] = _compact(value)
-            elif key in ("x", "y") or (key == "transform" and "translate" in value):
-                found[key] = (
-                    re.sub(r"-?\d+\.\d+", _tenth, value)
-                    if key != "transform"
-                    else (MOVED.sub(lambda m: re.sub(r"-?\d+\.\d+", _tenth, m[0]), value))
-                )
+            elif key in ("x", "y"):
+                found[key] = DECIMAL.sub(_tenth, value)
+            elif key == "transform":
+                found[key] = MOVED.sub(lambda m: DECIMAL.sub(_tenth, m[0]), value)
             elif key == "href":
                 found[key] = f"#{names[value[1:]]}"
             elif key == "style":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from estbench.core.terminal import plain
@@ -11,11 +10,12 @@ from estbench.report.data.comparisons import BASELINED, SNAPSHOTS, TRAINING, Com
 from estbench.report.data.costs import shared_text
 from estbench.report.data.formatting import bounded, clean, number, quantity, ratio
 from estbench.report.data.labels import estimator_facts, peer
+from estbench.report.data.order import estimator_order
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate
 from estbench.report.view.answers import abstract
-from estbench.report.view.ratio_words import span_text
 from estbench.report.view.verdicts import useful_range
+from estbench.report.view.words import span_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def show(comparisons: Comparisons, console: Console) -> None:
     )
     if few:
         console.print(
-            f"[yellow]Fewer than {ENOUGH_SEEDS} seeds: too few to rank by; intervals lean on "
+            f"[yellow]Fewer than {ENOUGH_SEEDS} seeds: too few to rank by; intervals assume "
             "normality.[/yellow]"
         )
     _problems(comparisons, console)
@@ -65,8 +65,8 @@ def show(comparisons: Comparisons, console: Console) -> None:
 def _signs(comparisons: Comparisons) -> str:
     """Return what the signs beside names and counts mean, of those that are there."""
     results = comparisons.results
-    marks = {estimator_facts(name).mark for name in results.estimators(results.variance)}
-    marks |= {estimator_facts(name).mark for name in results.estimators(results.runs)}
+    names = {*results.variance["estimator"], *results.runs["estimator"]}
+    marks = {estimator_facts(name).mark for name in names}
     said = " ✕: that many runs or measurements failed." if results.failures else ""
     said += " †: biased by design, not ranked." if "†" in marks else ""
     return said + (" ‡: not proven unbiased, not ranked." if "‡" in marks else "")
@@ -111,11 +111,8 @@ def _columns(comparisons: Comparisons, task: str) -> list[Column]:
         return found.replace(" to ", "…"), ""
 
     def step(name: str) -> tuple[str, str]:
-        estimate = comparisons.seconds(task, name)
-        thousand = replace(
-            estimate, value=1e3 * estimate.value, low=1e3 * estimate.low, high=1e3 * estimate.high
-        )
-        return quantity(thousand.value), _ends(thousand, quantity)
+        own = comparisons.seconds(task, name).scaled(1e3)
+        return quantity(own.value), _ends(own, quantity)
 
     ema = BASELINED.replace("-", "\n-")
     columns: list[Column] = [
@@ -129,7 +126,8 @@ def _columns(comparisons: Comparisons, task: str) -> list[Column]:
         name = metric.name
 
         def quality(estimator: str) -> tuple[str, str]:
-            return _number(comparisons.final(task, estimator, name))
+            own = comparisons.final(task, estimator, name)
+            return number(own.value), _ends(own, number)
 
         columns.append((metric.label, quality))
     return [*columns, ("ms/step", step)]
@@ -169,11 +167,8 @@ def _shown(name: str) -> str:
 
 def _names(comparisons: Comparisons, task: str) -> list[str]:
     """Return every estimator with anything to show on a task."""
-    import pandas as pd
-
     groups = comparisons.measured(task), comparisons.trained(task), comparisons.timed(task)
-    every = pd.DataFrame({"estimator": [name for group in groups for name in group]})
-    return comparisons.results.estimators(every)
+    return sorted(set().union(*groups), key=estimator_order)
 
 
 def _counts(comparisons: Comparisons, task: str, names: list[str]) -> dict[str, int]:
@@ -204,10 +199,6 @@ def _ratio(found: Ratio) -> tuple[str, str]:
     if found.bound:
         return bounded(found.estimate, found.bound) + doubt, ""
     return ratio(found.estimate.value) + doubt, _ends(found.estimate, quantity)
-
-
-def _number(estimate: Estimate) -> tuple[str, str]:
-    return number(estimate.value), _ends(estimate, number)
 
 
 def _ends(estimate: Estimate, write: Callable[[float], str]) -> str:

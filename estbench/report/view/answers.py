@@ -21,7 +21,15 @@ from estbench.report.data.paper import published
 from estbench.report.data.ratios import HEAVY_PART, HIGHER, LOWER, PARTNER, Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS, Estimate, holm
 from estbench.report.data.trajectory import batch_size
-from estbench.report.view.notes import BOUNDS, GUARD, record_notes, seeds_note, task_notes
+from estbench.report.view.notes import (
+    BOUNDS,
+    GUARD,
+    record_notes,
+    seed_count,
+    seeds_note,
+    task_notes,
+)
+from estbench.report.view.verdicts import useful_shares
 from estbench.report.view.words import (
     BASELINED_WORDS,
     about,
@@ -34,7 +42,7 @@ from estbench.report.view.words import (
     times,
 )
 
-__all__ = ["Answer", "Said", "abstract", "answers", "noise_shares"]
+__all__ = ["Answer", "Said", "abstract", "answers", "ending_better", "firm", "noise_shares"]
 
 LITTLE, HALF = 0.1, 0.5  # of a step
 TELLING = 1.0  # part of the gradient; a limit on bias above it says nothing
@@ -85,20 +93,11 @@ class Answer:
 def abstract(comparisons: Comparisons) -> list[Said]:
     """Return the findings in at most four sentences."""
     found: list[Said] = []
-    few = seeds_note(comparisons)
-    if few:
-        seeds = int(
-            max(
-                comparisons.results.runs["seed"].nunique(),
-                comparisons.results.measured["seed"].nunique(),
-            )
-        )
-        found.append(
-            Said(f"These are results of {count(seeds, 'seed')}, too few to rank by.", (few,))
-        )
+    if few := seeds_note(comparisons):
+        seeds = count(seed_count(comparisons), "seed")
+        found.append(Said(f"These are results of {seeds}, too few to rank by.", (few,)))
     noise = list(_noise(comparisons))
-    tasks = comparisons.results.tasks
-    learning = _learning(comparisons) if any(len(comparisons.trained(t)) > 1 for t in tasks) else ()
+    learning = _learning(comparisons) if _trained_several(comparisons) else ()
     parts = (_limit(comparisons), noise[:1], _per_second(comparisons), learning)
     found += [said for part in parts for said in list(part)[:1]]
     found += noise[1:] if len(found) < 4 else []
@@ -107,23 +106,27 @@ def abstract(comparisons: Comparisons) -> list[Said]:
 
 def answers(comparisons: Comparisons) -> list[Answer]:
     """Return the questions that the result set has an answer to, in the order of the page."""
-    noise = [*_noise(comparisons), *_per_second(comparisons)]
-    makers: Mapping[str, Sequence[Said]] = {
-        "limit": [*_limit(comparisons), *_gained(comparisons)],
-        "noise": noise,
-        "learning": list(_learning(comparisons)),
-        "bias": list(_bias(comparisons)),
-        "sources": list(_sources(comparisons)),
-        "paper": list(_paper(comparisons)),
+    said = {
+        "limit": (*_limit(comparisons), *_gained(comparisons)),
+        "noise": (*_noise(comparisons), *_per_second(comparisons)),
+        "learning": tuple(_learning(comparisons)),
+        "bias": tuple(_bias(comparisons)),
+        "sources": tuple(_sources(comparisons)),
+        "paper": tuple(_paper(comparisons)),
     }
-    alone = set()
-    if not any(len(comparisons.trained(task)) > 1 for task in comparisons.results.tasks):
-        alone.add("learning")
-    if len(_of_the_paper(comparisons)) < 2:
-        alone.add("paper")
-    return [
-        Answer(key, QUESTIONS[key], tuple(said), key not in alone) for key, said in makers.items()
-    ]
+    compared = dict.fromkeys(said, True)
+    compared["learning"] = _trained_several(comparisons)
+    compared["paper"] = len(_of_the_paper(comparisons)) > 1
+    return [Answer(key, QUESTIONS[key], own, compared[key]) for key, own in said.items()]
+
+
+def _trained_several(comparisons: Comparisons) -> bool:
+    return any(len(comparisons.trained(task)) > 1 for task in comparisons.results.tasks)
+
+
+def _on(comparisons: Comparisons, task: str) -> str:
+    """Return " on TASK", or nothing where there is one task."""
+    return f" on {clean(task, 60)}" if len(comparisons.results.tasks) > 1 else ""
 
 
 # Does noise limit learning here? ------------------------------------------------------------------
@@ -131,12 +134,7 @@ def answers(comparisons: Comparisons) -> list[Answer]:
 
 def noise_shares(comparisons: Comparisons, task: str, name: str) -> list[float]:
     """Return the share of a step that is noise at each informative snapshot, as far as known."""
-    at = comparisons.at(task)
-    if name not in at.places:
-        return []
-    shown = [s for s, told in zip(at.snapshots, at.informative, strict=True) if told]
-    shares = [comparisons.useful_share(task, snapshot, name) for snapshot in shown]
-    return [1.0 - share.value for share in shares if share.known]
+    return [1.0 - share for share in useful_shares(comparisons, task, name)]
 
 
 def _limit(comparisons: Comparisons) -> Iterator[Said]:
@@ -159,15 +157,13 @@ def _limit(comparisons: Comparisons) -> Iterator[Said]:
     else:
         text = f"The choice of estimator hardly matters here: at most {size}"
     yield Said(f"{text} of a step of {BASELINED_WORDS} is noise{batch}.", notes)
-    ratios = comparisons.ratios(most, "sequence").values()
-    lower = [r for r in ratios if r.against == BASELINED and r.verdict == LOWER and r.survives]
-    best = min(lower, key=lambda r: r.estimate.value).estimator if lower else ""
-    if shares := noise_shares(comparisons, most, best) if best else []:
-        on = "" if len(tasks) == 1 else f" on {clean(most, 60)}"
-        yield Said(
-            f"With {clean(best, 60)}, the least noisy unbiased estimator per sequence{on}, it is "
-            f"at most {percent_words(max(shares))}."
-        )
+    if lower := firm(comparisons, most, "sequence"):
+        best = min(lower, key=lambda r: r.estimate.value).estimator
+        if shares := noise_shares(comparisons, most, best):
+            yield Said(
+                f"With {clean(best, 60)}, the least noisy unbiased estimator per sequence"
+                f"{_on(comparisons, most)}, it is at most {percent_words(max(shares))}."
+            )
 
 
 def _gained(comparisons: Comparisons) -> Iterator[Said]:
@@ -206,15 +202,12 @@ def _noise(comparisons: Comparisons) -> Iterator[Said]:
         return
     words = "than its partner" if partnered else f"than {BASELINED_WORDS}"
     equal = "At equal baseline and per reward evaluation" if partnered else "Per reward evaluation"
+    chosen = {t: [r for r in own if r in (partnered or tested)] for t, own in ratios.items()}
     for verdict, less in ((LOWER, "less noisy"), (HIGHER, "noisier")):
-        firm = _firm(
-            {t: [r for r in own if r in (partnered or tested)] for t, own in ratios.items()},
-            verdict,
-        )
-        if not firm:
+        if found := _by_estimator(chosen, verdict):
+            yield _found(comparisons, found, f"Per reward evaluation, {{}} is {less}", verdict)
+        else:
             yield Said(f"{equal}, no estimator was found to be {less} {words}.", (GUARD,))
-            continue
-        yield _found(comparisons, firm, f"Per reward evaluation, {{}} is {less}", verdict)
 
 
 def _per_second(comparisons: Comparisons) -> Iterator[Said]:
@@ -225,26 +218,37 @@ def _per_second(comparisons: Comparisons) -> Iterator[Said]:
     }
     if not any(r.verdict for own in ratios.values() for r in own):
         return
-    firm = _firm(ratios, LOWER)
-    if not firm:
+    if found := _by_estimator(ratios, LOWER):
+        yield _found(comparisons, found, "Per second, {} is less noisy", LOWER)
+    else:
         text = f"Per second, no estimator was found to be less noisy than {BASELINED_WORDS}."
         yield Said(text, (GUARD,))
-        return
-    yield _found(comparisons, firm, "Per second, {} is less noisy", LOWER)
 
 
-def _firm(ratios: Mapping[str, Sequence[Ratio]], verdict: str) -> dict[str, dict[str, Ratio]]:
+def firm(comparisons: Comparisons, task: str, cost: str) -> list[Ratio]:
+    """Return the ratios to BASELINED that are lower by a verdict that no omission turns over."""
+    ratios = comparisons.ratios(task, cost).values()
+    return [r for r in ratios if r.against == BASELINED and _is_firm(r, LOWER)]
+
+
+def _is_firm(ratio: Ratio, verdict: str) -> bool:
+    return ratio.verdict == verdict and ratio.survives and ratio.estimate.known
+
+
+def _by_estimator(
+    ratios: Mapping[str, Sequence[Ratio]], verdict: str
+) -> dict[str, dict[str, Ratio]]:
     """Return estimator -> task -> ratio, of those with a verdict that no omission turns over."""
     found: dict[str, dict[str, Ratio]] = {}
     for task, own in ratios.items():
         for ratio in own:
-            if ratio.verdict == verdict and ratio.survives and ratio.estimate.known:
+            if _is_firm(ratio, verdict):
                 found.setdefault(ratio.estimator, {})[task] = ratio
     return found
 
 
 def _found(
-    comparisons: Comparisons, firm: Mapping[str, Mapping[str, Ratio]], text: str, verdict: str
+    comparisons: Comparisons, found: Mapping[str, Mapping[str, Ratio]], text: str, verdict: str
 ) -> Said:
     """Return the sentence on the estimator that has a verdict on most tasks, and most clearly."""
     sign = 1.0 if verdict == LOWER else -1.0
@@ -254,12 +258,12 @@ def _found(
         # Of noisier ones, those that the paper recommends are of more interest than a control.
         published = name in ("rebar", "relax") and verdict == HIGHER
         # Most of what a ratio to plain REINFORCE shows is what any baseline gives.
-        plain = any(ratio.against == PLAIN for ratio in firm[name].values())
-        logs = [sign * math.log(ratio.estimate.value) for ratio in firm[name].values()]
+        plain = any(ratio.against == PLAIN for ratio in found[name].values())
+        logs = [sign * math.log(ratio.estimate.value) for ratio in found[name].values()]
         return int(plain) - int(published), -len(logs), float(np.mean(logs))
 
-    name = min(firm, key=rank)
-    own = firm[name]
+    name = min(found, key=rank)
+    own = found[name]
     task = min(own, key=lambda t: sign * own[t].estimate.value)
     ratio = own[task]
     words = (
@@ -267,16 +271,13 @@ def _found(
         if ratio.role == PARTNER and not text.startswith("Per second")
         else BASELINED_WORDS
     )
-    where = ""
-    if len(tasks) > 1:
-        where = f" on {_tasks(list(own), tasks)}" if len(own) > 1 else ""
+    where = f" on {_tasks(list(own), tasks)}" if len(own) > 1 else ""
     on = f" on {clean(task, 60)}" if len(tasks) > 1 else ""
-    notes = tuple(dict.fromkeys([GUARD, *([BOUNDS] if ratio.bound else [])]))
     few = f" (n = {ratio.estimate.n})" if ratio.estimate.n < ENOUGH_SEEDS else ""
     return Said(
         f"{text.format(clean(name, 60))} than {words}{where}: "
         f"{times(ratio.estimate, ratio.bound)}{on}{few}.",
-        notes,
+        (GUARD, BOUNDS) if ratio.bound else (GUARD,),
     )
 
 
@@ -300,29 +301,21 @@ def _learning(comparisons: Comparisons) -> Iterator[Said]:
         if (goal := level(comparisons, task)) and len(comparisons.trained(task)) > 1
     }
     if not goals:
-        names = list(
-            dict.fromkeys(n for t in comparisons.results.tasks for n in comparisons.trained(t))
-        )
-        if names:
-            yield Said(
-                f"Only {listed(names)} was trained on each task, so nothing can be compared."
-            )
+        tasks = comparisons.results.tasks
+        if names := list(dict.fromkeys(n for t in tasks for n in comparisons.trained(t))):
+            only = f"Only {listed(names)} was trained on each task"
+            yield Said(f"{only}, so nothing can be compared.")
         return
     notes = (*record_notes(comparisons), *_gamed(comparisons))
-    tested = False
-    better: list[tuple[str, str]] = []
-    for task, goal in goals.items():
-        sign = 1.0 if goal.metric.better == "higher" else -1.0
-        for name in comparisons.trained(task):
-            gap = comparisons.compare(task, "quality", name, goal.of)
-            tested = tested or math.isfinite(comparisons.p_holm(task, "quality", name, goal.of))
-            if comparisons.differ(task, "quality", name, goal.of) and sign * gap.value > 0.0:
-                better.append((task, name))
-    references = list(dict.fromkeys(goal.of for goal in goals.values()))
-    plain = partner_words(references[0]).replace(" the same", " a") if references else ""
-    if not tested:
+    plain = partner_words(next(iter(goals.values())).of).replace(" the same", " a")
+    if not any(
+        math.isfinite(comparisons.p_holm(task, "quality", name, goal.of))
+        for task, goal in goals.items()
+        for name in comparisons.trained(task)
+    ):
         yield Said("One seed cannot show who learns better.", notes)
         return
+    better = [(task, name) for task in goals for name in ending_better(comparisons, task)]
     if not better:
         yield Said(f"After training, no estimator was found to end better than {plain}.", notes)
     else:
@@ -339,6 +332,20 @@ def _learning(comparisons: Comparisons) -> Iterator[Said]:
             notes,
         )
     yield from _sooner(comparisons, list(goals), plain)
+
+
+def ending_better(comparisons: Comparisons, task: str) -> list[str]:
+    """Return the estimators found to end better than the one whose final score is the level."""
+    goal = level(comparisons, task)
+    if goal is None:
+        return []
+    sign = 1.0 if goal.metric.better == "higher" else -1.0
+    return [
+        name
+        for name in comparisons.trained(task)
+        if comparisons.differ(task, "quality", name, goal.of)
+        and sign * comparisons.compare(task, "quality", name, goal.of).value > 0.0
+    ]
 
 
 def _sooner(comparisons: Comparisons, tasks: Sequence[str], plain: str) -> Iterator[Said]:
@@ -396,7 +403,6 @@ def _bias(comparisons: Comparisons) -> Iterator[Said]:
         for (name, value), p_value in zip(known.items(), holm(sides), strict=True):
             if estimator_facts(name).unbiased is not False:
                 (found if p_value < ALPHA else clear).append((task, name, value))
-    several = len(comparisons.results.tasks) > 1
     if found:
         task, name, value = max(found, key=lambda entry: entry[2].value)
         also = len({n for _, n, _ in found}) - 1
@@ -404,7 +410,7 @@ def _bias(comparisons: Comparisons) -> Iterator[Said]:
         yield Said(
             f"The mean gradient of {marked(name)}{others} differs from the exact one by more than "
             f"noise: by {interval_words(value, ' %', 100.0)} of the gradient"
-            f"{f' on {clean(task, 60)}' if several else ''}."
+            f"{_on(comparisons, task)}."
         )
     limits = sorted(value.high for _, _, value in clear if value.high < TELLING)
     if limits:
@@ -442,22 +448,16 @@ def _sources(comparisons: Comparisons) -> Iterator[Said]:
         for name in comparisons.measured(task):
             gain, at = comparisons.control_variate_gain(task, name), comparisons.at(task)
             heavy = at.heavy_part("sequence")[at.places[name]] >= HEAVY_PART
-            if (
-                gain.known
-                and gain.has_interval
-                and estimator_facts(name).ranked
-                and not heavy
-                and not without_baseline(name)
-            ):
+            kept = estimator_facts(name).ranked and not without_baseline(name)
+            if gain.has_interval and kept and not heavy:
                 gains.append((gain.value, task, name, gain))
     if gains and min(gains)[0] < 1.0:
         _, task, name, gain = min(gains, key=lambda entry: entry[0])
         part = Estimate(1.0 - gain.value, 1.0 - gain.high, 1.0 - gain.low, gain.n)
-        where = f" on {clean(task, 60)}" if len(comparisons.results.tasks) > 1 else ""
         yield Said(
             f"The control variate of {clean(name, 60)} removes "
-            f"{interval_words(part, ' %', 100.0)} of the noise{where}, against the same draws "
-            "without it."
+            f"{interval_words(part, ' %', 100.0)} of the noise{_on(comparisons, task)}, against "
+            "the same draws without it."
         )
     rows = comparisons.results.sources
     rows = rows[(rows["by"] == "tensor") & (rows["estimator"] == BASELINED)]

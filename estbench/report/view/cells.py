@@ -31,10 +31,12 @@ class Cell:
     Attributes:
       text: As it is read.
       value: What it is sorted by; None where it is sorted as text, or is unknown.
+      mark: The verdict that goes with it, if any.
     """
 
     text: str
     value: float | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from estbench.report.between import Between
 
 __all__ = [
-    "HEADS",
+    "SAID",
     "cells",
     "grouped",
     "heading",
+    "heads",
     "method",
     "notes",
     "sentences",
@@ -32,7 +33,6 @@ __all__ = [
     "summary",
 ]
 
-HEADS = ("A", "B", "B/A", "95 %", "Holm", "verdict")
 MARKS = {"better": "▼", "worse": "▲", "equal": "=", "not comparable": "✕", "differs": "≠"}
 SAID = ("worse", "better", "differs", "not comparable")  # what is never left out
 ORDER = (*SAID, "within tolerance", "cannot tell", "equal", "not judged")
@@ -172,7 +172,9 @@ def shown(found: Between) -> tuple[pd.DataFrame, int]:
     """
     frame = found.frame
     final = frame["family"].isin(["quality", "description"])
-    primary = {task: m.name for task in set(frame["task"]) if (m := _primary(found, task))}
+    primary = {
+        task: m.name for task in set(frame["task"]) if (m := found.a.comparisons.primary(task))
+    }
     first = frame["quantity"] == frame["task"].map(primary)
     says = frame["verdict"].isin(SAID[:3])
     kept = ~final | first | says
@@ -181,12 +183,14 @@ def shown(found: Between) -> tuple[pd.DataFrame, int]:
     return frame[kept], int((~kept).sum())
 
 
-def _primary(found: Between, task: str) -> Any:
-    return found.a.comparisons.primary(task)
+def heads(rows: pd.DataFrame) -> list[str]:
+    """Return what the columns of `cells` are called, for the rows of one quantity."""
+    change = "B/A" if rows["kind"].iloc[0] == "ratio" else "B − A"
+    return ["A", "B", change, "95 %", "Holm", "verdict"]
 
 
 def cells(row: pd.Series[Any]) -> tuple[str, ...]:
-    """Return a row of the table, as ``HEADS`` names its columns."""
+    """Return a row of the table, as `heads` names its columns."""
     ratio = row["kind"] == "ratio"
 
     def change(value: float) -> str:
@@ -213,24 +217,17 @@ def setting_rows(differences: Iterable[Difference]) -> list[tuple[str, str, str,
     """Return (name, A, B, what it keeps from being compared)."""
 
     def value(name: str, given: Any) -> str:
-        return ranges(given) if name == "seeds" else _value(given)
+        if name == "seeds":
+            return ranges(given)
+        if given is None:
+            return "–"
+        return clean(", ".join(map(str, given)) if isinstance(given, list) else given, 200)
 
-    return [
-        (clean(d.name, 80), value(d.name, d.a), value(d.name, d.b), ", ".join(_families(d.matters)))
-        for d in differences
-    ]
-
-
-def _families(matters: tuple[str, ...]) -> tuple[str, ...]:
-    return ("everything",) if len(matters) == 5 else matters
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list):
-        return clean(", ".join(str(entry) for entry in value), 200)
-    return clean(value, 200)
+    rows = []
+    for d in differences:
+        matters = "everything" if len(d.matters) == 5 else ", ".join(d.matters)
+        rows.append((clean(d.name, 80), value(d.name, d.a), value(d.name, d.b), matters))
+    return rows
 
 
 def _percent(margin: float) -> str:

@@ -10,14 +10,14 @@ from estbench.report.data.labels import estimator_facts, peer, unproven_text
 from estbench.report.data.ratios import HIGHER, LOWER
 from estbench.report.data.statistics import ENOUGH_SEEDS
 from estbench.report.data.tails import POWERS, tails
-from estbench.report.view.ratio_words import batches_text, rests_text
-from estbench.report.view.words import about, listed, times
+from estbench.report.view.words import about, batches_text, listed, rests_text, times
 
 __all__ = [
     "BOUNDS",
     "GUARD",
     "every_note",
     "record_notes",
+    "seed_count",
     "seeds_note",
     "task_notes",
 ]
@@ -60,10 +60,15 @@ def record_notes(comparisons: Comparisons) -> list[str]:
     return said
 
 
+def seed_count(comparisons: Comparisons) -> int:
+    """Return the seeds of the result set, trained or measured."""
+    results = comparisons.results
+    return int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique()))
+
+
 def seeds_note(comparisons: Comparisons) -> str:
     """Return what few seeds mean, or nothing where there are enough."""
-    results = comparisons.results
-    seeds = max(results.runs["seed"].nunique(), results.measured["seed"].nunique())
+    seeds = seed_count(comparisons)
     if not 0 < seeds < ENOUGH_SEEDS:
         return ""
     if seeds < 2:

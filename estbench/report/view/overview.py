@@ -8,22 +8,21 @@ from estbench.report.data.comparisons import BASELINED, PLAIN, Comparisons
 from estbench.report.data.formatting import clean
 from estbench.report.data.labels import estimator_facts
 from estbench.report.data.learning import level
-from estbench.report.data.ratios import LOWER
-from estbench.report.view.answers import Said, noise_shares
-from estbench.report.view.notes import BOUNDS, GUARD, record_notes, seeds_note, task_notes
+from estbench.report.view.answers import Said, ending_better, firm, noise_shares
+from estbench.report.view.notes import (
+    BOUNDS,
+    GUARD,
+    record_notes,
+    seed_count,
+    seeds_note,
+    task_notes,
+)
 from estbench.report.view.words import BASELINED_WORDS, about, count, percent_words, times
 
-__all__ = ["Overview", "OverviewRow", "overview"]
+__all__ = ["Overview", "overview"]
 
 HEADS = ("task", "noise in a step", "least noise per evaluation", "per second", "after training")
 NONE = "no difference found"
-
-
-@dataclass(frozen=True)
-class OverviewRow:
-    """One task: a cell for each of `Overview.heads`, the first being its name."""
-
-    cells: tuple[Said, ...]
 
 
 @dataclass(frozen=True)
@@ -33,25 +32,23 @@ class Overview:
     Attributes:
       caption: What its numbers are.
       heads: Of the columns.
-      rows: One a task.
+      rows: A task each: a cell for each of `heads`, the first being its name.
     """
 
     caption: str
     heads: tuple[str, ...]
-    rows: tuple[OverviewRow, ...]
+    rows: tuple[tuple[Said, ...], ...]
 
 
 def overview(comparisons: Comparisons) -> Overview:
     """Return the table; a column that is empty for every task is left out."""
     rows = [_row(comparisons, task) for task in comparisons.results.tasks]
     kept = [i for i in range(len(HEADS)) if any(row[i].text != "–" for row in rows)]
-    results = comparisons.results
-    seeds = int(max(results.runs["seed"].nunique(), results.measured["seed"].nunique()))
-    caption = f"From {count(seeds, 'seed')}. Noise is relative to {BASELINED_WORDS} ({BASELINED})"
     return Overview(
-        caption + ", with 95 % intervals.",
+        f"From {count(seed_count(comparisons), 'seed')}. Noise is relative to {BASELINED_WORDS} "
+        f"({BASELINED}), with 95 % intervals.",
         tuple(HEADS[i] for i in kept),
-        tuple(OverviewRow(tuple(row[i] for i in kept)) for row in rows),
+        tuple(tuple(row[i] for i in kept) for row in rows),
     )
 
 
@@ -77,13 +74,13 @@ def _noise(comparisons: Comparisons, task: str) -> Said:
 
 def _least(comparisons: Comparisons, task: str, cost: str) -> Said:
     """Return who is the least noisy by a verdict that no omission turns over."""
-    ratios = [r for r in comparisons.ratios(task, cost).values() if r.against == BASELINED]
-    if not any(ratio.verdict for ratio in ratios):
+    ratios = comparisons.ratios(task, cost).values()
+    if not any(ratio.verdict for ratio in ratios if ratio.against == BASELINED):
         return Said("–")
-    firm = [r for r in ratios if r.verdict == LOWER and r.survives and r.estimate.known]
-    if not firm:
+    lower = firm(comparisons, task, cost)
+    if not lower:
         return Said("none found", (GUARD,))
-    best = min(firm, key=lambda ratio: ratio.estimate.value)
+    best = min(lower, key=lambda ratio: ratio.estimate.value)
     text = times(best.estimate, best.bound).replace(" times", "×")
     return Said(f"{clean(best.estimator, 60)}: {text}", (BOUNDS,) if best.bound else ())
 
@@ -95,18 +92,13 @@ def _trained(comparisons: Comparisons, task: str) -> Said:
         return Said("–")
     sign = 1.0 if goal.metric.better == "higher" else -1.0
     finals = {n: comparisons.final(task, n, goal.metric.name) for n in names}
-    ranked = [n for n in names if finals[n].known and estimator_facts(n).ranked]
-    firm = [
-        n
-        for n in ranked
-        if comparisons.differ(task, "quality", n, goal.of)
-        and sign * comparisons.compare(task, "quality", n, goal.of).value > 0.0
+    better = [
+        name
+        for name in ending_better(comparisons, task)
+        if finals[name].known and estimator_facts(name).ranked
     ]
-    notes = tuple(record_notes(comparisons))
-    if not firm:
-        against = "" if goal.of == PLAIN else f" from {goal.of}"
-        return Said(
-            f"{NONE}{against} ({goal.metric.label} {about(finals[goal.of].value, 3)})", notes
-        )
-    best = max(firm, key=lambda n: sign * finals[n].value)
-    return Said(f"{clean(best, 60)}: {goal.metric.label} {about(finals[best].value, 3)}", notes)
+    best = max(better, key=lambda n: sign * finals[n].value, default=goal.of)
+    score = f"{goal.metric.label} {about(finals[best].value, 3)}"
+    against = "" if goal.of == PLAIN else f" from {goal.of}"
+    text = f"{clean(best, 60)}: {score}" if better else f"{NONE}{against} ({score})"
+    return Said(text, tuple(record_notes(comparisons)))

@@ -66,6 +66,16 @@ class Look:
     marker: str
     dash: Dash
 
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of a matplotlib line."""
+        return {"color": self.colour, "linestyle": self.dash}
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """Arguments of single matplotlib markers."""
+        return {"color": self.colour, "marker": self.marker}
+
 
 SOLID: Dash = "-"
 DOTTED: Dash = (0.0, (1.0, 1.4))

@@ -13,34 +13,28 @@ from estbench.report.data.marks import lost_text
 from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import ENOUGH_SEEDS
 from estbench.report.data.trajectory import batch_size
-from estbench.report.view.ratio_words import batches_text
+from estbench.report.view.cells import Cell
+from estbench.report.view.words import batches_text
 
-__all__ = ["Entry", "VerdictRow", "Verdicts", "mark_of", "useful_range", "verdicts"]
+__all__ = [
+    "VerdictRow",
+    "Verdicts",
+    "mark_of",
+    "useful_range",
+    "useful_shares",
+    "verdicts",
+]
 
 COST = "evaluation"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A cell of the first tables.
-
-    Attributes:
-      text: The ratio with its interval, or what heavy tails leave of it, and in brackets n where it
-        is small and what failed.
-      mark: "lower", "higher", "no difference found", "rests on ..." (a verdict that is another
-        without one snapshot), "biased" or "not proven" (so not ranked), or "" where there is
-        nothing to compare.
-      value: What it is sorted by; None where it is unknown.
-    """
-
-    text: str = "–"
-    mark: str = ""
-    value: float | None = None
-
-
-@dataclass(frozen=True)
 class VerdictRow:
     """One estimator on one task.
+
+    The text of a ratio has in brackets n where it is small, and what failed. Its mark is "lower",
+    "higher", "no difference found", "rests on ..." (a verdict that is another without one
+    snapshot), "biased" or "not proven" (so not ranked), or "" where nothing is compared.
 
     Attributes:
       partner: The estimator with the same baseline, "" if there is none.
@@ -55,11 +49,11 @@ class VerdictRow:
     estimator: str
     partner: str
     missing: bool
-    to_partner: Entry
-    to_ema: Entry
-    parts: tuple[Entry, ...]
-    cost: Entry
-    useful: Entry
+    to_partner: Cell
+    to_ema: Cell
+    parts: tuple[Cell, ...]
+    cost: Cell
+    useful: Cell
 
 
 @dataclass(frozen=True)
@@ -94,46 +88,48 @@ def _row(comparisons: Comparisons, task: str, name: str) -> VerdictRow:
     to_ema = comparisons.ratio(task, COST, name, BASELINED)
     shown, spent = to_partner or to_ema, cost(comparisons, task, name)
     parts = tuple(
-        Entry(bounded(part.estimate, part.bound), "", _known(part.estimate.value))
+        Cell(bounded(part.estimate, part.bound), _known(part.estimate.value))
         for part in (shown.parts if shown else ())
     )
-    own = Entry("1×", "", 1.0) if name == BASELINED else _entry(comparisons, task, to_ema)
+    own = Cell("1×", 1.0) if name == BASELINED else _cell(comparisons, task, to_ema)
     return VerdictRow(
         name,
         partner,
         bool(partner) and partner not in there,
-        _entry(comparisons, task, to_partner),
+        _cell(comparisons, task, to_partner),
         own,
-        parts or tuple(Entry() for _ in at.snapshots),
-        Entry(spent.text, "", _known(spent.batch)),
+        parts or tuple(Cell("–") for _ in at.snapshots),
+        Cell(spent.text, _known(spent.batch)),
         useful_range(comparisons, task, name),
     )
 
 
-def useful_range(comparisons: Comparisons, task: str, name: str) -> Entry:
-    """Return the range of the useful share over the informative snapshots."""
+def useful_shares(comparisons: Comparisons, task: str, name: str) -> list[float]:
+    """Return the useful share of a step at each informative snapshot, as far as it is known."""
     at = comparisons.at(task)
-    shares = [
-        comparisons.useful_share(task, snapshot, name).value
-        for snapshot, told in zip(at.snapshots, at.informative, strict=True)
-        if told
-    ]
-    known = [share for share in shares if math.isfinite(share)]
+    told = [s for s, told in zip(at.snapshots, at.informative, strict=True) if told]
+    shares = [comparisons.useful_share(task, s, name) for s in told if name in at.places]
+    return [share.value for share in shares if share.known]
+
+
+def useful_range(comparisons: Comparisons, task: str, name: str) -> Cell:
+    """Return the range of the useful share over the informative snapshots."""
+    known = useful_shares(comparisons, task, name)
     if not known:
-        return Entry()
+        return Cell("–")
     low, high = quantity(100.0 * min(known)), quantity(100.0 * max(known))
-    return Entry(f"{low} %" if low == high else f"{low} to {high} %", "", min(known))
+    return Cell(f"{low} %" if low == high else f"{low} to {high} %", min(known))
 
 
-def _entry(comparisons: Comparisons, task: str, ratio: Ratio | None) -> Entry:
+def _cell(comparisons: Comparisons, task: str, ratio: Ratio | None) -> Cell:
     if ratio is None:
-        return Entry()
+        return Cell("–")
     text = bounded(ratio.estimate, ratio.bound) + _note(comparisons, task, ratio)
-    return Entry(text, mark_of(ratio), _known(ratio.estimate.value))
+    return Cell(text, _known(ratio.estimate.value), mark_of(ratio))
 
 
 def mark_of(ratio: Ratio) -> str:
-    """Return the mark of a ratio; see `Entry`."""
+    """Return the mark of a ratio; see `VerdictRow`."""
     both = [estimator_facts(name) for name in (ratio.estimator, ratio.against)]
     if not all(facts.ranked for facts in both):
         return "not proven" if any(facts.unproven for facts in both) else "biased"

@@ -1,23 +1,27 @@
-"""The words that the page, the terminal and `compare` share: names, ratios, counts."""
+"""The words that the page, the terminal and `compare` share: names, ratios, verdicts, counts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from estbench.report.data.formatting import NO_STATEMENT, clean, number
+from estbench.report.data.formatting import NO_STATEMENT, bound_end, clean, number, quantity
 from estbench.report.data.labels import estimator_facts
+from estbench.report.data.ratios import OPEN, Ratio
 from estbench.report.data.statistics import Estimate
 
 __all__ = [
     "BASELINED_WORDS",
     "about",
+    "batches_text",
     "count",
     "interval_words",
     "listed",
     "marked",
     "partner_words",
     "percent_words",
+    "rests_text",
+    "span_text",
     "times",
 ]
 
@@ -75,9 +79,8 @@ def times(estimate: Estimate, bound: str = "") -> str:
     if bound == "none":
         return NO_STATEMENT
     if bound:
-        end = estimate.low if bound == "lower" else estimate.high
         words = "at least" if bound == "lower" else "at most"
-        return f"{words} {about(end if math.isfinite(end) else estimate.value)} times"
+        return f"{words} {about(bound_end(estimate, bound))} times"
     return interval_words(estimate, " times")
 
 
@@ -102,3 +105,30 @@ def percent_words(share: float) -> str:
     if 99.5 <= percent < 100.0:
         return "over 99 %"
     return f"{percent:.0f} %"
+
+
+def span_text(ratio: Ratio) -> str:
+    """Return the range of a ratio over the informative snapshots."""
+    low, high = (quantity(end) for end in ratio.span)
+    return low if low == high else f"{low} to {high}"
+
+
+def rests_text(ratio: Ratio) -> str:
+    """Return which snapshots a verdict rests on, and the ratio without the worst of them."""
+    if not ratio.omissions:
+        return "rests on the only informative snapshot"
+    turned = ratio.turned_by
+    # The omission that leads farthest from what was found.
+    pick = min if ratio.verdict == OPEN else max
+    step, worst = pick(turned.items(), key=lambda omission: omission[1].p_holm)
+    said = {OPEN: "and no difference is found", "": "and is not tested"}
+    return (
+        f"rests on the snapshot{'s' * (len(turned) > 1)} at {batches_text(turned)}: without the "
+        f"one at batch {step:g} it is {times(worst.estimate)}, "
+        f"{said.get(worst.verdict, worst.verdict)}"
+    )
+
+
+def batches_text(steps: Collection[float]) -> str:
+    """Return "batch 29", or "batches 29 and 58"."""
+    return f"batch{'es' * (len(steps) > 1)} {listed([f'{step:g}' for step in steps])}"

@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from estbench.report.data.formatting import quantity
-from estbench.report.view.figures.rows import cut_rows, rows_figure
+from estbench.report.view.figures.base import belonging
+from estbench.report.view.figures.rows import rows_figure
 from estbench.report.view.style import INK, MUTED
 
 __all__ = ["Bars", "draw_bars", "shades"]
@@ -56,46 +57,41 @@ def shades(parts: Sequence[str], ordered: bool = False) -> dict[str, str]:
 def draw_bars(bars: Bars, order: Sequence[str]) -> Figure:
     """Draw the bars of every task; all share the rows, in the order of `order`."""
     shown = list(bars.legend or bars.parts)
-    top = 0.12 + 0.17 * -(-len(shown) // LEGEND_COLUMNS)
-    names = cut_rows(order, -(-len(bars.values) // 4), top)
-    frame = rows_figure(list(bars.values), names, top=top)
+    lines = -(-len(shown) // LEGEND_COLUMNS)
+    frame = rows_figure(list(bars.values), order, top=0.12 + 0.17 * lines)
     for task, table in bars.values.items():
         axes = frame.panels[task]
-        widths = _widths(table)
-        for name in (n for n in names if n in table.index):
+        for name in (n for n in frame.places if n in table.index):
             left, at = 0.0, frame.places[name]
-            for part in bars.parts:
-                width = widths.get((name, part), 0.0)
-                bar = axes.barh(
-                    at, width, left=left, height=0.74, color=bars.colours[part], linewidth=0.0
-                )
-                bar[0].set_gid(f"estimator:{name}")
-                left += width
-            if bars.totals:
-                axes.annotate(
-                    quantity(left), (left, at), (3, 0), textcoords="offset points", va="center",
-                    size=7, color=INK, gid=f"estimator:{name}",
-                )  # fmt: skip
+            with belonging(axes, name):
+                widths = table.reindex(columns=list(bars.parts)).loc[name].fillna(0.0)
+                for part, width in zip(bars.parts, map(float, widths), strict=True):
+                    colour = bars.colours[part]
+                    axes.barh(at, width, left=left, height=0.74, color=colour, linewidth=0.0)
+                    left += width
+                if bars.totals:
+                    place = ((left, at), (3, 0), "data", "offset points")
+                    axes.annotate(quantity(left), *place, va="center", size=7, color=INK)
         axes.set_xlim(0.0, None if not bars.totals else 1.16 * axes.get_xlim()[1])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
         axes.set_xlabel(bars.xlabel, fontsize=8, color=MUTED)
-    rows = -(-len(shown) // LEGEND_COLUMNS)
     # A legend is filled column by column, and read row by row.
-    order_of = [i + row * LEGEND_COLUMNS for i in range(LEGEND_COLUMNS) for row in range(rows)]
-    entries = [shown[i] for i in order_of if i < len(shown)]
+    entries = [
+        shown[i]
+        for column in range(LEGEND_COLUMNS)
+        for i in range(column, len(shown), LEGEND_COLUMNS)
+    ]
     frame.figure.legend(
         [Rectangle((0, 0), 1, 1, color=bars.colours[part], linewidth=0) for part in entries],
-        entries, loc="upper left", bbox_to_anchor=(0.01, 1.0), ncols=LEGEND_COLUMNS, fontsize=7.5,
-        handlelength=1.0, handleheight=0.8, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2,
-    )  # fmt: skip
+        entries,
+        loc="upper left",
+        bbox_to_anchor=(0.01, 1.0),
+        ncols=LEGEND_COLUMNS,
+        fontsize=7.5,
+        handlelength=1.0,
+        handleheight=0.8,
+        columnspacing=1.2,
+        handletextpad=0.5,
+        borderaxespad=0.2,
+    )
     return frame.figure
-
-
-def _widths(table: pd.DataFrame) -> dict[tuple[str, str], float]:
-    values = table.to_numpy(np.float64)
-    return {
-        (str(name), str(part)): float(values[i, j])
-        for i, name in enumerate(table.index)
-        for j, part in enumerate(table.columns)
-        if np.isfinite(values[i, j])
-    }

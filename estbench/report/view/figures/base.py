@@ -21,10 +21,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from estbench.report.data.formatting import clean
-from estbench.report.data.labels import estimator_facts, unproven_text
+from estbench.report.data.labels import estimator_facts
 from estbench.report.data.order import estimator_order
-from estbench.report.data.statistics import ENOUGH_SEEDS
-from estbench.report.view.style import MUTED, RC
+from estbench.report.data.statistics import Estimate
+from estbench.report.view.style import MUTED, RC, Look
 
 __all__ = [
     "MOST_INCHES",
@@ -34,14 +34,13 @@ __all__ = [
     "bands",
     "belonging",
     "belongs",
-    "biased_text",
+    "cross",
     "drawing",
     "entries",
-    "few_text",
-    "fewest",
+    "estimate_in",
+    "framed",
     "label",
     "label_room",
-    "n_text",
     "name_room",
     "order_rows",
     "panel_title",
@@ -92,6 +91,17 @@ class Drawn:
     table: pd.DataFrame | None = None
 
 
+def framed(
+    width: float, height: float, boxes: Iterable[tuple[float, float, float, float]]
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes in `boxes` (left, bottom, width, height); lengths in inches."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    sizes = (width, height, width, height)
+    shares = [tuple(part / size for part, size in zip(box, sizes, strict=True)) for box in boxes]
+    return figure, [figure.add_axes(share) for share in shares]  # type: ignore[arg-type]
+
+
 def stacked(
     rows: int,
     *,
@@ -116,24 +126,19 @@ def stacked(
     if sum(heights) > free > 0.0:  # many panels are flatter
         heights = [tall * free / sum(heights) for tall in heights]
     total = top + sum(heights) + sum(gaps) + bottom
-    figure = Figure(figsize=(width, total))
-    FigureCanvasAgg(figure)
-    axes, edge = [], total - top
-    for index, tall in enumerate(heights):
-        box = (left / width, (edge - tall) / total, (width - left - right) / width, tall / total)
-        axes.append(figure.add_axes(box))
-        edge -= tall + (gaps[index] if index < len(gaps) else 0.0)
-    return figure, axes
+    boxes, edge = [], total - top
+    for tall, below in zip(heights, [*gaps, 0.0], strict=True):
+        boxes.append((left, edge - tall, width - left - right, tall))
+        edge -= tall + below
+    return framed(width, total, boxes)
 
 
 def side_by_side(
     rows: int,
     rooms: Sequence[float],
     *,
-    panel: tuple[float, float] = (1.72, 1.5),
-    left: float = 0.7,
+    panel: tuple[float, float],
     top: float = 0.5,
-    bottom: float = 0.46,
     gap: float = 0.86,
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure with a grid of panels, as a list of rows; all lengths in inches.
@@ -142,19 +147,15 @@ def side_by_side(
       rooms: The room at the right of each column, for labels; one a column.
       panel: Width and height of a panel.
     """
+    left, bottom = 0.7, 0.46
     wide, tall = panel
     tall = min(tall, max(0.5, (MOST_INCHES - top - bottom - gap * (rows - 1)) / rows))
-    width = left + wide * len(rooms) + sum(rooms)
     height = top + tall * rows + gap * (rows - 1) + bottom
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    grid = []
-    for row in range(rows):
-        edge = height - top - tall - row * (tall + gap)
-        starts = [left + wide * i + sum(rooms[:i]) for i in range(len(rooms))]
-        boxes = [(x / width, edge / height, wide / width, tall / height) for x in starts]
-        grid.append([figure.add_axes(box) for box in boxes])
-    return figure, grid
+    edges = [height - top - tall - row * (tall + gap) for row in range(rows)]
+    starts = [left + wide * i + sum(rooms[:i]) for i in range(len(rooms))]
+    boxes = [(x, y, wide, tall) for y in edges for x in starts]
+    figure, axes = framed(left + wide * len(rooms) + sum(rooms), height, boxes)
+    return figure, [axes[i : i + len(rooms)] for i in range(0, len(axes), len(rooms))]
 
 
 def belongs(artist: Artist | Iterable[Artist | None], estimator: str) -> None:
@@ -179,6 +180,22 @@ def belonging(axes: Axes, estimator: str) -> Iterator[None]:
     before = {id(child) for child in axes.get_children()}
     yield
     belongs([child for child in axes.get_children() if id(child) not in before], estimator)
+
+
+def cross(axes: Axes, point: Mapping[str, Any], look: Look, thick: float, size: float) -> None:
+    """Mark a mean in two dimensions, with its intervals across and up.
+
+    Args:
+      point: With x, y and the ends x_low, x_high, y_low and y_high.
+      thick: Of the intervals' lines; `size` is that of the marker.
+    """
+    x, y = point["x"], point["y"]
+    for xs, ys in (
+        ((point["x_low"], point["x_high"]), (y, y)),
+        ((x, x), (point["y_low"], point["y_high"])),
+    ):
+        axes.plot(xs, ys, color=look.colour, linewidth=thick)
+    axes.plot([x], [y], markersize=size, **look.mark)
 
 
 def bands(figure: Figure) -> list[Band]:
@@ -210,11 +227,8 @@ def bands(figure: Figure) -> list[Band]:
             rows.append((top, bottom, [index]))
     cuts = [(above[1] + below[0]) / 2.0 for above, below in pairwise(rows)]
     edges = [0.0, *cuts, height]
-    others = [
-        *figure.legends,
-        *figure.texts,
-    ]  # of the whole figure, so in the first band or nowhere
-    if any(span(artist)[1] > edges[1] for artist in others):
+    # What belongs to the whole figure must lie in the first band.
+    if any(span(artist)[1] > edges[1] for artist in (*figure.legends, *figure.texts)):
         return whole
     parts = zip(pairwise(edges), rows, strict=True)
     return [Band(top, bottom, tuple(members)) for (top, bottom), (_, _, members) in parts]
@@ -224,15 +238,8 @@ def panel_title(axes: Axes, title: str, quantity: str = "") -> None:
     """Head a panel with what it is about (bold) and what is up (a level vertical label)."""
     head = axes.set_title(clean(title, 40))
     if quantity:
-        axes.annotate(
-            quantity,
-            (1.0, 0.0),
-            (8.0, 2.0),
-            head,
-            textcoords="offset points",
-            color=MUTED,
-            size=8.0,
-        )
+        place = ((1.0, 0.0), (8.0, 2.0), head, "offset points")
+        axes.annotate(quantity, *place, color=MUTED, size=8.0)
 
 
 def label_room(names: Iterable[str]) -> float:
@@ -250,55 +257,14 @@ def label(estimator: str) -> str:
     return clean(estimator, 26) + estimator_facts(estimator).mark
 
 
-def biased_text(names: Iterable[str]) -> str:
-    """Return what the marks mean, for the estimators of a figure that have one."""
-    facts = {name: estimator_facts(name) for name in order_rows(names)}
-    biased = [f"{n} ({f.why_biased or 'declared so'})" for n, f in facts.items() if f.mark == "†"]
-    doubtful = [f"{n} ({unproven_text(f)})" for n, f in facts.items() if f.mark == "‡"]
-    text = f" † biased by design, so not ranked: {'; '.join(biased)}." if biased else ""
-    return text + (f" ‡ not ranked: {'; '.join(doubtful)}." if doubtful else "")
-
-
-def n_text(counts: pd.DataFrame, unit: str = "seeds") -> str:
-    """Return "n = 10 seeds", with every exception named.
-
-    Args:
-      counts: Columns task, estimator, n: the replicates behind each line.
-    """
-    if counts.empty:
-        return "no replicates"
-    usual = int(counts["n"].mode().max())
-    text = f"n = {usual} {unit if usual != 1 else unit.removesuffix('s')}"
-    others = counts[counts["n"] != usual].sort_values("n", kind="stable")
-    if others.empty:
-        return text
-    named = [
-        f"{row['estimator']} on {row['task']}: {row['n']}"
-        for row in entries(others.drop_duplicates(["task", "estimator"]))
-    ]
-    shown = "; ".join(named[:6]) + ("; and others" if len(named) > 6 else "")
-    return f"{text} ({shown})"
-
-
-def fewest(data: pd.DataFrame) -> pd.DataFrame:
-    """Return task, estimator, n: the least n behind any mark of each."""
-    rows = data.groupby(["task", "estimator"], sort=False)["n"].min()
-    return rows.rename("n").reset_index()
-
-
-def few_text(counts: Iterable[int], unit: str = "seeds") -> str:
-    """Return a warning where any line stands on fewer than eight seeds or rounds, else nothing."""
-    fewest = min(counts, default=ENOUGH_SEEDS)
-    if fewest >= ENOUGH_SEEDS:
-        return ""
-    if fewest < 2:
-        return f" Where there is one {unit.removesuffix('s')}, there is no interval."
-    return f" Fewer than {ENOUGH_SEEDS} {unit}: the intervals lean on normality."
-
-
 def entries(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a frame's rows as plain dicts."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def estimate_in(row: Mapping[str, Any]) -> Estimate:
+    """Return the estimate in a row of a frame with columns estimate, low, high and perhaps n."""
+    return Estimate(row["estimate"], row["low"], row["high"], row.get("n", 0))
 
 
 def drawing(settings: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:

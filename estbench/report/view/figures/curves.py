@@ -10,22 +10,33 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
+from estbench.report.data.formatting import with_interval
 from estbench.report.data.labels import batch_name
 from estbench.report.data.statistics import interval_frame
-from estbench.report.view.figures.base import belonging, order_rows, panel_title
-from estbench.report.view.figures.direct import End, label_ends
+from estbench.report.view.figures.base import (
+    belonging,
+    entries,
+    estimate_in,
+    order_rows,
+    panel_title,
+)
+from estbench.report.view.figures.direct import label_ends
 from estbench.report.view.figures.emphasis import in_focus, shown
 from estbench.report.view.figures.scales import view
 
 __all__ = [
+    "ALONG",
     "MAX_POINTS",
     "curve_data",
     "curve_labels",
     "curve_panel",
+    "curves_text",
     "drawable",
-    "seeds_text",
-    "smoothing_text",
+    "last_points",
+    "last_table",
 ]
+
+ALONG = "snapshot: batches of the reference trajectory"
 
 # More lines of single seeds than this in a panel are a smear, and megabytes.
 MAX_SEED_LINES = 160
@@ -61,38 +72,49 @@ def curve_data(curves: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     return table.reindex(columns=columns)
 
 
-def smoothing_text(data: pd.DataFrame) -> str:
-    """Return how curves were averaged before drawing, or nothing where they were not."""
-    blocks = sorted(set(data["block"]) - {1})
-    if not blocks:
-        return "Nothing is smoothed."
-    return f"Each point is a mean over {' or '.join(map(str, blocks))} batches, within a seed."
-
-
 def drawable(rows: pd.DataFrame) -> pd.DataFrame:
     """Return curves without those of single seeds, where these are too many to draw."""
     seeds = rows[rows["seed"].notna()]
-    return rows if _lines(seeds) <= MAX_SEED_LINES else rows[rows["seed"].isna()]
+    lines = len(seeds[["estimator", "seed"]].drop_duplicates())
+    return rows if lines <= MAX_SEED_LINES else rows[rows["seed"].isna()]
 
 
-def seeds_text(data: pd.DataFrame) -> str:
-    """Return what the thin lines are, or why there are none, for a caption."""
+def curves_text(data: pd.DataFrame) -> str:
+    """Return what lines, bands and points of curves are, for a caption."""
     tasks = data.loc[data["seed"].notna(), "task"].nunique()
-    if tasks == data["task"].nunique():
-        return "thin lines: single seeds"
-    where = "where they are few enough to draw; the others" if tasks else "too many to draw; they"
-    return f"thin lines: single seeds, {where} are in tables/curves.csv"
+    seeds = "thin lines: single seeds"
+    if tasks < data["task"].nunique():
+        where = "drawn where they are few" if tasks else "too many to draw"
+        seeds += f" ({where}; all are in tables/curves.csv)"
+    blocks = " or ".join(map(str, sorted(set(data["block"]) - {1})))
+    points = f"Each point is a mean over {blocks} batches." if blocks else "Nothing is smoothed."
+    return f"Line: mean over seeds, {{n}}; band: its 95 % t interval; {seeds}. {points}"
+
+
+def last_points(data: pd.DataFrame) -> pd.DataFrame:
+    """Return each mean curve's last point."""
+    means = data[data["seed"].isna()]
+    last = means.groupby(["task", "estimator"], sort=False).tail(1)
+    return last.drop(columns=["seed"]).reset_index(drop=True)
+
+
+def last_table(last: pd.DataFrame) -> pd.DataFrame:
+    """Return the last points as people read them."""
+    rows = []
+    for row in entries(last):
+        text = with_interval(estimate_in(row), "number", 3)
+        rows.append((row["task"], row["estimator"], text, row["n"]))
+    return pd.DataFrame(rows, columns=["task", "estimator", "at the last batch", "n"])
 
 
 def curve_panel(
     axes: Axes,
     data: pd.DataFrame,
     *,
-    title: str,
-    quantity: str,
+    title: str = "",
+    quantity: str = "",
     xlabel: str = "",
     across: str = "step",
-    labels: bool = True,
 ) -> None:
     """Draw one panel: a mean line and band an estimator, and thin lines for its seeds.
 
@@ -101,72 +123,48 @@ def curve_panel(
       title: In bold above the panel, and `quantity` (what is up, with its unit) beside it.
       xlabel: What goes across; the task's batches if not given.
       across: The column of `data` that goes across.
-      labels: Whether each line's name stands at its end.
     """
     means, seeds = data[data["seed"].isna()], data[data["seed"].notna()]
     names = order_rows(means["estimator"])
     several = seeds["seed"].nunique() > 1
     for name in sorted(names, key=lambda name: in_focus(name, names)):
         rows = means[means["estimator"] == name]
-        style, focused, place = shown(name, names), in_focus(name, names), names.index(name)
+        style, focused = shown(name, names), in_focus(name, names)
+        # About seven markers a line, staggered between lines.
+        every = max(1, len(rows) // 7)
+        marks = (names.index(name) * every // len(names), every)
         x = rows[across].to_numpy(np.float64)
         with belonging(axes, name):
             if several and focused:
                 own = seeds[seeds["estimator"] == name]
                 axes.add_collection(_thin(own, across, style.colour), autolim=False)
+            if focused and rows["low"].notna().any():
+                ends = (rows["low"], rows["high"])
+                axes.fill_between(x, *ends, color=style.colour, alpha=0.16, lw=0, zorder=2)
+            drawn: dict[str, Any] = {"linewidth": 0.7, "zorder": 1.8}
             if focused:
-                axes.fill_between(
-                    x, rows["low"], rows["high"], color=style.colour, alpha=0.16, lw=0, zorder=2
-                )
-            axes.plot(
-                x,
-                rows["estimate"],
-                color=style.colour,
-                linestyle=style.dash,
-                linewidth=1.5 if focused else 0.7,
-                marker=style.marker if focused else "",
-                markevery=_marks(len(rows), place, len(names)),
-                zorder=3 if focused else 1.8,
-            )
+                drawn = {"linewidth": 1.5, "zorder": 3, "marker": style.marker}
+            axes.plot(x, rows["estimate"], markevery=marks, **style.line, **drawn)
     panel_title(axes, title, quantity)
     axes.set_xlabel(xlabel or batch_name(*data["task"].unique()))
-    axes.set_ylabel("")
     _limits(axes, means, seeds, across)
     whole = across == "step"  # there is no half batch
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=whole, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    if labels:
-        curve_labels(axes, data)
 
 
 def curve_labels(axes: Axes, data: pd.DataFrame) -> None:
     """Write the names at the ends of the lines; when the limits of the panel are final."""
     means = data[data["seed"].isna()]
     last = means.groupby("estimator", sort=False)["estimate"].last()
-    label_ends(axes, [End(name, float(last[name])) for name in order_rows(last.index)])
-
-
-def _marks(points: int, place: int, lines: int) -> Any:
-    """Return which points get a marker: about seven a line, staggered between lines."""
-    every = max(1, points // 7)
-    return (place * every // max(1, lines), every)
-
-
-def _lines(seeds: pd.DataFrame) -> int:
-    """Return how many runs there are."""
-    return len(seeds[["estimator", "seed"]].drop_duplicates())
+    label_ends(axes, {name: float(last[name]) for name in order_rows(last.index)})
 
 
 def _thin(seeds: pd.DataFrame, across: str, colour: str) -> LineCollection:
     """Return the lines of single seeds of one estimator."""
-    lines = [part[[across, "estimate"]].to_numpy() for _, part in seeds.groupby("seed", sort=True)]
-    return LineCollection(
-        [line.astype(np.float64) for line in lines],
-        colors=colour,
-        linewidths=0.45,
-        alpha=0.22,
-        zorder=1.5,
-    )
+    points = seeds.assign(x=seeds[across], y=seeds["estimate"]).astype({"x": float, "y": float})
+    lines = [part[["x", "y"]].to_numpy() for _, part in points.groupby("seed", sort=True)]
+    return LineCollection(lines, colors=colour, linewidths=0.45, alpha=0.22, zorder=1.5)
 
 
 def _limits(axes: Axes, means: pd.DataFrame, seeds: pd.DataFrame, across: str) -> None:

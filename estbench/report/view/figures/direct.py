@@ -1,34 +1,23 @@
-"""Direct labels: each line's name at its end, spread apart where lines end close together."""
+"""Stacked panels of lines, each line's name at its end, spread apart where ends are close."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from estbench.report.view.figures.base import belonging, label
+from estbench.report.view.figures.base import belonging, label, label_room, stacked
 from estbench.report.view.figures.emphasis import MANY, in_focus, shown
 from estbench.report.view.style import MUTED
 
-__all__ = ["End", "label_ends", "label_tall", "spread"]
+__all__ = ["label_ends", "label_tall", "line_figure", "spread"]
 
 FONT_SIZE = 8.0
 LINE_POINTS = 10.5
-
-
-@dataclass(frozen=True)
-class End:
-    """Where a line ends.
-
-    Attributes:
-      estimator: Its name, which fixes its look.
-      y: The last value, in data coordinates.
-    """
-
-    estimator: str
-    y: float
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -61,11 +50,41 @@ def label_tall(labels: int, least: float) -> float:
     return max(least, (min(labels, MANY) + 1) * LINE_POINTS / 72.0)
 
 
-def label_ends(axes: Axes, ends: Sequence[End]) -> None:
+def line_figure(
+    panels: Mapping[str, pd.DataFrame],
+    least: float,
+    below: Mapping[str, int] | None = None,
+) -> tuple[Figure, dict[str, list[Axes]]]:
+    """Return a figure with room for labels at the ends of lines, and the panels of each task.
+
+    Args:
+      panels: Task -> what is drawn, with a column estimator.
+      least: Inches of a panel's height.
+      below: Task -> flatter panels beneath its first one, which have its horizontal axis.
+    """
+    heights, gaps = [], []
+    for task, rows in panels.items():
+        more, lines = (below or {}).get(task, 0), rows["estimator"].nunique()
+        heights += [label_tall(lines, least)] + more * [label_tall(lines, 1.25)]
+        gaps += more * [0.42] + [0.74]
+    names = {name for rows in panels.values() for name in rows["estimator"]}
+    figure, axes = stacked(len(heights), height=heights, gap=gaps[:-1], right=label_room(names))
+    free = iter(axes)
+    of = {t: [next(free) for _ in range(1 + (below or {}).get(t, 0))] for t in panels}
+    for group in of.values():
+        for ax in group[:-1]:
+            ax.tick_params(labelbottom=False)
+    return figure, of
+
+
+def label_ends(axes: Axes, ends: Mapping[str, float]) -> None:
     """Write the names beside the right edge of `axes`, each with a sample of its line.
 
     Lines that recede to grey share one label, which counts them. Call it when the limits of the
     axes are final.
+
+    Args:
+      ends: Estimator -> the last value of its line.
     """
     if not ends:
         return
@@ -74,46 +93,31 @@ def label_ends(axes: Axes, ends: Sequence[End]) -> None:
     pixel = figure.dpi / 72.0
     box = axes.get_window_extent()
     gap = LINE_POINTS * pixel
-    names = [end.estimator for end in ends]
-    named = [end for end in ends if in_focus(end.estimator, names)]
-    exact = [float(axes.transData.transform((0.0, end.y))[1]) for end in named]
+    named = [name for name in ends if in_focus(name, ends)]
+    exact = [float(axes.transData.transform((0.0, ends[name]))[1]) for name in named]
     exact = [min(max(y, box.y0), box.y1) for y in exact]
     others = len(ends) - len(named)
     placed = spread(exact, gap, box.y0 + (1.3 if others else 0.3) * gap, box.y1 - 0.1 * gap)
-    to_fraction = figure.transFigure.inverted()
+    beside: dict[str, Any] = {"transform": figure.transFigure, "clip_on": False}
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        point = to_fraction.transform((x, y))
-        return float(point[0]), float(point[1])
+    def at(*points: tuple[float, float]) -> tuple[list[float], list[float]]:
+        xs, ys = figure.transFigure.inverted().transform(points).T
+        return list(xs), list(ys)
 
     def write(x: float, y: float, text: str, colour: str) -> None:
-        axes.text(
-            *at(x, y), text, transform=figure.transFigure, color=colour, fontsize=FONT_SIZE,
-            va="center_baseline", clip_on=False,
-        )  # fmt: skip
+        (x,), (y,) = at((x, y))
+        axes.text(x, y, text, color=colour, fontsize=FONT_SIZE, va="center_baseline", **beside)
 
     start, bend, stop = (box.x1 + offset * pixel for offset in (1.5, 8.0, 24.0))
-    for end, y, target in zip(named, exact, placed, strict=True):
-        style = shown(end.estimator, names)
-        with belonging(axes, end.estimator):
+    left = bend + 1.5 * pixel
+    for name, y, target in zip(named, exact, placed, strict=True):
+        style = shown(name, ends)
+        with belonging(axes, name):
             if abs(target - y) > 1.5 * pixel:
-                points = [at(start, y), at(bend, target)]
-                axes.plot(
-                    *columns(points), transform=figure.transFigure, clip_on=False, color=MUTED,
-                    linewidth=0.5,
-                )  # fmt: skip
-            left = bend + 1.5 * pixel
-            sample = [at(x, target) for x in (left, (left + stop) / 2.0, stop)]
-            axes.plot(
-                *columns(sample), transform=figure.transFigure, clip_on=False, color=style.colour,
-                linestyle=style.dash, linewidth=1.5, marker=style.marker, markersize=4.2,
-                markevery=[1],
-            )  # fmt: skip
-            write(stop + 4.0 * pixel, target, label(end.estimator), style.colour)
+                axes.plot(*at((start, y), (bend, target)), color=MUTED, linewidth=0.5, **beside)
+            sample = at(*((x, target) for x in (left, (left + stop) / 2.0, stop)))
+            drawn: dict[str, Any] = {"linewidth": 1.5, "markersize": 4.2, "markevery": [1]}
+            axes.plot(*sample, marker=style.marker, **style.line, **drawn, **beside)
+            write(stop + 4.0 * pixel, target, label(name), style.colour)
     if others:
-        write(bend + 1.5 * pixel, box.y0 + 0.3 * gap, f"grey: {others} others", MUTED)
-
-
-def columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Return the x and the y of points."""
-    return [x for x, _ in points], [y for _, y in points]
+        write(left, box.y0 + 0.3 * gap, f"grey: {others} others", MUTED)

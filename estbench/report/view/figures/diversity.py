@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from estbench.report.data.comparisons import TRAINING, Comparisons
 from estbench.report.data.formatting import with_interval
 from estbench.report.data.labels import Metric, metric
-from estbench.report.data.statistics import Estimate
 from estbench.report.view.figures.base import (
     Drawn,
     belonging,
     belongs,
-    biased_text,
+    cross,
     entries,
-    few_text,
     label,
-    n_text,
     order_rows,
     side_by_side,
 )
-from estbench.report.view.figures.emphasis import context, focus_text, in_focus, shown
-from estbench.report.view.figures.notes import lost_note
+from estbench.report.view.figures.captions import described
+from estbench.report.view.figures.emphasis import context, in_focus, shown
 from estbench.report.view.style import CONTEXT, look
 
 __all__ = ["draw"]
 
-# What may stand on the horizontal axis; the first two that a task recorded do.
+# What may be on the horizontal axis: the first two that a task recorded.
 CANDIDATES = ("nll_gen", "entropy", "distinct")
 LEGEND_INCHES = 5.0
 MOST_SEEDS = 30  # of an estimator that have a mark
@@ -41,9 +39,8 @@ TABLED = ("p_valid", "entropy", "distinct", "nll_gen", "tv")
 
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw final quality against final diversity, a row of panels a task."""
-    results = comparisons.results
     panels: list[tuple[str, Metric, list[Metric]]] = []
-    for task in results.tasks:
+    for task in comparisons.results.tasks:
         quality = comparisons.primary(task)
         across = [
             metric(task, name)
@@ -55,6 +52,32 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     if not panels:
         return None
     data = pd.concat([_data(comparisons, *panel) for panel in panels], ignore_index=True)
+    means = data[data["seed"].isna()]
+    few = data["seed"].isna() | _drawn(data)
+    single = "single seeds" if few.all() else f"the first {MOST_SEEDS} seeds (all are in the data)"
+    return described(
+        comparisons,
+        "diversity",
+        "Quality against diversity after the last batch",
+        "Quality (up) against diversity (across) of the generator after training. Large mark: "
+        f"mean over seeds, {{n}}, with 95 % t intervals in both directions; small marks: {single}. "
+        "Repeating a few good sequences improves goodness and oracle NLL: an estimator is better "
+        "if it is better on both axes. Held-out NLL is better to the left; entropy and distinct "
+        "sequences should be near the data's, not as large as possible.",
+        (
+            f"{row['estimator']} on {row['task']}: {row['quality']} {row['y']:.3g}, "
+            f"{row['diversity']} {row['x']:.3g}"
+            for row in entries(means)
+        ),
+        data,
+        _figure(data, panels),
+        _table(comparisons, [task for task, *_ in panels]),
+        kind=TRAINING,
+        counts=means,
+    )
+
+
+def _figure(data: pd.DataFrame, panels: list[tuple[str, Metric, list[Metric]]]) -> Figure:
     names = order_rows(data["estimator"])
     grey = context(names)
     named = [name for name in names if name not in grey]
@@ -66,54 +89,21 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     )
     for row, (task, quality, across) in zip(grid, panels, strict=True):
         for ax, other in zip(row, across, strict=True):
-            chosen = data[(data["task"] == task) & (data["diversity"] == other.name)]
-            _panel(ax, chosen, other)
+            _panel(ax, data[(data["task"] == task) & (data["diversity"] == other.name)], other)
         row[0].set_title(task)
-        row[0].set_ylabel(f"{quality.label} ({_arrow(quality)})")
+        better = "" if quality.better == "neither" else f"{quality.better} is better"
+        row[0].set_ylabel(f"{quality.label} ({better})")
         row[1].tick_params(labelleft=False)
-    handles = [
-        Line2D(
-            [], [], color=look(n).colour, marker=look(n).marker, linestyle="none", label=label(n)
-        )
-        for n in named
-    ]
+    handles = [Line2D([], [], linestyle="none", label=label(n), **look(n).mark) for n in named]
     if grey:
-        others = f"{len(grey)} others"
-        handles.append(
-            Line2D([], [], color=CONTEXT, marker="o", ms=3, linestyle="none", label=others)
-        )
+        rest: dict[str, Any] = {"color": CONTEXT, "marker": "o", "markersize": 3}
+        handles.append(Line2D([], [], linestyle="none", label=f"{len(grey)} others", **rest))
     legend = figure.legend(
         handles=handles, loc="upper left", ncols=columns, fontsize=8, handletextpad=0.1
     )
-    entries_of = zip(legend.legend_handles, legend.get_texts(), strict=True)
-    for name, entry in zip(named, entries_of, strict=False):
+    for name, *entry in zip(named, legend.legend_handles, legend.get_texts(), strict=False):
         belongs(entry, name)
-    means = data[data["seed"].isna()]
-    counts = means[["task", "estimator", "n"]]
-    few = data["seed"].isna() | _drawn(data)
-    single = "single seeds" if few.all() else f"the first {MOST_SEEDS} seeds (all are in the data)"
-    title = "Quality against diversity after the last batch"
-    tasks = [task for task, *_ in panels]
-    caption = (
-        "Quality (up) against diversity (across) of the generator after training. Large mark: "
-        f"mean over seeds with 95 % t intervals in both directions, {n_text(counts)}; small marks: "
-        f"{single}. Goodness and oracle NLL can be had by repeating a few good sequences: an "
-        "estimator is better if it is better on both axes. Held-out NLL is better to the left; "
-        "entropy and distinct sequences should be near the data's, not as large as possible."
-        f"{few_text(counts['n'])}{lost_note(comparisons, TRAINING, tasks, names)}"
-        f"{focus_text(names)}{biased_text(names)}"
-    )
-    table = _table(comparisons, [task for task, _, _ in panels])
-    said = "; ".join(
-        f"{row['estimator']} on {row['task']}: {row['quality']} {row['y']:.3g}, "
-        f"{row['diversity']} {row['x']:.3g}"
-        for row in entries(means)
-    )
-    return Drawn("diversity", title, caption, f"{title}. {said}.", data, figure, table)
-
-
-def _arrow(quality: Metric) -> str:
-    return {"higher": "higher is better", "lower": "lower is better"}.get(quality.better, "")
+    return figure
 
 
 def _data(
@@ -129,9 +119,8 @@ def _data(
             rows.append((*head, pd.NA, *numbers))
             xs, ys = (comparisons.finals(task, estimator, m.name) for m in (other, quality))
             both = pd.concat({"x": xs, "y": ys}, axis=1, join="inner")
-            nan = float("nan")
-            for seed, (a, b) in zip(both.index, both.to_numpy(), strict=True):
-                rows.append((*head, seed, float(a), float(b), nan, nan, nan, nan, 1))
+            for seed, a, b in both.itertuples(name=None):
+                rows.append((*head, seed, a, b, *[np.nan] * 4, 1))
     columns = ["task", "estimator", "diversity", "quality", "seed", "x", "y"]
     frame = pd.DataFrame(rows, columns=[*columns, "x_low", "x_high", "y_low", "y_high", "n"])
     return frame.astype({"seed": "Int64"})
@@ -148,31 +137,19 @@ def _panel(axes: Axes, rows: pd.DataFrame, across: Metric) -> None:
     names = order_rows(rows["estimator"])
     seeds, means = rows[_drawn(rows)], rows[rows["seed"].isna()]
     for name in names:
-        with belonging(axes, name):
-            sns.scatterplot(
-                data=seeds[(seeds["estimator"] == name) & in_focus(name, names)],
-                x="x",
-                y="y",
-                color=look(name).colour,
-                marker=look(name).marker,
-                s=9,
-                alpha=0.4,
-                linewidth=0,
-                legend=False,
-                ax=axes,
-            )
+        own, style = seeds[seeds["estimator"] == name], look(name)
+        if in_focus(name, names):
+            with belonging(axes, name):
+                axes.scatter(own["x"], own["y"], s=9, alpha=0.4, linewidth=0, **style.mark)
     for point in sorted(entries(means), key=lambda p: in_focus(p["estimator"], names)):
-        name, x, y = point["estimator"], point["x"], point["y"]
-        style, focused = shown(name, names), in_focus(name, names)
+        name = point["estimator"]
+        style = shown(name, names)
         with belonging(axes, name):
-            if focused:
-                ends = [point["x_low"], point["x_high"]], [point["y_low"], point["y_high"]]
-                axes.plot(ends[0], [y, y], color=style.colour, linewidth=1.0)
-                axes.plot([x, x], ends[1], color=style.colour, linewidth=1.0)
-            size = 6.0 if focused else 3.0
-            axes.plot([x], [y], marker=style.marker, color=style.colour, markersize=size)
+            if in_focus(name, names):
+                cross(axes, point, style, 1.0, 6.0)
+            else:
+                axes.plot([point["x"]], [point["y"]], markersize=3.0, **style.mark)
     axes.set_xlabel(across.axis, fontsize=8)
-    axes.set_ylabel("")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
@@ -186,7 +163,7 @@ def _table(comparisons: Comparisons, tasks: list[str]) -> pd.DataFrame:
         for estimator in comparisons.trained(task):
             row: dict[str, object] = {"task": task, "estimator": estimator}
             for name in dict.fromkeys((quality.name, *TABLED)):
-                estimate: Estimate = comparisons.final(task, estimator, name)
+                estimate = comparisons.final(task, estimator, name)
                 if estimate.known:
                     row[metric(task, name).label] = with_interval(estimate, "number", 3)
             row["n"] = comparisons.final(task, estimator, quality.name).n

@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from estbench.report.data.formatting import bound_end
 from estbench.report.data.statistics import Estimate
 from estbench.report.view.figures.base import belonging, belongs, name_room, panel_title, stacked
-from estbench.report.view.figures.rows import ROW_INCHES, cut_rows, name_rows, rows_figure
-from estbench.report.view.figures.scales import linear_view, log_view, plain_log_ticks
+from estbench.report.view.figures.rows import ROW_INCHES, grouped, name_rows, rows_figure
+from estbench.report.view.figures.scales import log_view, plain_log_ticks
 from estbench.report.view.style import INK, MUTED, PAPER, REFERENCE_LINE, look
 
-__all__ = ["Forest", "Mark", "Row", "draw_columns", "draw_stacked", "forest_panel"]
+__all__ = ["Forest", "Mark", "Row", "draw_columns", "draw_stacked"]
 
 TEXT_SIZE = 7.5
 BAR_INCHES = 0.42
@@ -54,10 +56,8 @@ class Mark:
         """What is drawn: of a bound only its end."""
         if not self.bound:
             return self.estimate
-        ends = {"lower": self.estimate.low, "upper": self.estimate.high}
-        end = ends.get(self.bound, math.nan)
-        known = end if math.isfinite(end) or self.bound == "none" else self.estimate.value
-        return Estimate(known, n=self.estimate.n)
+        end = math.nan if self.bound == "none" else bound_end(self.estimate, self.bound)
+        return Estimate(end, n=self.estimate.n)
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,8 @@ class Forest:
 
     Attributes:
       panels: Task -> its rows.
-      xlabel: Of the shared axis.
+      xlabel: Of the shared logarithmic axis.
       reference: Where a line of "no difference" is drawn.
-      log: Whether the axis is logarithmic.
       ratio: Whether its ticks are ratios ("2×").
       stretch: Estimators that may lie off the scale: an arrow at the edge stands for them where
         showing them would flatten the others.
@@ -98,30 +97,27 @@ class Forest:
     panels: Mapping[str, Sequence[Row]]
     xlabel: str
     reference: float | None = None
-    log: bool = True
     ratio: bool = True
     stretch: Collection[str] = ()
     heads: tuple[str, str] = ("", "")
     tall: float = ROW_INCHES
 
 
-def draw_columns(forest: Forest, order: Sequence[str], *, top: float = 0.0) -> Figure:
+def draw_columns(forest: Forest, order: Sequence[str]) -> Figure:
     """Draw a column a task; all share the rows, in the order of `order`."""
-    blocks = -(-len(forest.panels) // 4)
-    names = cut_rows(order, blocks, top)
-    frame = rows_figure(list(forest.panels), names, top=top)
+    frame = rows_figure(list(forest.panels), order)
+    several = len(frame.panels) > 1
     limits = _limits([row for rows in forest.panels.values() for row in rows], forest)
     for task, rows in forest.panels.items():
         own = [row for row in rows if row.estimator in frame.places]
         most = 4 if len(frame.panels) < 3 else 3
-        forest_panel(frame.panels[task], own, frame.places, forest, limits, most)
-        if len(frame.panels) > 1:
+        _panel(frame.panels[task], own, frame.places, forest, limits, most)
+        if several:
             frame.panels[task].set_xlabel("")
-    if len(frame.panels) > 1:
-        frame.figure.text(
-            0.5, 0.03 / frame.figure.get_figheight(), forest.xlabel, size=8, color=MUTED,
-            ha="center", va="bottom",
-        )  # fmt: skip
+    if several:
+        at = (0.5, 0.03 / frame.figure.get_figheight())
+        style: dict[str, Any] = {"size": 8, "color": MUTED, "ha": "center", "va": "bottom"}
+        frame.figure.text(*at, forest.xlabel, **style)
     return frame.figure
 
 
@@ -135,13 +131,15 @@ def draw_stacked(forest: Forest, *, width: float, bottom: float = 0.46) -> Figur
     every = [row for rows in forest.panels.values() for row in rows]
     column = 0.24 + 0.058 * max((len(row.text) for row in every), default=0)
     left = name_room([row.estimator for row in every])
-    spots = {task: _grouped(rows) for task, rows in forest.panels.items()}
+    spots = {
+        task: grouped([row.estimator for row in rows], [row.head for row in rows], GROUP_GAP)
+        for task, rows in forest.panels.items()
+    }
+    last = [max(places.values(), default=0.0) for places in spots.values()]
     figure, axes = stacked(
         len(forest.panels),
         width=width + left - name_room(()),
-        height=[
-            forest.tall * (max(at.values(), default=0.0) + 1.0) + 0.08 for at in spots.values()
-        ],
+        height=[forest.tall * (at + 1.0) + 0.08 for at in last],
         left=left,
         right=column + BAR_INCHES + 0.4,
         top=0.4,
@@ -149,39 +147,23 @@ def draw_stacked(forest: Forest, *, width: float, bottom: float = 0.46) -> Figur
         gap=0.36,
     )
     limits = _limits(every, forest)
-    for ax, (task, rows) in zip(axes, forest.panels.items(), strict=True):
-        places = spots[task]
-        ax.set_ylim(max(places.values(), default=0.0) + 0.6, -0.6)
-        name_rows(ax, places, (row.estimator for row in rows if row.head))
-        forest_panel(ax, rows, places, forest, limits, most=6)
-        last = ax is axes[-1]
-        if not last:
+    for ax, end, (task, rows) in zip(axes, last, forest.panels.items(), strict=True):
+        ax.set_ylim(end + 0.6, -0.6)
+        name_rows(ax, spots[task], (row.estimator for row in rows if row.head))
+        _panel(ax, rows, spots[task], forest, limits, most=6)
+        if ax is not axes[-1]:
             ax.set_xlabel("")
             ax.tick_params(labelbottom=False)
         panel_title(ax, task)
         for row in rows:
-            _beside(ax, places[row.estimator], row, column)
-        if ax is axes[0]:
-            for head, at in zip(forest.heads, (0.0, 72.0 * column), strict=True):
-                ax.annotate(
-                    head, (1.0, 1.0), (8.0 + at, 5.0), "axes fraction", "offset points",
-                    size=7, color=MUTED, va="bottom",
-                )  # fmt: skip
+            _beside(ax, spots[task][row.estimator], row, column)
+    for head, right in zip(forest.heads, (0.0, 72.0 * column), strict=True):
+        place = ((1.0, 1.0), (8.0 + right, 5.0), "axes fraction", "offset points")
+        axes[0].annotate(head, *place, size=7, color=MUTED, va="bottom")
     return figure
 
 
-def _grouped(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the height of every row, with a gap before each group."""
-    places: dict[str, float] = {}
-    at = 0.0
-    for row in rows:
-        at += GROUP_GAP * (row.head and bool(places))
-        places[row.estimator] = at
-        at += 1.0
-    return places
-
-
-def forest_panel(
+def _panel(
     axes: Axes,
     rows: Sequence[Row],
     places: Mapping[str, float],
@@ -196,8 +178,7 @@ def forest_panel(
       limits: Of the axis; None where nothing is known.
       most: Ticks of the axis.
     """
-    if forest.log:
-        axes.set_xscale("log")
+    axes.set_xscale("log")
     if limits:
         axes.set_xlim(*limits)
     if forest.reference is not None:
@@ -207,8 +188,7 @@ def forest_panel(
             for mark in row.marks:
                 _draw_mark(axes, places[row.estimator] + mark.offset, row.estimator, mark)
     axes.set_xlabel(forest.xlabel, fontsize=8)
-    if forest.log:
-        plain_log_ticks(axes.xaxis, ratio=forest.ratio, most=most)
+    plain_log_ticks(axes.xaxis, ratio=forest.ratio, most=most)
 
 
 def _beside(axes: Axes, at: float, row: Row, column: float) -> None:
@@ -276,11 +256,11 @@ def _limits(rows: Sequence[Row], forest: Forest) -> tuple[float, float] | None:
         values += [end for mark in marks if not mark.bound for end in mark.reach]
         values += [] if forest.reference is None else [forest.reference]
         ends = [mark.shown.low for mark in marks], [mark.shown.high for mark in marks]
-        return (log_view if forest.log else linear_view)(values, *ends)
+        return log_view(values, *ends)
 
     whole = limits(rows)
     others = limits(row for row in rows if row.estimator not in forest.stretch)
-    if whole is None or others is None or not forest.log:
+    if whole is None or others is None:
         return whole
     # As an arrow, if the scale with it would be twice as long as without.
     span, kept = (math.log(high / low) for low, high in (whole, others))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from typing import Any
 
 import pandas as pd
@@ -18,15 +19,12 @@ from estbench.report.view.figures.base import (
     Drawn,
     belonging,
     belongs,
-    biased_text,
     entries,
-    few_text,
     label,
-    n_text,
     name_room,
     stacked,
 )
-from estbench.report.view.figures.notes import lost_note
+from estbench.report.view.figures.captions import described
 from estbench.report.view.style import INK, MUTED, look
 
 __all__ = ["draw"]
@@ -50,44 +48,62 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     most = max(LEAST, min(MOST, math.isqrt(CELLS // len(panels))))
     names = {task: _chosen(comparisons, task, duels, most) for task, duels in panels.items()}
-    data = pd.concat(
-        [_data(comparisons, task, duels, names[task]) for task, duels in panels.items()],
-        ignore_index=True,
+    parts = [_data(comparisons, task, duels, names[task]) for task, duels in panels.items()]
+    data = pd.concat(parts, ignore_index=True)
+    kinds = {task: metric.label for task in panels if (metric := comparisons.primary(task))}
+    sure = [
+        f"{row['estimator']} over {row['against']} on {row['task']} in {row['wins']} of {row['n']}"
+        for row in entries(data)
+        if row["p_holm"] < ALPHA and row["estimate"] > 0.5
+    ]
+    return described(
+        comparisons,
+        "improvement",
+        "Which estimator ends better, seed by seed",
+        "Per cent of seeds in which the estimator of the row ends better than that of the column, "
+        f"a tie counting half ({_metrics(kinds)}; {{n}}, paired by seed). Darker: it wins more "
+        "often; the best mean is on top. Thick frame: significant by the sign test, with Holm's "
+        "correction over all pairs of the task; dot: by the paired t test of the difference. Exact "
+        "95 % limits are in the data; with ten seeds they are wide: 10 of 10 is [69, 100]."
+        + _reach_text(panels)
+        + _restricted({t: duels.scores.shape[1] - len(names[t]) for t, duels in panels.items()}),
+        sure,
+        data,
+        _figure(comparisons, data, names),
+        _table(data),
+        lead="Significant by the sign test: ",
+        kind=TRAINING,
+        counts=data.groupby(["task", "estimator"], sort=False)["n"].max().reset_index(),
     )
+
+
+def _figure(comparisons: Comparisons, data: pd.DataFrame, names: dict[str, list[str]]) -> Figure:
+    """Draw the matrices, one below the other."""
     left = name_room(name for own in names.values() for name in own)
     sizes = {task: min(CELL_INCHES, ROOM / len(own)) for task, own in names.items()}
-    heights = [sizes[task] * len(names[task]) for task in panels]
     slants = 0.12 + 0.045 * max(len(label(n)) for own in names.values() for n in own)
     beyond = 0.15 + _overhang(names, sizes)
     wide = left + ROOM + beyond
     figure, axes = stacked(
-        len(panels),
+        len(names),
         width=wide,
-        height=heights,
+        height=[sizes[task] * len(own) for task, own in names.items()],
         left=left,
         right=beyond,
         top=0.3 + slants,
         bottom=0.12,
         gap=0.5 + slants,
     )
-    for ax, task in zip(axes, panels, strict=True):
-        size, own = sizes[task], names[task]
+    for ax, (task, own) in zip(axes, names.items(), strict=True):
         box = ax.get_position()
-        ax.set_position((box.x0, box.y0, size * len(own) / wide, box.height))
-        _panel(ax, data[data["task"] == task], own, size)
+        ax.set_position((box.x0, box.y0, sizes[task] * len(own) / wide, box.height))
+        _panel(ax, data[data["task"] == task], own, sizes[task])
         metric = comparisons.primary(task)
         head = f"{clean(task, 40)}: {metric.label}" if metric else clean(task, 40)
-        ax.annotate(
-            head,
-            (0.0, 1.0),
-            (-72.0 * left + 6.0, 72.0 * slants + 4.0),
-            "axes fraction",
-            "offset points",
-            color=INK,
-            weight="bold",
-            size=9.5,
-        )
-    return _drawn(comparisons, panels, names, data, figure)
+        shift = (-72.0 * left + 6.0, 72.0 * slants + 4.0)
+        place = ((0.0, 1.0), shift, "axes fraction", "offset points")
+        ax.annotate(head, *place, color=INK, weight="bold", size=9.5)
+    return figure
 
 
 def _overhang(names: dict[str, list[str]], sizes: dict[str, float]) -> float:
@@ -99,42 +115,6 @@ def _overhang(names: dict[str, list[str]], sizes: dict[str, float]) -> float:
         if sizes[task] < CELL_INCHES  # else the panel does not fill its width
     ]
     return max([0.0, *reach])
-
-
-def _drawn(
-    comparisons: Comparisons,
-    panels: dict[str, Duels],
-    names: dict[str, list[str]],
-    data: pd.DataFrame,
-    figure: Figure,
-) -> Drawn:
-    """Return the figure with what is said of it."""
-    every = [name for own in names.values() for name in own]
-    counts = data.groupby(["task", "estimator"], sort=False)["n"].max().reset_index()
-    left_out = {t: duels.scores.shape[1] - len(names[t]) for t, duels in panels.items()}
-    kinds = {
-        task: metric.label for task in panels if (metric := comparisons.primary(task)) is not None
-    }
-    caption = (
-        "Per cent of seeds in which the estimator of the row ends better than that of the column, "
-        f"a tie counting half ({_metrics(kinds)}; {n_text(counts)}, paired by seed). Darker: the "
-        "row wins more often. Rows are in the order of their mean, the best on top. Thick frame: "
-        "the exact sign test tells the two apart after Holm's correction over all pairs of the "
-        "task. Dot: the paired t test of the mean difference does. Exact 95 % limits (Clopper and "
-        "Pearson) of every cell are in the figure's data; from ten seeds they are wide: 10 of 10 "
-        f"is [69, 100]. {_reach_text(panels)}{_restricted(left_out)}"
-        f"{few_text(counts['n'])}{lost_note(comparisons, TRAINING, panels, every)}"
-        f"{biased_text(every)}"
-    )
-    title = "Which estimator ends better, seed by seed"
-    table = _table(data)
-    sure = [
-        f"{row['estimator']} over {row['against']} on {row['task']} in {row['wins']} of {row['n']}"
-        for row in entries(data)
-        if row["p_holm"] < ALPHA and row["estimate"] > 0.5
-    ]
-    alt = f"{title}. Told apart by the sign test: {'; '.join(sure) or 'none'}."
-    return Drawn("improvement", title, caption, alt, data, figure, table)
 
 
 def _chosen(comparisons: Comparisons, task: str, duels: Duels, most: int) -> list[str]:
@@ -153,19 +133,13 @@ def _chosen(comparisons: Comparisons, task: str, duels: Duels, most: int) -> lis
 def _data(comparisons: Comparisons, task: str, duels: Duels, names: list[str]) -> pd.DataFrame:
     """Return a row an ordered pair."""
     rows = []
-    for first in names:
-        for second in names:
-            if first == second:
-                continue
-            duel = duels.duel(first, second)
-            found = duel.estimate
-            if found.known:
-                numbers = (found.value, found.low, found.high, duel.wins, duel.ties, duel.n)
-                p_values = (
-                    duels.p_holm(first, second),
-                    comparisons.p_holm(task, "quality", first, second),
-                )
-                rows.append((task, first, second, *numbers, *p_values))
+    for pair in permutations(names, 2):
+        duel = duels.duel(*pair)
+        own = duel.estimate
+        if own.known:
+            numbers = (own.value, own.low, own.high, duel.wins, duel.ties, duel.n)
+            p_values = (duels.p_holm(*pair), comparisons.p_holm(task, "quality", *pair))
+            rows.append((task, *pair, *numbers, *p_values))
     columns = ["task", "estimator", "against", "estimate", "low", "high", "wins", "ties", "n"]
     return pd.DataFrame(rows, columns=[*columns, "p_holm", "p_holm_mean_difference"])
 
@@ -177,35 +151,20 @@ def _panel(axes: Axes, data: pd.DataFrame, names: list[str], size: float) -> Non
     axes.set_ylim(len(names), 0)
     axes.grid(visible=False)
     for place in range(len(names)):
-        axes.add_patch(
-            Rectangle(
-                (place, place), 1, 1, facecolor="none", edgecolor=MUTED, linewidth=0.4, zorder=2
-            )
-        )
+        axes.add_patch(Rectangle((place, place), 1, 1, fc="none", ec=MUTED, lw=0.4, zorder=2))
     for estimator, own in data.groupby("estimator", sort=False):
         with belonging(axes, str(estimator)):  # once a row, for it looks through the whole panel
             for row in entries(own):
                 _cell(axes, row, at[row["against"]], at[row["estimator"]], size)
-    small = max(5.0, min(8.0, 30.0 * size))
-    ticks = [place + 0.5 for place in range(len(names))]
-    axes.set_yticks(ticks, [label(name) for name in names], fontsize=small)
-    axes.set_xticks(
-        ticks,
-        [label(name) for name in names],
-        fontsize=small,
-        rotation=45,
-        ha="left",
-        rotation_mode="anchor",
-    )
+    ticks, texts = [place + 0.5 for place in range(len(names))], [label(name) for name in names]
+    axes.set_yticks(ticks, texts)
+    axes.set_xticks(ticks, texts, rotation=45, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
-    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
-        tick.set_color(look(name).colour)
-        belongs(tick, name)
-    for tick, name in zip(axes.get_xticklabels(), names, strict=True):
-        belongs(tick, name)
-    axes.tick_params(length=0, pad=3)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.tick_params(length=0, pad=3, labelsize=max(5.0, min(8.0, 30.0 * size)))
+    for up, across, name in zip(axes.get_yticklabels(), axes.get_xticklabels(), names, strict=True):
+        up.set_color(look(name).colour)
+        belongs((up, across), name)
+    axes.spines[:].set_visible(False)
 
 
 def _cell(axes: Axes, row: dict[str, Any], x: int, y: int, size: float) -> None:
@@ -219,17 +178,9 @@ def _cell(axes: Axes, row: dict[str, Any], x: int, y: int, size: float) -> None:
     if row["p_holm_mean_difference"] < ALPHA:
         axes.plot([x + 0.86], [y + 0.16], ".", color=ink, markersize=0.32 * letters, zorder=3)
     if row["p_holm"] < ALPHA:
-        inset = 0.045
-        frame = Rectangle(
-            (x + inset, y + inset),
-            1 - 2 * inset,
-            1 - 2 * inset,
-            zorder=2,
-            facecolor="none",
-            edgecolor=FRAME,
-            linewidth=min(1.8, 4.5 * size),
-        )
-        axes.add_patch(frame)
+        wide = min(1.8, 4.5 * size)
+        corner = (x + 0.045, y + 0.045)
+        axes.add_patch(Rectangle(corner, 0.91, 0.91, fc="none", ec=FRAME, lw=wide, zorder=2))
 
 
 def _metrics(kinds: dict[str, str]) -> str:
@@ -241,7 +192,7 @@ def _metrics(kinds: dict[str, str]) -> str:
 
 
 def _reach_text(panels: dict[str, Duels]) -> str:
-    """Say where no pair at all could be significant, as there are too few seeds for its pairs."""
+    """Say where no pair could be significant, because the seeds are too few for the pairs."""
     out = []
     for task, duels in panels.items():
         seeds = int(duels.scores.notna().sum().max())
@@ -251,38 +202,31 @@ def _reach_text(panels: dict[str, Duels]) -> str:
     if not out:
         return ""
     return (
-        "The sign test is strict: a pair has to win in every seed and the seeds have to suffice "
-        f"for the pairs, which they cannot on {'; '.join(out)}; no frame there says nothing. "
+        " A pair has to win in every seed, and the seeds have to suffice for the pairs, which "
+        f"they cannot on {'; '.join(out)}: there a missing frame means nothing."
     )
 
 
 def _restricted(left_out: dict[str, int]) -> str:
-    dropped = {task: count for task, count in left_out.items() if count}
-    if not dropped:
+    listed = [f"{count} on {clean(task, 40)}" for task, count in left_out.items() if count]
+    if not listed:
         return ""
-    listed = ", ".join(f"{count} on {clean(task, 40)}" for task, count in dropped.items())
     return (
-        f"Too many estimators for one matrix: shown are {PLAIN}, {BASELINED} and the best of the "
-        f"ranked; left out are {listed}. All pairs are in tables/improvement.csv. "
+        f" Shown are {PLAIN}, {BASELINED} and the best of the ranked; left out are "
+        f"{', '.join(listed)}. All pairs are in tables/improvement.csv."
     )
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:
     """Return each pair once, the winner first, for reading."""
+    heads = ["task", "estimator", "better than", "in", "probability, %", "sign test, Holm"]
     rows = []
     for row in entries(data):
-        if row["estimate"] > 0.5 or (row["estimate"] == 0.5 and row["estimator"] < row["against"]):
-            limits = f"[{number(100 * row['low'], 0)}, {number(100 * row['high'], 0)}]"
+        pair = (row["estimator"], row["against"])
+        if row["estimate"] > 0.5 or (row["estimate"] == 0.5 and pair == tuple(sorted(pair))):
             ties = f" ({row['ties']} tied)" if row["ties"] else ""
-            rows.append(
-                {
-                    "task": row["task"],
-                    "estimator": row["estimator"],
-                    "better than": row["against"],
-                    "in": f"{row['wins']} of {row['n']} seeds{ties}",
-                    "probability, %": f"{number(100 * row['estimate'], 0)} {limits}",
-                    "sign test, Holm": p_text(row["p_holm"]),
-                    "difference, Holm": p_text(row["p_holm_mean_difference"]),
-                }
-            )
-    return pd.DataFrame(rows)
+            value, low, high = (number(100 * row[end], 0) for end in ("estimate", "low", "high"))
+            said = (f"{row['wins']} of {row['n']} seeds{ties}", f"{value} [{low}, {high}]")
+            tests = (p_text(row["p_holm"]), p_text(row["p_holm_mean_difference"]))
+            rows.append((row["task"], *pair, *said, *tests))
+    return pd.DataFrame(rows, columns=[*heads, "difference, Holm"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -16,6 +19,13 @@ __all__ = ["draw"]
 
 FLOOR = 0.03  # per cent; what is estimated below it is drawn there
 FOUND = "#b3261e"
+OPEN: dict[str, Any] = {
+    "color": MUTED,
+    "linestyle": "none",
+    "markerfacecolor": "none",
+    "markersize": 3.5,
+}
+LEGEND = {"ncols": 4, "fontsize": 6.5, "columnspacing": 1.0, "handletextpad": 0.1}
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p", "h", "<", ">")
 
 
@@ -50,28 +60,21 @@ def draw(frame: pd.DataFrame) -> Drawn:
     axes.set_xlim(0.8 * FLOOR, max(axes.get_xlim()[1], 1.3 * margins[-1]))
     for margin in margins:
         axes.axvline(margin, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-        said = f"{margin:g} %" if margin > margins[0] else f"margin {margin:g} %"
-        axes.annotate(
-            said, (margin, 1.0), (0, 3), ("data", "axes fraction"), "offset points",
-            ha="left" if margin > margins[0] else "center", size=7.5, color=INK,
-        )  # fmt: skip
-    handles = [
-        Line2D([], [], marker=MARKERS[i % len(MARKERS)], color=MUTED, linestyle="none",
-               markerfacecolor="none", markersize=3.5, label=problem)
-        for i, problem in enumerate(problems)
-    ]  # fmt: skip
+        first = margin == margins[0]
+        said, side = (f"margin {margin:g} %", "center") if first else (f"{margin:g} %", "left")
+        place = ((margin, 1.0), (0, 3), ("data", "axes fraction"), "offset points")
+        axes.annotate(said, *place, ha=side, size=7.5, color=INK)
+    marks = zip(problems, cycle(MARKERS), strict=False)
+    handles = [Line2D([], [], marker=mark, label=what, **OPEN) for what, mark in marks]
     if handles:
-        figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=4, fontsize=6.5,
-            columnspacing=1.0, handletextpad=0.1,
-        )  # fmt: skip
+        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), **LEGEND)
     said = "; ".join(f"{row.estimator}: {row.text}" for row in rows)
     caption = (
-        "Distance of the mean of many draws from the exact gradient over that gradient's norm, on "
-        "problems whose sequences can all be listed; lines are 95 % intervals from a U-statistic "
-        "over 64 blocks of draws, filled red marks are biases that a test found (0.1 % level an "
-        f"estimator). Values below {FLOOR} % are drawn there. An estimator passes where every "
-        f"upper limit is left of its margin of {_margins(data, margins)}. † declared biased."
+        "Distance of the mean of many draws from the exact gradient, over the norm of the exact "
+        "gradient, on problems whose sequences can all be listed. Lines: 95 % intervals. Filled "
+        "red marks: a test found a bias (0.1 % level for each estimator). An estimator passes if "
+        f"every upper limit is left of its margin of {_margins(data, margins)}. Values below "
+        f"{FLOOR} % are drawn there. † declared biased."
     )
     title = "Is the estimator unbiased?"
     return Drawn("bias", title, caption, f"{title} {said}.", data, figure)
@@ -82,15 +85,13 @@ def _mark(row: dict[str, object], marker: str, offsets: dict[str, float]) -> Mar
     keys = ("relative_bias", "low", "high")
     value, low, high = (max(100 * float(str(row[key])), FLOOR) for key in keys)
     found = bool(row["found_by"])
-    colour = FOUND if found else ""
-    where = offsets[str(row["what"])]
     return Mark(
         Estimate(value, low, high),
         marker=marker,
-        colour=colour,
+        colour=FOUND if found else "",
         filled=found,
         size=3.0,
-        offset=where,
+        offset=offsets[str(row["what"])],
     )
 
 

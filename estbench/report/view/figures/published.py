@@ -11,22 +11,17 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from estbench.report.data.comparisons import TRAINING, Comparisons
 from estbench.report.data.formatting import number, with_interval
 from estbench.report.data.paper import BLOCK, LABEL, block_centres, published
-from estbench.report.data.statistics import Estimate
 from estbench.report.view.figures.base import (
     Drawn,
-    belonging,
-    biased_text,
     entries,
-    few_text,
+    estimate_in,
     label_room,
-    n_text,
     side_by_side,
 )
+from estbench.report.view.figures.captions import described
 from estbench.report.view.figures.curves import curve_data, curve_labels, curve_panel
 from estbench.report.view.figures.direct import label_tall
-from estbench.report.view.figures.emphasis import focus_text
-from estbench.report.view.figures.notes import lost_note
-from estbench.report.view.style import MUTED, look
+from estbench.report.view.style import MUTED
 
 __all__ = ["draw"]
 
@@ -39,70 +34,54 @@ QUANTITIES = {
 
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw published and own curves for the paper's tasks that the result set holds."""
-    results = comparisons.results
     panels = []
-    for task in results.tasks:
+    for task in comparisons.results.tasks:
         for quantity, (metric, _) in QUANTITIES.items():
-            own = curve_data(results.curves, task, metric)
+            own = curve_data(comparisons.results.curves, task, metric)
             theirs = _published(task, quantity)
             if not (own.empty or theirs.empty):
-                panels.append((task, quantity, theirs, own))
+                panels.append((task, quantity, theirs, own[own["seed"].isna()]))
     if not panels:
         return None
-    ours = pd.concat([own.assign(quantity=quantity) for _, quantity, _, own in panels])
-    rooms = [label_room(["reinforce"]), label_room(ours["estimator"])]
-    tall = max(label_tall(own["estimator"].nunique(), 1.5) for *_, own in panels)
-    figure, grid = side_by_side(len(panels), rooms, panel=(1.72, tall))
-    for (left, right), (task, quantity, theirs, own) in zip(grid, panels, strict=True):
-        axis = QUANTITIES[quantity][1]
-        _published_panel(left, theirs)
-        curve_panel(right, own[own["seed"].isna()], title="", quantity="", labels=False)
-        n = int(own["n"].max())
-        reward = _reward(comparisons, task)
-        _titles(left, f"{task}: published", LABEL)
-        _titles(right, f"{task}: here", f"mean of {n} seed{'s' * (n != 1)}{reward}")
-        left.set_ylabel(axis, fontsize=8)
-        low = min(left.get_ylim()[0], right.get_ylim()[0])
-        high = max(left.get_ylim()[1], right.get_ylim()[1])
-        for ax in (left, right):
-            ax.set_ylim(low, high)
-            ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-        right.tick_params(labelleft=False)
-        curve_labels(left, theirs)
-        curve_labels(right, own)
-        # Only the left panel names the values: the right one's grid must be the same.
-        right.yaxis.set_major_locator(FixedLocator(list(left.get_yticks())))
-        right.set_ylim(low, high)
     # Through records: pandas warns where it would concatenate columns that are wholly unknown.
     data = pd.DataFrame(
         [
             row | {"source": source, "quantity": quantity}
             for _, quantity, theirs, own in panels
-            for source, part in (("published", theirs), ("here", own[own["seed"].isna()]))
+            for source, part in (("published", theirs), ("here", own))
             for row in part.drop(columns=["seed"]).to_dict("records")
         ]
     )
-    means = ours[ours["seed"].isna()]
-    last = means.groupby(["task", "quantity", "estimator"], sort=False).tail(1)
-    title = "The published curves, and the same quantities here"
-    caption = (
-        "Left: the series of Balagopalan, Gorti, Ravaut and Saqur (arXiv 1805.02788) as means over "
-        f"blocks of {BLOCK} batches: {LABEL}. Their REBAR and RELAX had another expectation than "
-        "the gradient, and an exp(p_D) reward without a baseline scales the variance, so left and "
-        "right share units and an axis but not a method; the same colour means the same name, not "
-        "the same estimator. Right: this result set, mean over seeds with a 95 % t interval, "
-        f"{n_text(last)}. Log variance: lower is better; goodness: higher is better."
-        f"{few_text(last['n'])}"
-        f"{lost_note(comparisons, TRAINING, last['task'], last['estimator'])}"
-        f"{focus_text(last['estimator'])}{biased_text(last['estimator'])}"
+    last = data[data["source"] == "here"]
+    last = last.groupby(["task", "quantity", "estimator"], sort=False).tail(1)
+    rooms = [label_room(["reinforce"]), label_room(last["estimator"])]
+    tall = max(label_tall(own["estimator"].nunique(), 1.5) for *_, own in panels)
+    figure, grid = side_by_side(len(panels), rooms, panel=(1.72, tall))
+    for (left, right), (_, quantity, theirs, own) in zip(grid, panels, strict=True):
+        _pair(comparisons, left, right, theirs, own)
+        left.set_ylabel(QUANTITIES[quantity][1], fontsize=8)
+    return described(
+        comparisons,
+        "published",
+        "The published curves, and the same quantities here",
+        "Left: the curves of Balagopalan, Gorti, Ravaut and Saqur (arXiv 1805.02788), means over "
+        f"blocks of {BLOCK} batches: {LABEL}. Right: this result set, mean over seeds with 95 % t "
+        "interval, {n}. Left and right share units and an axis but not a method: their REBAR and "
+        "RELAX are biased, and an exp(p_D) reward without a baseline scales the variance. The same "
+        "colour means the same name, not the same estimator. Log variance: lower is better; "
+        "goodness: higher is better.",
+        (
+            f"{name.upper()} on {task} ended at {values[-1]:.2f} ({quantity.replace('_', ' ')})"
+            for (task, quantity, name), values in published().items()
+            if task in set(last["task"])
+        ),
+        data,
+        figure,
+        _table(last),
+        lead="Published: ",
+        kind=TRAINING,
+        counts=last,
     )
-    said = "; ".join(
-        f"{name.upper()} on {task} ended at {values[-1]:.2f} ({quantity.replace('_', ' ')})"
-        for (task, quantity, name), values in published().items()
-        if task in set(last["task"])
-    )
-    alt = f"{title}. Published: {said}."
-    return Drawn("published", title, caption, alt, data, figure, _table(last))
 
 
 def _table(last: pd.DataFrame) -> pd.DataFrame:
@@ -110,18 +89,12 @@ def _table(last: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in entries(last):
         key = (row["task"], row["quantity"], row["estimator"])
-        value = Estimate(row["estimate"], row["low"], row["high"], row["n"])
-        rows.append(
-            {
-                "task": row["task"],
-                "quantity": row["quantity"].replace("_", " "),
-                "estimator": row["estimator"],
-                "published, last block": number(published().get(key, (math.nan,))[-1]),
-                "here, at the last batch": with_interval(value, "number"),
-                "n": row["n"],
-            }
-        )
-    return pd.DataFrame(rows)
+        theirs = number(published().get(key, (math.nan,))[-1])
+        ours = with_interval(estimate_in(row), "number")
+        where = (row["task"], row["quantity"].replace("_", " "), row["estimator"])
+        rows.append((*where, theirs, ours, row["n"]))
+    heads = ["task", "quantity", "estimator", "published, last block", "here, at the last batch"]
+    return pd.DataFrame(rows, columns=[*heads, "n"])
 
 
 def _published(task: str, quantity: str) -> pd.DataFrame:
@@ -136,30 +109,30 @@ def _published(task: str, quantity: str) -> pd.DataFrame:
     return frame.assign(seed=math.nan, low=math.nan, high=math.nan)
 
 
-def _published_panel(axes: Axes, data: pd.DataFrame) -> None:
-    """Draw the block means."""
-    for name in ("reinforce", "rebar", "relax"):
-        rows, style = data[data["estimator"] == name], look(name)
-        with belonging(axes, name):
-            axes.plot(
-                rows["step"],
-                rows["estimate"],
-                color=style.colour,
-                linestyle=style.dash,
-                marker=style.marker,
-                markersize=3.6,
-            )
-    axes.set_xlim(0, 9 * BLOCK)
-    axes.set_xlabel("adversarial batch")
-    axes.margins(y=0.08)
-
-
-def _titles(axes: Axes, title: str, under: str) -> None:
-    """Write a bold title and a muted line under it."""
-    axes.set_title(title, pad=16)
-    axes.annotate(
-        under, (0.0, 1.0), (0.0, 5.0), "axes fraction", "offset points", size=7, color=MUTED
-    )
+def _pair(
+    comparisons: Comparisons, left: Axes, right: Axes, theirs: pd.DataFrame, own: pd.DataFrame
+) -> None:
+    """Draw published and own curves on axes with the same limits."""
+    task, n = str(own["task"].iloc[0]), int(own["n"].max())
+    under = f"mean of {n} seed{'s' * (n != 1)}{_reward(comparisons, task)}"
+    for ax, rows, where, words in (
+        (left, theirs, "published", LABEL),
+        (right, own, "here", under),
+    ):
+        curve_panel(ax, rows)
+        ax.set_title(f"{task}: {where}", pad=16)
+        place = ((0.0, 1.0), (0.0, 5.0), "axes fraction", "offset points")
+        ax.annotate(words, *place, size=7, color=MUTED)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    left.set_xlim(0, 9 * BLOCK)
+    lows, highs = zip(left.get_ylim(), right.get_ylim(), strict=True)
+    for ax, rows in ((left, theirs), (right, own)):
+        ax.set_ylim(min(lows), max(highs))
+        curve_labels(ax, rows)
+    # Only the left panel names the values: the right one's grid must be the same.
+    right.tick_params(labelleft=False)
+    right.yaxis.set_major_locator(FixedLocator(list(left.get_yticks())))
+    right.set_ylim(min(lows), max(highs))
 
 
 def _reward(comparisons: Comparisons, task: str) -> str:

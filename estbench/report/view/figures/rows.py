@@ -6,18 +6,24 @@ more estimators than fit on `MOST_INCHES`, the first and the last rows are shown
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from estbench.report.data.order import estimator_hue
-from estbench.report.view.figures.base import MOST_INCHES, belongs, label, name_room, panel_title
+from estbench.report.view.figures.base import (
+    MOST_INCHES,
+    belongs,
+    framed,
+    label,
+    name_room,
+    panel_title,
+)
 from estbench.report.view.style import MUTED, look
 
-__all__ = ["ROW_INCHES", "Rows", "cut_rows", "cut_text", "name_rows", "rows_figure"]
+__all__ = ["ROW_INCHES", "Rows", "grouped", "left_out", "name_rows", "rows_figure"]
 
 ROW_INCHES = 0.175
 FAMILY_GAP = 0.45  # rows between two families
@@ -41,63 +47,57 @@ class Rows:
     places: dict[str, float]
 
 
-def cut_rows(names: Sequence[str], blocks: int = 1, taken: float = 0.0) -> list[str]:
-    """Return the estimators that a figure has room for: the first and the last of `names`.
-
-    Args:
-      names: The most important first and last.
-      blocks: How many times the rows are drawn, one below the other.
-      taken: Inches that the figure needs besides.
-    """
-    most = int((MOST_INCHES - taken - HEAD - FOOT - BETWEEN * blocks) / (blocks * ROW_INCHES * 1.1))
-    if len(names) <= most:
-        return list(names)
-    last = most // 3
-    return [*names[: most - last], *names[-last:]]
-
-
-def cut_text(shown: int, whole: int) -> str:
-    """Return what a caption says of rows that were left out, or nothing."""
-    if shown == whole:
-        return ""
-    return f" {whole - shown} of {whole} estimators are left out; the table has them all."
-
-
 def rows_figure(tasks: Sequence[str], names: Sequence[str], *, top: float = 0.0) -> Rows:
-    """Return an empty figure with a row for each of `names`, parted by family.
+    """Return an empty figure with a row for each of `names`, grouped by family.
 
     Args:
+      names: The most important first and last: only these are shown where there is no room for all.
       top: Inches above the panels, for a legend.
     """
-    places: dict[str, float] = {}
-    at, before = 0.0, None
-    for name in names:
-        family = estimator_hue(name)
-        if places:
-            at += 1.0 + FAMILY_GAP * (family != before)
-        places[name], before = at, family
-    tall = ROW_INCHES * (at + 1.0) + 0.08
     blocks = [list(tasks[i : i + COLUMNS]) for i in range(0, len(tasks), COLUMNS)]
+    free = MOST_INCHES - top - HEAD - FOOT - BETWEEN * len(blocks)
+    most = int(free / (len(blocks) * ROW_INCHES * 1.1))
+    if len(names) > most:
+        names = [*names[: most - most // 3], *names[-(most // 3) :]]
+    families = [estimator_hue(name) for name in names]
+    starts = [a != b for a, b in zip(families, ["", *families], strict=False)]
+    places = grouped(names, starts, FAMILY_GAP)
+    last = max(places.values(), default=0.0)
+    tall = ROW_INCHES * (last + 1.0) + 0.08
     left, gap = name_room(names), 0.16
     height = top + HEAD + FOOT + len(blocks) * tall + (len(blocks) - 1) * BETWEEN
-    figure = Figure(figsize=(WIDTH, height))
-    FigureCanvasAgg(figure)
     wide = (WIDTH - left - 0.12 - gap * (len(blocks[0]) - 1)) / len(blocks[0])
-    panels = {}
-    for row, block in enumerate(blocks):
-        edge = height - top - HEAD - row * (tall + BETWEEN) - tall
-        for column, task in enumerate(block):
-            start = left + column * (wide + gap)
-            box = (start / WIDTH, edge / height, wide / WIDTH, tall / height)
-            axes = panels[task] = figure.add_axes(box)
-            panel_title(axes, task)
-            axes.title.set_fontsize(9.0 if len(blocks[0]) < 4 else 8.0)
-            axes.set_ylim(at + 0.5 + 0.04 / ROW_INCHES, -0.5 - 0.04 / ROW_INCHES)
-            name_rows(axes, places if column == 0 else {})
-    return Rows(figure, panels, places)
+    spots = {
+        task: (left + column * (wide + gap), height - top - HEAD - row * (tall + BETWEEN) - tall)
+        for row, block in enumerate(blocks)
+        for column, task in enumerate(block)
+    }
+    figure, every = framed(WIDTH, height, [(*spot, wide, tall) for spot in spots.values()])
+    for axes, (task, (start, _)) in zip(every, spots.items(), strict=True):
+        panel_title(axes, task)
+        axes.title.set_fontsize(9.0 if len(blocks[0]) < 4 else 8.0)
+        axes.set_ylim(last + 0.5 + 0.04 / ROW_INCHES, -0.5 - 0.04 / ROW_INCHES)
+        name_rows(axes, places if start == left else {})
+    return Rows(figure, dict(zip(spots, every, strict=True)), places)
 
 
-def name_rows(axes: Axes, places: dict[str, float], bold: Iterable[str] = ()) -> None:
+def grouped(names: Sequence[str], starts: Sequence[bool], gap: float) -> dict[str, float]:
+    """Return the height of every row, from 0 downwards, with a gap before each start of a group."""
+    places: dict[str, float] = {}
+    at = 0.0
+    for name, is_start in zip(names, starts, strict=True):
+        at += gap * (is_start and bool(places))
+        places[name] = at
+        at += 1.0
+    return places
+
+
+def left_out(figure: Figure, names: Iterable[str]) -> int:
+    """Return how many of `names` have no row in a figure of `rows_figure`."""
+    return len(set(names)) - len(figure.axes[0].get_yticks())
+
+
+def name_rows(axes: Axes, places: Mapping[str, float], bold: Iterable[str] = ()) -> None:
     """Write the estimators' names at the left of their rows."""
     heads = set(bold)
     axes.set_yticks(list(places.values()), [label(name) for name in places])

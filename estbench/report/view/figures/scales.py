@@ -10,17 +10,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "CUT",
-    "linear_view",
     "log_view",
     "plain_log_ticks",
     "round_numbers",
     "tick_text",
     "view",
 ]
-
-# For captions, where `view` was used.
-CUT = "Where there are few seeds, what reaches the edge of its panel goes on beyond it."
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -53,13 +48,6 @@ def log_view(
     bottom, top = view(logs[0], logs[1], logs[2], least=math.log(3.0))
     room = margin * max(top - bottom, 0.35)
     return math.exp(bottom - room), math.exp(top + room)
-
-
-def linear_view(values: ArrayLike, low: ArrayLike, high: ArrayLike) -> tuple[float, float]:
-    """Return the limits of a linear axis: `view`, and a margin at both ends."""
-    bottom, top = view(values, low, high)
-    room = 0.04 * (top - bottom) or 1.0
-    return bottom - room, top + room
 
 
 def plain_log_ticks(axis: Axis, *, ratio: bool = False, most: int = 6) -> None:

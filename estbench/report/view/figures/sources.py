@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from estbench.report.data.comparisons import Comparisons
 from estbench.report.data.statistics import interval_frame
 from estbench.report.view.figures.bars import Bars, draw_bars, shades
-from estbench.report.view.figures.base import (
-    Drawn,
-    biased_text,
-    entries,
-    few_text,
-    fewest,
-    n_text,
-    order_rows,
-)
+from estbench.report.view.figures.base import Drawn, entries, order_rows
+from estbench.report.view.figures.captions import described
+from estbench.report.view.figures.rows import left_out
 
 __all__ = ["draw", "draw_steps", "halfway"]
 
 MOST_STEPS = 20  # parts of a bar; longer sequences are put together in runs of steps
 MOST_TENSORS = 8
 REST = "others"
-CAPTION = (
-    "Percent of an estimator's own variance, at the snapshot after half of the batches. "
-    "{what} Rows say where, not how much. Means over seeds, {n}; their 95 % t intervals are in "
-    "the data."
-)
 
 
 def draw(comparisons: Comparisons) -> Drawn | None:
     """Draw each parameter tensor's share, a column a task."""
-    return _draw(
-        comparisons,
-        "tensor",
-        "sources",
-        "Where the variance comes from, by parameter tensor",
-        "A bar sums to 100 %.",
-    )
+    title = "Where the variance comes from, by parameter tensor"
+    return _draw(comparisons, "tensor", "sources", title, "A bar sums to 100 %.")
 
 
 def draw_steps(comparisons: Comparisons) -> Drawn | None:
     """Draw each time step's share, a column a task."""
-    return _draw(
-        comparisons,
-        "step",
-        "source_steps",
-        "Where the variance comes from, by time step",
-        "Of a time step t it is the covariance tr Cov(g_t, g) of what flows back from the "
-        "log-probabilities of step t with the whole draw g; pale is early, dark is late. A step "
-        "that cancels what others bring has a negative share, which is in the data and left out of "
-        "the bar.",
+    title = "Where the variance comes from, by time step"
+    what = (
+        "The share of step t is tr Cov(g_t, g): g is the whole draw, and g_t what flows back from "
+        "the log-probabilities of step t. Pale is early, dark is late. Negative shares (a step "
+        "that cancels noise of others) are in the data and left out of the bar."
     )
+    return _draw(comparisons, "step", "source_steps", title, what)
 
 
 def halfway(rows: pd.DataFrame) -> pd.DataFrame:
@@ -76,25 +59,29 @@ def _draw(comparisons: Comparisons, by: str, name: str, title: str, what: str) -
             wide = own.pivot_table(index="estimator", columns="part", values="percent", sort=False)
             values[task] = _gathered(wide.clip(lower=0.0), by)
     parts = list(dict.fromkeys(part for table in values.values() for part in table.columns))
+    legend = parts
     if by == "step":
-        parts.sort(
-            key=lambda part: (
-                not part[:1].isdigit(),
-                int(part.split("–")[0]) if part[:1].isdigit() else 0,
-            )
-        )
-    legend = parts if by == "tensor" else [parts[0], parts[len(parts) // 2], parts[-1]]
+        parts.sort(key=lambda part: int(part.split("–")[0]) if part[0].isdigit() else math.inf)
+        legend = [parts[0], parts[len(parts) // 2], parts[-1]]
     bars = Bars(values, parts, shades(parts, by == "step"), "% of the variance", legend=legend)
-    counts = fewest(data)
-    caption = CAPTION.format(what=what, n=n_text(counts)) + few_text(counts["n"])
-    largest = data.loc[data.groupby(["task", "estimator"], sort=False)["percent"].idxmax()]
-    said = "; ".join(
-        f"{row['estimator']} on {row['task']}: most from {'time step ' * (by == 'step')}"
-        f"{row['part']}, {row['percent']:.0f} %"
-        for row in entries(largest)
-    )
     figure = draw_bars(bars, names)
-    return Drawn(name, title, caption + biased_text(names), f"{title}. {said}.", data, figure)
+    largest = data.loc[data.groupby(["task", "estimator"], sort=False)["percent"].idxmax()]
+    return described(
+        comparisons,
+        name,
+        title,
+        f"Percent of each estimator's own variance, halfway through training. {what} Rows say "
+        "where the variance is, not how much there is. Means over seeds, {n}; their 95 % t "
+        "intervals are in the data.",
+        (
+            f"{row['estimator']} on {row['task']}: most from {'time step ' * (by == 'step')}"
+            f"{row['part']}, {row['percent']:.0f} %"
+            for row in entries(largest)
+        ),
+        data,
+        figure,
+        left_out=left_out(figure, names),
+    )
 
 
 def _gathered(wide: pd.DataFrame, by: str) -> pd.DataFrame:

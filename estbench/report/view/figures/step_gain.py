@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
 from estbench.report.data.comparisons import Comparisons
 from estbench.report.data.formatting import with_interval
 from estbench.report.data.gained import gained, own_batch
-from estbench.report.data.statistics import Estimate
 from estbench.report.view.figures.base import (
     Drawn,
     belonging,
-    biased_text,
     entries,
-    few_text,
-    fewest,
+    estimate_in,
     label,
     label_room,
-    n_text,
     order_rows,
     panel_title,
     side_by_side,
 )
+from estbench.report.view.figures.captions import described
 from estbench.report.view.style import MUTED, REFERENCE_LINE, look
 
 __all__ = ["draw"]
@@ -57,43 +56,37 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         for ax, (optimiser, drawn) in zip(axes, PANELS.items(), strict=True):
             rows = data[(data["task"] == task) & (data["optimiser"] == optimiser)]
             _panel(ax, rows, drawn)
-            title = f"{task}, {'SGD' if optimiser == 'sgd' else 'Adam'}"
-            panel_title(ax, title)
+            panel_title(ax, f"{task}, {'SGD' if optimiser == 'sgd' else 'Adam'}")
         axes[0].set_ylabel("gain / exact gradient's gain", color=MUTED, size=8)
+    right = grid[0][1]
     for name in names:
-        style = look(name)
-        with belonging(grid[0][1], name):
-            grid[0][1].plot(
-                [],
-                [],
-                linestyle="none",
-                marker=style.marker,
-                color=style.colour,
-                label=label(name),
-            )
-    grid[0][1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), fontsize=7, frameon=False)
-    counts = fewest(data)
-    title = "What variance buys: gain of a step, of the exact gradient's"
-    caption = (
-        "From points of the reference run a step is taken with batches of 8 to 512 reward "
-        "evaluations, and the gain in the expected reward is divided by that of the exact "
-        "gradient's step. Left, SGD: filled at the best of the rates tried (each its own), hollow "
-        "at the rate at which the exact step is as long as Adam's. Right, Adam from the run's own "
-        "moments at the run's rate: filled eight steps at the run's batch; hollow what one step "
-        "gains beyond a step with a gradient of zero. Across: the useful share 1 / (1 + noise "
-        "scale / batch), which predicts the filled marks of SGD, on the line if curvature is the "
-        "same in all directions; at a small rate it predicts nothing, for there every unbiased "
-        "estimator gains 1. Gains are added up over snapshots within a seed; means over seeds, "
-        f"{n_text(counts)}. Marks beyond the axis stand at its edge. Higher is better."
-        + few_text(counts["n"])
-        + biased_text(names)
-    )
+        with belonging(right, name):
+            right.plot([], [], linestyle="none", label=label(name), **look(name).mark)
+    right.legend(loc="upper left", bbox_to_anchor=(1.02, 1.02), fontsize=7)
     table = _table(progress, data, tasks)
-    said = "; ".join(
-        f"{row['estimator']} on {row['task']} {row['Adam, 8 steps']} (share {row['useful share']})"
-        for row in entries(table)
+    return described(
+        comparisons,
+        "progress",
+        "What variance buys: gain of a step, of the exact gradient's",
+        "Up: the gain in expected reward of steps with batches of 8 to 512 reward evaluations, "
+        "over the gain of the exact gradient's steps: means over seeds, {n}, with 95 % t intervals "
+        "in the data. Across: the useful share 1 / (1 + noise scale / batch). Left, SGD: filled at "
+        "the best of the rates tried, hollow at the rate at which the exact step is as long as "
+        "Adam's. Right, Adam with the run's own moments and rate: filled, eight steps at the run's "
+        "batch; hollow, what one step gains beyond a step with a gradient of zero. The useful "
+        "share predicts the filled marks of SGD (on the line, if curvature is the same in all "
+        "directions); at a small rate every unbiased estimator gains 1. Marks beyond the axis are "
+        "at its edge. Higher is better.",
+        (
+            f"{row['estimator']} on {row['task']} {row['Adam, 8 steps']} "
+            f"(share {row['useful share']})"
+            for row in entries(table)
+        ),
+        data,
+        figure,
+        table,
+        lead="Eight steps of Adam: ",
     )
-    return Drawn("progress", title, caption, f"{title}: {said}.", data, figure, table)
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, drawn: list[tuple[str, int, bool]]) -> None:
@@ -103,18 +96,14 @@ def _panel(axes: Axes, rows: pd.DataFrame, drawn: list[tuple[str, int, bool]]) -
         part = rows[(rows["measure"] == measure) & (rows["steps"] == steps)]
         for name in order_rows(part["estimator"]):
             own, style = part[part["estimator"] == name].sort_values("batch"), look(name)
+            line: dict[str, Any] = {"linewidth": 0.6, "markersize": 4.0}
+            if not filled:
+                line |= {"markerfacecolor": "none", "markersize": 3.2}
+            if len(own) == 1 or not filled:
+                line["linestyle"] = "none"
             with belonging(axes, name):
-                axes.plot(
-                    own["useful_share"],
-                    own["estimate"].clip(LOW, HIGH),
-                    linestyle="-" if len(own) > 1 and filled else "none",
-                    linewidth=0.6,
-                    marker=style.marker,
-                    markersize=4.0 if filled else 3.2,
-                    color=style.colour,
-                    markerfacecolor=style.colour if filled else "none",
-                    clip_on=False,
-                )
+                y = own["estimate"].clip(LOW, HIGH)
+                axes.plot(own["useful_share"], y, clip_on=False, **style.mark, **line)
     axes.set_xlim(0, 1)
     axes.set_ylim(LOW, HIGH)
     axes.set_xlabel("useful share", color=MUTED, size=8)
@@ -128,21 +117,14 @@ def _table(progress: pd.DataFrame, data: pd.DataFrame, tasks: list[str]) -> pd.D
         here = data[(data["task"] == task) & (data["batch"] == batch)]
         for name in order_rows(here["estimator"]):
             own = here[here["estimator"] == name]
-            row: dict[str, object] = {"task": task, "estimator": name, "batch": batch}
-            row["useful share"] = f"{own['useful_share'].iloc[0]:.2f}"
-            for head, (optimiser, steps, measure) in COLUMNS.items():
-                cell = own[
-                    (own["optimiser"] == optimiser)
-                    & (own["steps"] == steps)
-                    & (own["measure"] == measure)
-                ]
-                row[head] = "–"
-                if len(cell):
-                    entry = entries(cell)[0]
-                    row[head] = with_interval(
-                        Estimate(entry["estimate"], entry["low"], entry["high"], entry["n"]),
-                        "number",
-                    )
-            rows.append(row)
+            cells = {
+                (row["optimiser"], row["steps"], row["measure"]): with_interval(
+                    estimate_in(row), "number"
+                )
+                for row in entries(own)
+            }
+            share = f"{own['useful_share'].iloc[0]:.2f}"
+            known = (cells.get(cell, "–") for cell in COLUMNS.values())
+            rows.append((task, name, batch, share, *known))
     columns = ["task", "estimator", "batch", "useful share", *COLUMNS]
     return pd.DataFrame(rows, columns=columns)

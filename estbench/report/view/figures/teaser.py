@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -10,11 +11,11 @@ from estbench.report.data.comparisons import BASELINED, PLAIN, SNAPSHOTS, Compar
 from estbench.report.data.formatting import NO_STATEMENT
 from estbench.report.data.labels import estimator_facts, peer, without_baseline
 from estbench.report.data.memory import once
-from estbench.report.data.ratios import Ratio
 from estbench.report.data.statistics import Estimate
-from estbench.report.view.figures.base import Drawn, biased_text, few_text, n_text
+from estbench.report.view.figures.base import Drawn
+from estbench.report.view.figures.captions import described
 from estbench.report.view.figures.forest import Forest, Mark, Row, draw_stacked
-from estbench.report.view.figures.notes import lost_note
+from estbench.report.view.verdicts import useful_shares
 from estbench.report.view.words import interval_words, times
 
 __all__ = ["draw", "shown_estimators"]
@@ -30,7 +31,6 @@ def draw(comparisons: Comparisons) -> Drawn | None:
     panels = _panels(comparisons)
     if not panels:
         return None
-    tasks = list(panels)
     every = [(task, row) for task, rows in panels.items() for row in rows]
     names = [row.estimator for _, row in every]
     forest = Forest(
@@ -40,26 +40,25 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         stretch=[name for name in names if without_baseline(name)],
         heads=("ratio (95 % interval)", "useful share"),
     )
-    figure = draw_stacked(forest, width=5.3)
-    measured = {name for task in tasks for name in comparisons.measured(task)}
-    more = len(measured - set(names))
-    data = pd.DataFrame([_entry(comparisons, task, row) for task, row in every])
-    lost = lost_note(comparisons, SNAPSHOTS, tasks, names)
-    caption = (
+    said = [f"{row.estimator} on {task} {row.text or 'reference'}" for task, row in every]
+    measured = {name for task in panels for name in comparisons.measured(task)}
+    if more := len(measured - set(names)):
+        said.append(f"and {more} more")
+    return described(
+        comparisons,
+        "teaser",
+        "Noise per reward evaluation at equal parameters",
         "Variance of the gradient times reward evaluations, over the reference trajectory, as a "
         f"ratio to {BASELINED}; left of the line is less noisy. Estimators with the same baseline "
-        "stand together: the plain one first, in bold, then its control variates. Whiskers: 95 % t "
-        f"intervals over seeds ({n_text(data)}). Hollow with an arrow: heavy tails leave only a "
-        "bound. A question mark: the verdict is another without one snapshot. Bar: the useful "
-        "share of a step at the batch in use, the mean over informative snapshots."
-        f"{few_text(data['n'])}{lost}{biased_text(names)}"
+        "are together: the plain one first, in bold, then its control variates. Whiskers: 95 % t "
+        "intervals over seeds ({n}). Hollow with an arrow: heavy tails leave only a bound. A "
+        "question mark: the verdict is another without one snapshot. Bar: the useful share of a "
+        "step at the batch in use, the mean over informative snapshots.",
+        said,
+        pd.DataFrame([_entry(task, row) for task, row in every]),
+        draw_stacked(forest, width=5.3),
+        kind=SNAPSHOTS,
     )
-    title = "Noise per reward evaluation at equal parameters"
-    said = "; ".join(f"{row.estimator} on {task} {row.text or 'reference'}" for task, row in every)
-    alt = f"{title}, ratio to {BASELINED}: {said}."
-    if more:
-        alt += f" And {more} more."
-    return Drawn("teaser", title, caption, alt, data, figure)
 
 
 def shown_estimators(comparisons: Comparisons) -> set[str]:
@@ -114,35 +113,20 @@ def _chosen(comparisons: Comparisons, task: str, most: int) -> list[str]:
     return chosen
 
 
-def _ratio(comparisons: Comparisons, task: str, name: str) -> Ratio | None:
-    return comparisons.ratio(task, COST, name, BASELINED)
-
-
 def _value(comparisons: Comparisons, task: str, name: str) -> float:
     if name == BASELINED:
         return 1.0
-    ratio = _ratio(comparisons, task, name)
+    ratio = comparisons.ratio(task, COST, name, BASELINED)
     return math.nan if ratio is None else ratio.estimate.value
 
 
-def _share(comparisons: Comparisons, task: str, name: str) -> float:
-    """Return the mean useful share of a step over the informative snapshots."""
-    at = comparisons.at(task)
-    shares = [
-        comparisons.useful_share(task, snapshot, name).value
-        for snapshot, told in zip(at.snapshots, at.informative, strict=True)
-        if told
-    ]
-    known = [share for share in shares if math.isfinite(share)]
-    return sum(known) / len(known) if known else math.nan
-
-
 def _row(comparisons: Comparisons, task: str, name: str, head: bool) -> Row:
-    share = _share(comparisons, task, name)
+    known = useful_shares(comparisons, task, name)
+    share = sum(known) / len(known) if known else math.nan
     if name == BASELINED:
         one = Estimate(1.0, n=comparisons.noise(task, name).n)
         return Row(name, (Mark(one),), "1, the reference", head, share)
-    ratio = _ratio(comparisons, task, name)
+    ratio = comparisons.ratio(task, COST, name, BASELINED)
     assert ratio is not None
     doubt = " ?" if ratio.verdict and not ratio.survives else ""
     text = times(ratio.estimate, ratio.bound).removesuffix(" times")
@@ -152,16 +136,8 @@ def _row(comparisons: Comparisons, task: str, name: str, head: bool) -> Row:
     return Row(name, (Mark(ratio.estimate, ratio.bound),), text, head, share)
 
 
-def _entry(comparisons: Comparisons, task: str, row: Row) -> dict[str, object]:
-    own = row.marks[0]
-    return {
-        "task": task,
-        "estimator": row.estimator,
-        "partner": peer(row.estimator),
-        "estimate": own.estimate.value,
-        "low": own.estimate.low,
-        "high": own.estimate.high,
-        "n": own.estimate.n,
-        "bound": own.bound,
-        "useful_share": row.share,
-    }
+def _entry(task: str, row: Row) -> dict[str, Any]:
+    own = row.marks[0].estimate
+    head = {"task": task, "estimator": row.estimator, "partner": peer(row.estimator)}
+    numbers = dict(zip(("estimate", "low", "high", "n"), own.numbers, strict=True))
+    return head | numbers | {"bound": row.marks[0].bound, "useful_share": row.share}

@@ -7,17 +7,17 @@ import pandas as pd
 from estbench.report.data.comparisons import TRAINING, Comparisons
 from estbench.report.data.formatting import clean, number, with_interval
 from estbench.report.data.labels import Metric, batch_name, estimator_facts, metric
-from estbench.report.view.figures.base import (
-    Drawn,
-    biased_text,
-    few_text,
-    label_room,
-    stacked,
+from estbench.report.view.figures.base import Drawn, entries, label_room, stacked
+from estbench.report.view.figures.captions import described
+from estbench.report.view.figures.curves import (
+    curve_data,
+    curve_labels,
+    curve_panel,
+    curves_text,
+    drawable,
+    last_points,
 )
-from estbench.report.view.figures.curves import curve_data, curve_panel, drawable, seeds_text
 from estbench.report.view.figures.direct import label_tall
-from estbench.report.view.figures.emphasis import focus_text
-from estbench.report.view.figures.notes import lost_note
 from estbench.report.view.figures.scales import plain_log_ticks
 
 __all__ = ["draw"]
@@ -41,27 +41,25 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         if across == "tokens":
             ax.set_xscale("log")
             plain_log_ticks(ax.xaxis)
+        curve_labels(ax, rows)
     tasks = list(dict.fromkeys(task for task, *_ in panels))
     table = _ends(comparisons, tasks)
-    title = "What training generates: success against tokens, entropy, divergence, length"
-    caption = (
-        "Tokens are those that the estimators generate in training, end tokens, rollouts and "
-        "greedy answers included; evaluation is not in them. "
-        f"Other panels go by {batch_name(*tasks)}. "
-        f"Line: mean over seeds; band: 95 % t interval over seeds (n = {_seeds(data)}), "
-        f"point by point; {seeds_text(data)}.{few_text(data['n'])}"
-        f"{lost_note(comparisons, TRAINING, tasks, names)}{focus_text(names)}{biased_text(names)}"
-    )
     first = table.columns[2]
-    said = "; ".join(f"{r['estimator']} on {r['task']} {r[first]}" for _, r in table.iterrows())
-    return Drawn("tokens", title, caption, f"{title}. At the end: {said}.", data, figure, table)
-
-
-def _seeds(data: pd.DataFrame) -> str:
-    """Return how many seeds the means are over, such as "10" or "8 to 10"."""
-    counts = data.loc[data["seed"].isna(), "n"]
-    low, high = int(counts.min()), int(counts.max())
-    return str(low) if low == high else f"{low} to {high}"
+    return described(
+        comparisons,
+        "tokens",
+        "What training generates: success against tokens, entropy, divergence, length",
+        "Success and entropy against the tokens that the estimators generate in training: end "
+        "tokens, rollouts and greedy answers are included, evaluation is not. Other panels go by "
+        f"{batch_name(*tasks)}. {curves_text(data)}",
+        (f"{row['estimator']} on {row['task']} {row[first]}" for row in entries(table)),
+        data,
+        figure,
+        table,
+        lead="At the end: ",
+        kind=TRAINING,
+        counts=last_points(data),
+    )
 
 
 def _panels(comparisons: Comparisons) -> list[tuple[str, Metric, str, pd.DataFrame]]:

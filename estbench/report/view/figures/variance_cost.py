@@ -9,14 +9,12 @@ import pandas as pd
 from estbench.report.data.comparisons import BASELINED, SNAPSHOTS, Comparisons
 from estbench.report.data.labels import peer
 from estbench.report.data.ratios import Ratio
-from estbench.report.view.figures.base import Drawn, biased_text, few_text, n_text, order_rows
+from estbench.report.view.figures.base import Drawn, order_rows
+from estbench.report.view.figures.captions import described
 from estbench.report.view.figures.forest import Forest, Mark, Row, draw_columns
-from estbench.report.view.figures.notes import heavy_text, lost_note, no_variance_text
-from estbench.report.view.figures.rows import cut_text
-from estbench.report.view.figures.scales import CUT
-from estbench.report.view.ratio_words import span_text
+from estbench.report.view.figures.rows import left_out
 from estbench.report.view.verdicts import mark_of
-from estbench.report.view.words import times
+from estbench.report.view.words import span_text, times
 
 __all__ = ["draw"]
 
@@ -43,40 +41,36 @@ def draw(comparisons: Comparisons) -> Drawn | None:
         return None
     data = pd.DataFrame(rows, columns=COLUMNS)
     names = order_rows(data["estimator"])
+    label = "noise, ratio to the plain estimator with the same baseline (log axis)"
     far = [r.estimator for own in panels.values() for r in own if _is_far(r)]
-    forest = Forest(
-        panels,
-        "noise, ratio to the plain estimator with the same baseline (log axis)",
-        reference=1.0,
-        stretch=far,
+    figure = draw_columns(Forest(panels, label, reference=1.0, stretch=far), names)
+    return described(
+        comparisons,
+        "variance_cost",
+        "Noise at equal baseline, per reward evaluation and per second",
+        "Noise of the reference trajectory, as a ratio to the partner (the plain estimator with "
+        f"the same baseline), or to {BASELINED} where there is none. Left of the line is better. "
+        "Full marks: per reward evaluation, those that tune the estimator included. Small open "
+        "circles: per second of a generator step. Thick whisker: 95 % t interval over seeds "
+        "({n}), paired; thin whisker: the range of the ratio without any one snapshot. Hollow with "
+        "an arrow: heavy tails leave only a bound. A triangle, or a whisker at the edge of a "
+        "panel, goes on beyond it.",
+        (
+            f"{ratio.estimator} on {task} {times(ratio.estimate, ratio.bound)} that of "
+            f"{ratio.against}"
+            for task in panels
+            for ratio in comparisons.ratios(task, "evaluation").values()
+            if ratio.estimate.known and ratio.against in (peer(ratio.estimator) or BASELINED)
+        ),
+        data,
+        figure,
+        data.drop(columns="role"),
+        lead="Per reward evaluation: ",
+        kind=SNAPSHOTS,
+        counts=data[data["cost"] == "evaluation"],
+        left_out=left_out(figure, names),
+        tailed=True,
     )
-    figure = draw_columns(forest, names)
-    shown = len({t.get_text() for ax in figure.axes for t in ax.get_yticklabels()})
-    title = "Noise at equal baseline, per reward evaluation and per second"
-    counts = data[data["cost"] == "evaluation"]
-    caption = (
-        "Variance of a draw times its cost, integrated over the batches of the reference "
-        "trajectory. Full marks: per reward evaluation in training, hard and relaxed. Small open "
-        "circles: per second of a generator step. The ratio is to the estimator's partner, the "
-        f"plain one with the same baseline, or to {BASELINED} where there is none. Left of the "
-        "line is better. Thick whisker: the geometric mean over seeds, paired, with its 95 % t "
-        f"interval ({n_text(counts)}). Thin whisker: the range of the ratio without any one "
-        "snapshot. Hollow with an arrow: heavy tails leave only a bound. A triangle at the edge: "
-        "the mark is off the scale. Evaluations that tune an estimator are included. "
-        f"{CUT}{cut_text(shown, len(names))}{few_text(counts['n'])}"
-        f"{lost_note(comparisons, SNAPSHOTS, panels, names)}"
-        f"{no_variance_text(comparisons, panels)}{heavy_text(comparisons, panels)}"
-        f"{biased_text(names)}"
-    )
-    said = "; ".join(
-        f"{ratio.estimator} on {task} {times(ratio.estimate, ratio.bound)} that of {ratio.against}"
-        for task in panels
-        for ratio in comparisons.ratios(task, "evaluation").values()
-        if ratio.estimate.known and ratio.against in (peer(ratio.estimator) or BASELINED)
-    )
-    alt = f"{title}. Per reward evaluation: {said}."
-    table = data[[c for c in COLUMNS if c != "role"]]
-    return Drawn("variance_cost", title, caption, alt, data, figure, table)
 
 
 def _marks(comparisons: Comparisons, task: str, name: str) -> tuple[Mark, ...]:
@@ -98,7 +92,6 @@ def _is_far(row: Row) -> bool:
 
 
 def _entry(task: str, cost: str, ratio: Ratio) -> tuple[object, ...]:
-    own = ratio.estimate
-    head = (task, ratio.estimator, ratio.against, ratio.role, cost)
-    numbers = (own.value, own.low, own.high, own.n, ratio.least, ratio.most, ratio.survives)
-    return (*head, *numbers, ratio.bound, span_text(ratio), mark_of(ratio))
+    head = (task, ratio.estimator, ratio.against, ratio.role, cost, *ratio.estimate.numbers)
+    guard = (ratio.least, ratio.most, ratio.survives, ratio.bound)
+    return (*head, *guard, span_text(ratio), mark_of(ratio))
