@@ -143,13 +143,8 @@ class OffPolicy(LeaveOneOut):
         weights = self.rule(log_ratio, advantages, lengths).expand(draws, K, T)
         whole = log_ratio.sum(dim=2).exp()
         size = float(whole.sum() ** 2 / whole.square().sum() / whole.numel())
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            weights.reshape(draws, K * T),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-            info={"baseline": float(terminal.mean()), "effective_sample_share": size},
-        )
+        info = {"baseline": float(terminal.mean()), "effective_sample_share": size}
+        return Surrogate.of(chosen, weights, tokens, terminal, K, info=info)
 
     def adapt(
         self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
