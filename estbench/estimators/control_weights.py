@@ -19,12 +19,7 @@ from estbench.estimators.base import (
 )
 from estbench.estimators.baselines import Baseline
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.gumbel import (
-    conditional,
-    coupled_weights,
-    independent_weights,
-    one_hot,
-)
+from estbench.estimators.gumbel import conditional, coupled_weights, independent_weights, one_hot
 from estbench.estimators.returns import token_returns
 from estbench.models.policy import Policy, choose_by_gumbel
 

@@ -217,12 +217,7 @@ class Rebar(Tuned):
             self._move_temperature(policy, surrogate, components, gradients, state, gram)
 
     def _drawn(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        temperature: float,
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, temperature: float
     ) -> tuple[GumbelSample, Tensor]:
         """Return sequences, and the control variate's weights ``[n, T, V]`` on l."""
         shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Estimator, Learned, Reward
+from estbench.meter.gains import untouched
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
@@ -165,10 +166,8 @@ def within_contexts(
     """
     assert policy.contexts is not None
     some = policy.contexts.values[: max(1, draws // 2)]
-    evals = reward.hard_evals, reward.relaxed_evals
-    with policy.contexts.given(some):
+    with untouched(policy, reward, whole=False), policy.contexts.given(some):
         with Tape(policy) as tape:
             surrogate = method.surrogate(policy, reward, 2 * len(some), rng, learned)
         found = tape.differentiate(surrogate, check=False)
-    reward.hard_evals, reward.relaxed_evals = evals
     return float(_within(found, len(some), by_element=False)[0].mean())

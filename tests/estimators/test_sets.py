@@ -22,7 +22,7 @@ from estbench.estimators.sets import (
     beam_search,
     order_probabilities,
 )
-from estbench.meter.centred import Centred
+from estbench.meter.bias import Centred
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.models.lstm_generator import Generator
