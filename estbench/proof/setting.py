@@ -35,6 +35,7 @@ __all__ = [
 
 Make = Callable[[], Estimator]
 Found = TypeVar("Found")
+Failed = TypeVar("Failed")
 
 V, T = 4, 3
 BINARY = 2  # tokens, for estimators that fit no more
@@ -54,7 +55,7 @@ def ensure(kept: bool, otherwise: str) -> None:
         raise BrokenRuleError(otherwise)
 
 
-def attempt(function: Callable[[], Found], failed: Callable[[str], Found]) -> Found:
+def attempt(function: Callable[[], Found], failed: Callable[[str], Failed]) -> Found | Failed:
     """Return what a function returns, or what ``failed`` makes of what it raised.
 
     Whatever a user's estimator raises is a finding about it; only a stop goes through.
