@@ -24,9 +24,9 @@ from estbench.estimators.recipes import Recipe
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.meter.exact import exact
 from estbench.proof.conditions import possible_sequences
+from estbench.proof.interface import shape
 from estbench.proof.judging import plan_for
 from estbench.proof.problems import Problem, named
-from estbench.proof.recipes import shape
 
 PAGE = Path(__file__).parents[1] / "docs" / "trainer-losses.md"
 GROUP = (4, 8)

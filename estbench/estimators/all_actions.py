@@ -17,14 +17,13 @@ from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
     Learned,
-    PerDrawGradients,
     Reward,
     Section,
     Surrogate,
     register,
 )
-from estbench.estimators.baselines import MovingAverage, make_baseline
-from estbench.estimators.branches import branch
+from estbench.estimators.baselines import Baselined, MovingAverage, make_baseline
+from estbench.estimators.per_step import branch
 from estbench.models.policy import Policy, at_tokens, inverse_cdf
 
 __all__ = ["MOST", "AllActions", "LastToken", "SumAndSample"]
@@ -75,15 +74,10 @@ class AllActions(Estimator):
         others = others + (others >= tokens.unsqueeze(2)).long()
         values = _values(policy, reward, tokens, terminal, others, u["branches"])
         log_probs = policy.log_probs(tokens)
-        return Surrogate(
-            log_probs.flatten(1),
-            (log_probs.detach().exp() * values).flatten(1),
-            tokens.unsqueeze(1),
-            terminal.unsqueeze(1),
-        )
+        return Surrogate.of(log_probs, log_probs.detach().exp() * values, tokens, terminal)
 
 
-class LastToken(Estimator):
+class LastToken(Baselined):
     """g = Q sum_{t < T} S_t + grad_T Q, with Q = sum_v p(v | s_T) f(b_{<T}, v).
 
     grad_T is that of the last step alone. REINFORCE averaged over its last token (Rao-Blackwell),
@@ -95,13 +89,13 @@ class LastToken(Estimator):
     hue = "rloo"
 
     def __init__(self) -> None:
-        self.average = MovingAverage()
+        self.baseline = MovingAverage()
         self.info = EstimatorInfo(
             name="last-token",
             summary="REINFORCE averaged over the last token, minus a moving average",
             source="Rao-Blackwell; Liu et al. 2019, section 3, for one step",
-            baseline=self.average.label,
-            learned=self.average.learned,
+            baseline=self.baseline.label,
+            learned=self.baseline.learned,
             hard_evals="V",
         )
 
@@ -109,9 +103,6 @@ class LastToken(Estimator):
         if vocabulary <= MOST:
             return ""
         return f"last-token needs V = {vocabulary:,} evaluations a draw, more than {MOST:,}"
-
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
-        return {"baseline": self.average.initial_state(policy, rng)}
 
     def surrogate(
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
@@ -124,26 +115,21 @@ class LastToken(Estimator):
         each[:, -1] = torch.arange(V, device=tokens.device).repeat(draws)
         rewards = reward(each).reshape(draws, V)
         log_probs, features = policy.trace(tokens)
-        baseline = self.average.values(features, tokens, state["baseline"])
+        baseline = self.baseline.values(features, tokens, state["baseline"])
         shares = log_probs[:, -1].detach().exp() * (rewards - baseline)
         chosen = at_tokens(log_probs[:, :-1], tokens[:, :-1])
-        return Surrogate(
+        terminal = rewards.gather(1, tokens[:, -1:])
+        return Surrogate.of(
             torch.cat([chosen, log_probs[:, -1]], dim=1),
             torch.cat([shares.sum(dim=1, keepdim=True).expand_as(chosen), shares], dim=1),
-            tokens.unsqueeze(1),
-            rewards.gather(1, tokens[:, -1:]),
+            tokens,
+            terminal,
             info={"baseline": float(baseline.mean())},
-            cache={"features": features},
+            cache={"features": features, "returns": terminal},
         )
 
-    def adapt(
-        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
-    ) -> None:
-        tokens, features = surrogate.tokens.squeeze(1), surrogate.cache["features"]
-        self.average.adapt(features, tokens, surrogate.rewards, state["baseline"])
 
-
-class SumAndSample(Estimator):
+class SumAndSample(Baselined):
     """g = sum_t { sum_{v in C} grad p(v|s_t) Q(s_t, v) + (1 - p(C)) Q(s_t, b') grad l_t(b') }.
 
     Liu et al. 2019, "Rao-Blackwellized stochastic gradients for discrete distributions", a step at
@@ -180,9 +166,6 @@ class SumAndSample(Estimator):
             version=self.baseline.version,
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
-        return {"baseline": self.baseline.initial_state(policy, rng)}
-
     def surrogate(
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
@@ -205,20 +188,14 @@ class SumAndSample(Estimator):
         sampled = torch.where(inside, other, tokens).unsqueeze(2)
         share = torch.zeros_like(p).scatter(2, kept, p.gather(2, kept))
         share = share.scatter_add(2, sampled, rest.sum(dim=2, keepdim=True))
-        return Surrogate(
-            log_probs.flatten(1),
-            (share * (values - baseline.unsqueeze(2))).flatten(1),
-            tokens.unsqueeze(1),
-            terminal.unsqueeze(1),
+        return Surrogate.of(
+            log_probs,
+            share * (values - baseline.unsqueeze(2)),
+            tokens,
+            terminal,
             info={"baseline": float(baseline.mean())},
             cache={"features": features, "returns": terminal.unsqueeze(1).expand(draws, T)},
         )
-
-    def adapt(
-        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
-    ) -> None:
-        cache, tokens = surrogate.cache, surrogate.tokens.squeeze(1)
-        self.baseline.adapt(cache["features"], tokens, cache["returns"], state["baseline"])
 
 
 def _values(
@@ -247,16 +224,12 @@ def _values(
     return values.scatter(2, tokens.unsqueeze(2), own)
 
 
-register(AllActions)
-register(LastToken)
-register(
-    partial(SumAndSample, summary="a sum over a step's 2 likeliest tokens, and one more sampled")
-)
-register(
-    partial(
-        SumAndSample,
-        "sum-and-sample-ema",
-        "ema",
-        summary="sum-and-sample, minus the moving average of past rewards",
-    )
-)
+_summary = "a sum over a step's 2 likeliest tokens, and one more sampled"
+_ema_summary = "sum-and-sample, minus the moving average of past rewards"
+for _member in (
+    AllActions,
+    LastToken,
+    partial(SumAndSample, summary=_summary),
+    partial(SumAndSample, "sum-and-sample-ema", "ema", summary=_ema_summary),
+):
+    register(_member)

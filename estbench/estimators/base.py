@@ -184,6 +184,30 @@ class Surrogate:
     info: dict[str, float] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        log_probs: Tensor,
+        weights: Tensor,
+        tokens: Tensor,
+        rewards: Tensor,
+        group: int = 1,
+        **more: Any,
+    ) -> Surrogate:
+        """Return the surrogate of sequences, of which K that are consecutive make a draw.
+
+        Args:
+          log_probs: ``[n K, ...]``.
+          weights: In the same order, ``[n K, ...]``.
+          tokens: int64 ``[n K, T]``.
+          rewards: ``[n K]``.
+          group: K.
+          more: The other fields, as they are.
+        """
+        n = len(tokens) // group
+        parts = (log_probs.reshape(n, -1), weights.reshape(n, -1))
+        return cls(*parts, tokens.reshape(n, group, -1), rewards.reshape(n, group), **more)
+
     @property
     def values(self) -> Tensor:
         """``[n]``: the gradient of value i with respect to the policy's parameters is draw i."""

@@ -11,11 +11,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from estbench.estimators.base import Learned
+from estbench.estimators.base import Estimator, Learned, PerDrawGradients, Surrogate
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
 
-__all__ = ["Baseline", "Critic", "MovingAverage", "NoBaseline", "alike", "make_baseline"]
+__all__ = ["Baseline", "Baselined", "Critic", "MovingAverage", "alike", "make_baseline"]
 
 ROUNDING = 8.0  # units in the last place by which two evaluations of one reward may differ
 
@@ -45,7 +45,25 @@ class Baseline:
         """Learn from used draws, with what each token earned as returns ``[n, T]``."""
 
 
-NoBaseline = Baseline
+class Baselined(Estimator):
+    """An estimator of single sequences whose baseline learns from the draws that were used.
+
+    The surrogate's ``cache`` has ``features`` ``[n, T, F]`` and ``returns`` ``[n, T]``.
+
+    Attributes:
+      baseline: The baseline.
+    """
+
+    baseline: Baseline
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        return {"baseline": self.baseline.initial_state(policy, rng)}
+
+    def adapt(
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
+    ) -> None:
+        tokens, cache = surrogate.tokens.squeeze(1), surrogate.cache
+        self.baseline.adapt(cache["features"], tokens, cache["returns"], state["baseline"])
 
 
 class MovingAverage(Baseline):
@@ -94,11 +112,7 @@ def update_moments(moments: dict[str, float], rewards: Tensor, decay: float = 0.
     """Add a batch of rewards to moving moments; a spread that is only rounding counts as none."""
     values = rewards.detach().double()
     spread = 0.0 if alike(rewards) else float(((values - values.mean()) ** 2).mean())
-    batch = {
-        "weight": 1.0,
-        "sum": float(values.mean()),
-        "squares": spread,
-    }
+    batch = {"weight": 1.0, "sum": float(values.mean()), "squares": spread}
     for key, value in batch.items():
         moments[key] = decay * moments[key] + (1 - decay) * value
 

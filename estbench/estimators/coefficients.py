@@ -47,10 +47,9 @@ class Coefficients:
         k = len(self.labels) + 1
         return {"values": (0.0,) * (k - 1), "moments": torch.zeros(k, k, dtype=torch.float64)}
 
-    def values(self, state: Learned) -> tuple[float, ...]:
-        """Return the coefficients in use."""
-        found: tuple[float, ...] = state["values"]
-        return found
+    def values(self, state: Learned) -> dict[str, float]:
+        """Return the coefficients in use, by label."""
+        return dict(zip(self.labels, state["values"], strict=True))
 
     def alone(self, label: str, state: Learned) -> float:
         """Return the coefficient that one control variate would have without the others."""

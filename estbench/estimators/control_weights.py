@@ -1,35 +1,66 @@
-"""What REBAR and RELAX share: Gumbel-max samples, weights of a control variate, linear terms."""
+"""What estimators with control variates share: Gumbel-max samples, weights, tuned coefficients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from estbench.core import noise
-from estbench.estimators.base import Component, Learned, Reward, Surrogate
+from estbench.estimators.base import (
+    Component,
+    Estimator,
+    Learned,
+    PerDrawGradients,
+    Reward,
+    Surrogate,
+)
 from estbench.estimators.baselines import Baseline
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.gumbel import (
-    conditional,
-    coupled_weights,
-    independent_weights,
-    one_hot,
-)
+from estbench.estimators.gumbel import conditional, coupled_weights, independent_weights, one_hot
 from estbench.estimators.returns import token_returns
 from estbench.models.policy import Policy, choose_by_gumbel
 
 __all__ = [
     "GumbelSample",
+    "Tuned",
     "combine",
     "control_weights",
     "learn",
     "linear_components",
     "relearned",
-    "without_control",
+    "state_width",
 ]
+
+
+class Tuned(Estimator):
+    """An estimator whose components have coefficients that are solved for on past draws.
+
+    Attributes:
+      coefficients: Those of all components but the first, the score term.
+    """
+
+    coefficients: Coefficients
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        return {"coefficients": self.coefficients.initial_state()}
+
+    def adapt(
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
+    ) -> None:
+        gram = gradients.gram(surrogate, surrogate.components)
+        self.coefficients.adapt(gram, state["coefficients"])
+
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
+        """See ``Estimator.without_control``: the score term, and a constant if there is one."""
+        weights = surrogate.components[0].weights
+        for component in surrogate.components[1:]:
+            if component.name == "constant":
+                alone = self.coefficients.alone("constant", state["coefficients"])
+                weights = weights + alone * component.weights
+        return replace(surrogate, weights=weights)
 
 
 @dataclass(frozen=True)
@@ -149,18 +180,17 @@ def learn(network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) ->
     optimiser.step()
 
 
-def combine(components: Sequence[Component], coefficients: Sequence[float]) -> Tensor:
+@torch.no_grad()
+def state_width(policy: Policy) -> int:
+    """Return the numbers F in the policy's state, which a network of the prefix sees."""
+    shape = policy.fewest_rows, policy.length
+    tokens = torch.zeros(shape, dtype=torch.int64, device=policy.device)
+    return policy.trace(tokens)[1].shape[-1]
+
+
+def combine(components: Sequence[Component], coefficients: Mapping[str, float]) -> Tensor:
     """Return the score term's weights plus each further component's times its coefficient."""
     total = components[0].weights
-    for component, coefficient in zip(components[1:], coefficients, strict=True):
-        total = total + coefficient * component.weights
+    for component in components[1:]:
+        total = total + coefficients[component.name] * component.weights
     return total
-
-
-def without_control(coefficients: Coefficients, surrogate: Surrogate, state: Learned) -> Surrogate:
-    """Return the surrogate with its control variates left out and its constant tuned alone."""
-    weights = surrogate.components[0].weights
-    for component in surrogate.components[1:]:
-        if component.name == "constant":
-            weights = weights + coefficients.alone("constant", state) * component.weights
-    return replace(surrogate, weights=weights)

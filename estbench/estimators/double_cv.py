@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from estbench.core import noise
 from estbench.estimators.base import (
     Component,
-    Estimator,
     EstimatorInfo,
     Learned,
-    PerDrawGradients,
     Reward,
     Section,
     Surrogate,
     register,
 )
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control_weights import combine
+from estbench.estimators.control_weights import Tuned, combine
 from estbench.estimators.gumbel import one_hot
 from estbench.models.policy import Policy
 
 __all__ = ["DoubleControl"]
 
 
-class DoubleControl(Estimator):
+class DoubleControl(Tuned):
     """Leave-one-out with a linear guess at the reward taken off, inside the baseline and outside.
 
     With D_j = df/dx at sequence x_j, p_t the policy's probabilities after a sequence's own prefix,
@@ -70,9 +66,6 @@ class DoubleControl(Estimator):
             relaxed_evals=str(group),
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
-        return {"coefficients": self.coefficients.initial_state()}
-
     def surrogate(
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
@@ -97,24 +90,10 @@ class DoubleControl(Estimator):
             Component("slope", ((on_scores + probs * others) / K).flatten(1)),
         )
         coefficients = self.coefficients.values(state["coefficients"])
-        return Surrogate(
-            log_probs.reshape(draws, -1),
-            combine(components, coefficients),
-            tokens.reshape(draws, K, T),
-            rewards,
-            components=components,
-            info=dict(zip(self.coefficients.labels, coefficients, strict=True)),
+        weights = combine(components, coefficients)
+        return Surrogate.of(
+            log_probs, weights, tokens, rewards, K, components=components, info=coefficients
         )
-
-    def adapt(
-        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
-    ) -> None:
-        gram = gradients.gram(surrogate, surrogate.components)
-        self.coefficients.adapt(gram, state["coefficients"])
-
-    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
-        """See ``Estimator.without_control``: leave-one-out."""
-        return replace(surrogate, weights=surrogate.components[0].weights)
 
 
 def _slopes(reward: Reward, hot: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from estbench.estimators.gumbel import one_hot
 from estbench.models.policy import Policy
 from estbench.models.trees import insert_rows, map_rows
 
-__all__ = ["FUTURES", "frozen", "with_futures"]
+__all__ = ["FUTURES", "after_prefixes", "frozen", "with_futures"]
 
 FUTURES = ("soft", "mean-field", "sibling", "uniform", "zeros")
 
@@ -74,7 +74,13 @@ def with_futures(
     else:
         after = relaxed.new_full((1, 1, 1, 1), 1 / V if future == "uniform" else 0.0)
         after = after.expand(n, T, T, V)
-    position = torch.arange(T, device=tokens.device)
+    return after_prefixes(hard, relaxed, after)
+
+
+def after_prefixes(hard: Tensor, relaxed: Tensor, after: Tensor) -> Tensor:
+    """Return for every t rows ``[n, T, T, V]`` of hard before t, relaxed at t, ``after[:, t]``."""
+    T = relaxed.shape[1]
+    position = torch.arange(T, device=relaxed.device)
     now = (position.unsqueeze(1) == position).view(1, T, T, 1)
     past = (position.unsqueeze(1) > position).view(1, T, T, 1)
     context = torch.where(past, hard.unsqueeze(1), after)

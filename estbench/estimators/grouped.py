@@ -116,58 +116,20 @@ class GroupRelative(Grouped):
 def _group(
     name: str, group: int, standardised: bool, summary: str, source: str, **how: Any
 ) -> None:
-    register(
-        partial(
-            GroupRelative,
-            name,
-            group=group,
-            standardised=standardised,
-            summary=summary,
-            source=source,
-            **how,
-        )
-    )
+    how |= {"group": group, "standardised": standardised, "summary": summary, "source": source}
+    register(partial(GroupRelative, name, **how))
 
 
-_group(
-    "grpo", 8, True, "GRPO in groups of {K}, without clipping", "Shao et al. 2024, section 4.1.2"
-)
-_group(
-    "grpo-published",
-    8,
-    True,
-    "GRPO in groups of {K} as first published: each sequence divided by its length",
-    "Shao et al. 2024, equation 3",
-    share="own token",
-)
-_group(
-    "dr-grpo",
-    8,
-    False,
-    "Dr. GRPO in groups of {K}: a group's mean, and no deviation",
-    "Liu et al. 2025, section 3.2",
-)
-_group(
-    "dapo",
-    8,
-    True,
-    "DAPO's mean over all tokens of a group of {K}; no group is drawn again",
-    "Yu et al. 2025, equation 12",
-    share="token",
-)
-_group(
-    "reinforce-standardised",
-    64,
-    True,
-    "REINFORCE with rewards standardised over batches of {K}",
-    "common practice; REINFORCE++: Hu et al. 2025",
-    mixed=True,
-)
-_group(
-    "reinforce-plus-plus-baseline",
-    64,
-    True,
-    "REINFORCE++ with baseline: means of groups of 8, one deviation for {K} sequences",
-    "Hu et al. 2025, section 3",
-    within=8,
-)
+_summary = "GRPO in groups of {K}, without clipping"
+_group("grpo", 8, True, _summary, "Shao et al. 2024, section 4.1.2")
+_summary = "GRPO in groups of {K} as first published: each sequence divided by its length"
+_group("grpo-published", 8, True, _summary, "Shao et al. 2024, equation 3", share="own token")
+_summary = "Dr. GRPO in groups of {K}: a group's mean, and no deviation"
+_group("dr-grpo", 8, False, _summary, "Liu et al. 2025, section 3.2")
+_summary = "DAPO's mean over all tokens of a group of {K}; no group is drawn again"
+_group("dapo", 8, True, _summary, "Yu et al. 2025, equation 12", share="token")
+_summary = "REINFORCE with rewards standardised over batches of {K}"
+_source = "common practice; REINFORCE++: Hu et al. 2025"
+_group("reinforce-standardised", 64, True, _summary, _source, mixed=True)
+_summary = "REINFORCE++ with baseline: means of groups of 8, one deviation for {K} sequences"
+_group("reinforce-plus-plus-baseline", 64, True, _summary, "Hu et al. 2025, section 3", within=8)

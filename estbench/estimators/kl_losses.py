@@ -27,27 +27,28 @@ from estbench.models.policy import Policy
 
 __all__ = ["KLLoss"]
 
-SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "kl-k1": torch.ones_like,
-    "kl-k2": lambda ratios: ratios.sum(dim=1, keepdim=True).expand_as(ratios),
-    "kl-k2-token": lambda ratios: ratios,
-    "kl-k3": lambda ratios: 1 - (-ratios).exp(),
-}
-"""What multiplies the scores, for log-ratios ``[n, T]``."""
+Slope = Callable[[Tensor], Tensor]
 
-WHY_BIASED = {
-    "kl-k1": "the gradient of its KL term has mean zero",
-    "kl-k2": "",
-    "kl-k2-token": "its KL term leaves out that a token changes which prefixes come later",
-    "kl-k3": "its KL term is KL(reference || policy), token by token",
+LOSSES: dict[str, tuple[Slope, str]] = {
+    "kl-k1": (torch.ones_like, "the gradient of its KL term has mean zero"),
+    "kl-k2": (lambda ratios: ratios.sum(dim=1, keepdim=True).expand_as(ratios), ""),
+    "kl-k2-token": (
+        lambda ratios: ratios,
+        "its KL term leaves out that a token changes which prefixes come later",
+    ),
+    "kl-k3": (
+        lambda ratios: 1 - (-ratios).exp(),
+        "its KL term is KL(reference || policy), token by token",
+    ),
 }
+"""By name: what multiplies the scores, for log-ratios ``[n, T]``, and why it is biased, or ""."""
 
 
 class KLLoss(LeaveOneOut):
     """g = 1/(K-1) sum_i (R^i - mean_j R^j) S^i - beta/K sum_i sum_t w_t^i S_t^i.
 
     Args:
-      name: A name in ``SLOPES``, which says what w is.
+      name: A name in ``LOSSES``, which says what w is.
       group: Sequences K a draw, at least 2.
     """
 
@@ -57,27 +58,22 @@ class KLLoss(LeaveOneOut):
 
     def __init__(self, name: str, group: int = 8) -> None:
         super().__init__(group, name=name)
+        self.slope, why = LOSSES[name]
         self.info = replace(
             self.info,
             summary=f"RLOO in groups of {group}, and {name[3:].replace('-', ' of each ')} as loss",
             source="Schulman 2020, Approximating KL divergence; arXiv 2512.21852",
-            unbiased=not WHY_BIASED[name],
-            why_biased=WHY_BIASED[name],
+            unbiased=not why,
+            why_biased=why,
         )
-        self.slope = SLOPES[name]
 
     def surrogate(
-        self,
-        policy: Policy,
-        reward: Reward,
-        draws: int,
-        rng: torch.Generator,
-        state: Learned,
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
+        made = super().surrogate(policy, reward, draws, rng, state)
         penalty: Penalty | None = getattr(reward, "penalty", None)
         if penalty is None:
-            return super().surrogate(policy, reward, draws, rng, state)
-        made = super().surrogate(policy, reward, draws, rng, state)
+            return made
         ratios = penalty.log_ratios(made.tokens.flatten(0, 1))
         out = penalty.beta * ratios.sum(dim=1).reshape(made.rewards.shape)
         rewards = made.rewards + out  # without the penalty; its weights are linear in them
@@ -91,5 +87,5 @@ class KLLoss(LeaveOneOut):
         )
 
 
-for _name in SLOPES:
+for _name in LOSSES:
     register(partial(KLLoss, _name))

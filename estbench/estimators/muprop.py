@@ -7,17 +7,15 @@ from torch import Tensor
 
 from estbench.estimators.base import (
     Component,
-    Estimator,
     EstimatorInfo,
     Learned,
-    PerDrawGradients,
     Reward,
     Section,
     Surrogate,
     register,
 )
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control_weights import combine, without_control
+from estbench.estimators.control_weights import Tuned, combine
 from estbench.estimators.futures import frozen
 from estbench.estimators.gumbel import one_hot
 from estbench.estimators.returns import draw, evaluations
@@ -26,7 +24,7 @@ from estbench.models.policy import Policy
 __all__ = ["MuProp", "tangent"]
 
 
-class MuProp(Estimator):
+class MuProp(Tuned):
     """g = sum_t [Q_t - b - eta sum_s G_s . (b_s - p_s)] S_t + eta sum_t G_t . grad p_t.
 
     Gu et al. 2016, equation 4, on sequences: x is the mean field, each x_t the policy's
@@ -64,9 +62,6 @@ class MuProp(Estimator):
             version=2,  # 1 had the tangent of one position at a time
         )
 
-    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
-        return {"coefficients": self.coefficients.initial_state()}
-
     def surrogate(
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
@@ -91,23 +86,10 @@ class MuProp(Estimator):
             Component("eta", control.flatten(1)),
         )
         coefficients = self.coefficients.values(state["coefficients"])
-        return Surrogate(
-            log_probs.flatten(1),
-            combine(components, coefficients),
-            tokens.unsqueeze(1),
-            terminal.unsqueeze(1),
-            components=components,
-            info=dict(zip(self.coefficients.labels, coefficients, strict=True)),
+        weights = combine(components, coefficients)
+        return Surrogate.of(
+            log_probs, weights, tokens, terminal, components=components, info=coefficients
         )
-
-    def adapt(
-        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
-    ) -> None:
-        gram = gradients.gram(surrogate, surrogate.components)
-        self.coefficients.adapt(gram, state["coefficients"])
-
-    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
-        return without_control(self.coefficients, surrogate, state["coefficients"])
 
 
 def tangent(policy: Policy, reward: Reward) -> tuple[Tensor, Tensor, Tensor]:

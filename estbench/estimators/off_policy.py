@@ -143,13 +143,8 @@ class OffPolicy(LeaveOneOut):
         weights = self.rule(log_ratio, advantages, lengths).expand(draws, K, T)
         whole = log_ratio.sum(dim=2).exp()
         size = float(whole.sum() ** 2 / whole.square().sum() / whole.numel())
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            weights.reshape(draws, K * T),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-            info={"baseline": float(terminal.mean()), "effective_sample_share": size},
-        )
+        info = {"baseline": float(terminal.mean()), "effective_sample_share": size}
+        return Surrogate.of(chosen, weights, tokens, terminal, K, info=info)
 
     def adapt(
         self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
@@ -167,52 +162,23 @@ def _off_policy(name: str, rule: Rule, summary: str, source: str, unbiased: bool
     register(partial(OffPolicy, name, rule, unbiased, summary, source, group=8, staleness=1))
 
 
-_off_policy(
-    "importance-sequence",
-    _sequence,
-    "an older sampler's sequences, weighted by the ratio of the whole sequence, groups of {K}",
-    "Precup et al. 2000, section 3",
-    unbiased=True,
+_summary = (
+    "an older sampler's sequences, weighted by the ratio of the whole sequence, groups of {K}"
 )
 _off_policy(
-    "importance-token",
-    _token,
-    "an older sampler's sequences, weighted token by token, groups of {K}",
-    "Schulman et al. 2017, equation 6",
+    "importance-sequence", _sequence, _summary, "Precup et al. 2000, section 3", unbiased=True
 )
-_off_policy(
-    "importance-truncated",
-    _truncated,
-    "an older sampler's sequences, their weights at most 2, groups of {K}",
-    "Ionides 2008",
-)
-_off_policy(
-    "importance-masked",
-    _masked,
-    "an older sampler's sequences, those with weights above 2 left out, groups of {K}",
-    "common practice",
-)
-_off_policy(
-    "ppo-clip",
-    _ppo,
-    "PPO's clipped ratios (0.2), token by token, groups of {K}",
-    "Schulman et al. 2017, equation 7",
-)
-_off_policy(
-    "gspo",
-    _gspo,
-    "GSPO: one clipped ratio a sequence, the geometric mean of its tokens', groups of {K}",
-    "Zheng et al. 2025 (arXiv 2507.18071), equation 5",
-)
-_off_policy(
-    "cispo",
-    _cispo,
-    "CISPO: ratios of at most 1.2 multiply the scores, groups of {K}",
-    "arXiv 2506.13585, section 3.1",
-)
-_off_policy(
-    "v-trace",
-    _v_trace,
-    "V-trace with a constant value: products of ratios of at most 1, groups of {K}",
-    "Espeholt et al. 2018, equation 1",
-)
+_summary = "an older sampler's sequences, weighted token by token, groups of {K}"
+_off_policy("importance-token", _token, _summary, "Schulman et al. 2017, equation 6")
+_summary = "an older sampler's sequences, their weights at most 2, groups of {K}"
+_off_policy("importance-truncated", _truncated, _summary, "Ionides 2008")
+_summary = "an older sampler's sequences, those with weights above 2 left out, groups of {K}"
+_off_policy("importance-masked", _masked, _summary, "common practice")
+_summary = "PPO's clipped ratios (0.2), token by token, groups of {K}"
+_off_policy("ppo-clip", _ppo, _summary, "Schulman et al. 2017, equation 7")
+_summary = "GSPO: one clipped ratio a sequence, the geometric mean of its tokens', groups of {K}"
+_off_policy("gspo", _gspo, _summary, "Zheng et al. 2025 (arXiv 2507.18071), equation 5")
+_summary = "CISPO: ratios of at most 1.2 multiply the scores, groups of {K}"
+_off_policy("cispo", _cispo, _summary, "arXiv 2506.13585, section 3.1")
+_summary = "V-trace with a constant value: products of ratios of at most 1, groups of {K}"
+_off_policy("v-trace", _v_trace, _summary, "Espeholt et al. 2018, equation 1")

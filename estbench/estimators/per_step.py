@@ -1,7 +1,7 @@
 """Tokens that are drawn together at every position of a sequence, and compared there.
 
 At position t, after the sequence's own prefix s_t, K tokens are drawn together: the first goes on
-as the sequence, the others are completed by rollouts (``branches``). The mean reward of completions
+as the sequence, the others are completed by rollouts (``branch``). The mean reward of completions
 of (s_t, v) is an unbiased estimate of Q(s_t, v) whatever made v, because rollouts use noise of
 their own. So is the sequence's own reward R for its own token: the noise of position t makes no
 difference to what comes later. Hence
@@ -23,10 +23,10 @@ from torch import Tensor
 from estbench.core import noise
 from estbench.core.errors import UserError
 from estbench.estimators.base import Estimator, Learned, Reward, Section, Surrogate
-from estbench.estimators.branches import branch
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, inverse_cdf
+from estbench.models.trees import insert_rows, map_rows, repeat_rows
 
-__all__ = ["PerStep", "declared_evals", "draw_options", "pooled"]
+__all__ = ["PerStep", "branch", "declared_evals", "draw_options", "pooled"]
 
 Choose = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """(position, log-probabilities [n, V]) -> tokens int64 [n, K], and what to remember [n, ...]."""
@@ -58,6 +58,42 @@ def pooled(tokens: Tensor, values: Tensor, vocabulary: int) -> Tensor:
     total = values.new_zeros(shape).scatter_add(2, tokens, values)
     count = values.new_zeros(shape).scatter_add(2, tokens, torch.ones_like(values))
     return total.gather(2, tokens) / count.gather(2, tokens)
+
+
+@torch.no_grad()
+def branch(policy: Policy, tokens: Tensor, alternatives: Tensor, uniforms: Tensor) -> Tensor:
+    """Return b_{<t}, an alternative at t, and a rollout after it, for every t and alternative.
+
+    All branches advance together, in T steps: at position s the batch holds, for every sequence,
+    one row that follows the sequence itself and M rows for each position before s. Rows of a
+    sequence stand together.
+
+    Args:
+      policy: The policy that the rollouts follow.
+      tokens: Sequences b, int64 ``[n, T]``.
+      alternatives: Tokens int64 ``[n, T, M]`` in place of b_t.
+      uniforms: Noise ``[n, T, M, T]``; entry ``[i, t, m, s]`` picks token s > t of a branch.
+
+    Returns:
+      Sequences int64 ``[n, T, M, T]``.
+    """
+    n, T, M = alternatives.shape
+    completed = tokens[:, None, None, :].expand(n, T, M, T).clone()
+    position = torch.arange(T, device=tokens.device)
+    completed[:, position, :, position] = alternatives.transpose(0, 1)
+    _, state = policy.step(None, policy.initial_state(n))
+    rolled = tokens.new_empty(n, 0)
+    for s in range(1, T):
+        own = map_rows(state, lambda x: x.reshape(n, -1, *x.shape[1:])[:, 0])
+        state = insert_rows([state, repeat_rows(own, M)], n)
+        fed = torch.cat([tokens[:, s - 1 : s], rolled, alternatives[:, s - 1]], dim=1)
+        log_probs, state = policy.step(fed.reshape(-1), state)
+        V = log_probs.shape[-1]
+        probs = log_probs.reshape(n, 1 + s * M, V)[:, 1:].exp()
+        u = uniforms[:, :s, :, s].reshape(-1)
+        rolled = inverse_cdf(probs.reshape(-1, V), u).reshape(n, s * M)
+        completed[:, :s, :, s] = rolled.reshape(n, s, M)
+    return completed
 
 
 class PerStep(Estimator):
@@ -129,9 +165,7 @@ class PerStep(Estimator):
         first = [[0, *columns].index(k) for k in range(K)]
         log_probs, _ = policy.trace(tokens)
         chosen, weights = self.weights(log_probs, options, values[:, :, first], remembered)
-        return Surrogate(
-            chosen.flatten(1), weights.flatten(1), tokens.unsqueeze(1), terminal.unsqueeze(1)
-        )
+        return Surrogate.of(chosen, weights, tokens, terminal)
 
 
 def declared_evals(options: int, rollouts: int) -> str:

@@ -10,7 +10,9 @@ number of parameters, for one number is learned about all of them: what a deriva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,10 +28,9 @@ from estbench.estimators.base import (
     Section,
     register,
 )
-from estbench.estimators.perturbed import sample_each
-from estbench.models.policy import Policy
+from estbench.models.policy import Policy, inverse_cdf
 
-__all__ = ["Perturbation"]
+__all__ = ["Perturbation", "sample_each"]
 
 NUMBERS = 1 << 24  # of perturbed parameters at a time, 64 MB in float32
 FEW = 256  # parameters whose directions are kept; those of more are drawn again when asked for
@@ -124,24 +125,60 @@ class Perturbation(Estimator):
         return [part.reshape(-1, *p.shape) for part, p in parts]
 
 
-def _perturbation(name: str, law: str, scale: float, summary: str, source: str) -> None:
-    def factory() -> Estimator:
-        return Perturbation(name, law, scale, summary, source)
+@torch.no_grad()
+def sample_each(policy: Policy, parameters: Sequence[Tensor], uniforms: Tensor) -> Tensor:
+    """Return a sequence for each set of parameters, int64 ``[n, T]``.
 
-    register(factory)
+    Args:
+      policy: The policy; its own parameters are not looked at, and stay as they are.
+      parameters: A tensor ``[n, *shape]`` for each parameter that requires gradients, in order.
+      uniforms: Noise ``[n, T]``, one number a token: equal numbers make equal sequences of equal
+        policies.
+    """
+    own = [p for p in policy.parameters() if p.requires_grad]
+
+    def one(row: list[Tensor], u: Tensor) -> Tensor:
+        with _in_place_of(policy, own, row):
+            memory = policy.initial_state(1)
+            previous: Tensor | None = None
+            tokens = []
+            for t in range(policy.length):
+                log_probs, memory = policy.step(previous, memory)
+                previous = inverse_cdf(log_probs.exp(), u[t : t + 1])
+                tokens.append(previous)
+            return torch.cat(tokens)
+
+    each = list(parameters)
+    try:
+        tokens: Tensor = torch.vmap(one)(each, uniforms)
+    except (RuntimeError, NotImplementedError):
+        # Not every layer of a policy can be told to work on many sets of parameters.
+        rows = [one([p[i] for p in each], uniforms[i]) for i in range(len(uniforms))]
+        tokens = torch.stack(rows)
+    return tokens
 
 
-_perturbation(
-    "evolution-strategies",
-    "normal",
-    0.1,
-    "the reward's slope between two policies, along a normal direction over all parameters",
-    "Salimans et al. 2017, algorithm 1; antithetic as in section 2.1",
-)
-_perturbation(
-    "spsa",
-    "signs",
-    0.1,
-    "the reward's slope between two policies, all parameters moved by the same amount",
-    "Spall 1992, equation 2.2",
-)
+@contextmanager
+def _in_place_of(policy: Policy, own: Sequence[Tensor], given: Sequence[Tensor]) -> Iterator[None]:
+    """Have other tensors where a policy's parameters are, also where one is used twice."""
+    by_id: Mapping[int, Tensor] = {id(p): g for p, g in zip(own, given, strict=True)}
+    replaced: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    for module in policy.modules():
+        held: dict[str, Tensor | None] = module._parameters  # type: ignore[assignment]
+        for name, parameter in held.items():
+            if parameter is not None and id(parameter) in by_id:
+                replaced.append((held, name, parameter))
+    for held, name, parameter in replaced:
+        held[name] = by_id[id(parameter)]
+    try:
+        yield
+    finally:
+        for held, name, parameter in replaced:
+            held[name] = parameter
+
+
+_evolution = "the reward's slope between two policies, along a normal direction over all parameters"
+_salimans = "Salimans et al. 2017, algorithm 1; antithetic as in section 2.1"
+register(partial(Perturbation, "evolution-strategies", "normal", 0.1, _evolution, _salimans))
+_signs = "the reward's slope between two policies, all parameters moved by the same amount"
+register(partial(Perturbation, "spsa", "signs", 0.1, _signs, "Spall 1992, equation 2.2"))

@@ -8,38 +8,39 @@ time, after the sample's own hard prefix; form B relaxes a trajectory that never
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from estbench.estimators.base import (
     Component,
-    Estimator,
     EstimatorInfo,
     Learned,
     PerDrawGradients,
     Reward,
     Section,
     Surrogate,
+    TensorTerm,
     register,
 )
 from estbench.estimators.baselines import make_baseline
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.control_weights import (
     GumbelSample,
+    Tuned,
     combine,
     control_weights,
     linear_components,
     relearned,
-    without_control,
 )
 from estbench.estimators.futures import frozen, with_futures
 from estbench.estimators.gumbel import conditional, independent_weights
 from estbench.estimators.returns import evaluations, rollout_noise
 from estbench.models.policy import Policy
 
-__all__ = ["Rebar", "RelaxedReward"]
+__all__ = ["Rebar", "RebarPerTensor", "RelaxedReward"]
 
 GRID = (2 / 3, 1.0, 3 / 2)  # temperatures; below, single draws carry most of the variance
 NUMBERS = 1 << 24  # of relaxed sequences at a time, 64 MB in float32
@@ -125,7 +126,7 @@ class RelaxedReward:
             return value.detach().reshape(n, T), slope
 
 
-class Rebar(Estimator):
+class Rebar(Tuned):
     """g = sum_t { [Q_t - B_t - b - eta c_t(z~_t)] S_t + eta grad c_t(z_t) - eta grad c_t(z~_t) }.
 
     b and eta are solved for together on past draws; the temperature is chosen from a grid,
@@ -180,7 +181,7 @@ class Rebar(Estimator):
     def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
         return {
             "baseline": self.baseline.initial_state(policy, rng),
-            "coefficients": self.coefficients.initial_state(),
+            **super().initial_state(policy, rng),
             "temperature": self.temperature,
             "grid": {},
             "batches": 0,
@@ -190,22 +191,17 @@ class Rebar(Estimator):
         self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
     ) -> Surrogate:
         """A draw is one sequence."""
-        shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}
-        sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
-        control = self.control.weights(policy, reward, sample, state["temperature"])
+        sample, control = self._drawn(policy, reward, draws, rng, state["temperature"])
         baseline = self.baseline.values(sample.features, sample.tokens, state["baseline"])
         coefficients = self.coefficients.values(state["coefficients"])
         components = linear_components(sample, baseline, self.constant, {"eta": control})
-        return Surrogate(
-            sample.log_probs.flatten(1),
+        return Surrogate.of(
+            sample.log_probs,
             combine(components, coefficients),
-            sample.tokens.unsqueeze(1),
-            sample.terminal.unsqueeze(1),
+            sample.tokens,
+            sample.terminal,
             components=components,
-            info={
-                **dict(zip(self.coefficients.labels, coefficients, strict=True)),
-                "temperature": state["temperature"],
-            },
+            info={**coefficients, "temperature": state["temperature"]},
             cache={"sample": sample, "reward": reward},
         )
 
@@ -220,8 +216,13 @@ class Rebar(Estimator):
         if self.temperature_every and state["batches"] % self.temperature_every == 0:
             self._move_temperature(policy, surrogate, components, gradients, state, gram)
 
-    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
-        return without_control(self.coefficients, surrogate, state["coefficients"])
+    def _drawn(
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, temperature: float
+    ) -> tuple[GumbelSample, Tensor]:
+        """Return sequences, and the control variate's weights ``[n, T, V]`` on l."""
+        shapes = {**self.control.noise(policy), **rollout_noise(policy, self.rollouts)}
+        sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
+        return sample, self.control.weights(policy, reward, sample, temperature)
 
     def _tuning_evals(self) -> str:
         """Return what the comparison of temperatures costs a draw, spread over its batches."""
@@ -262,24 +263,87 @@ class Rebar(Estimator):
             state["temperature"] = best
 
 
-def _rebar(name: str, **options: Any) -> None:
-    def factory(rollouts: int = 0) -> Estimator:
-        return Rebar(name, rollouts=rollouts, **options)
+class RebarPerTensor(Rebar):
+    """g_k = A_k - b_k S_k + eta_k C_k in tensor k: REBAR, form B, tuned for each tensor.
 
-    register(factory)
+    A is the score term, S the score and C REBAR's control variate (Tucker et al. 2017, equation 5).
+    Total variance is a sum over tensors, so that the b_k and eta_k that are best for each tensor
+    are best for the whole, and better than one pair for all where tensors differ. They are solved
+    for on past draws, 2 x 2 a tensor. (Tucker et al. and Grathwohl et al. 2018 tune one eta a
+    layer's variables.) A number whose gradient this is does not exist: the draws are sums of three
+    gradients, tensor by tensor. Unbiased, tensor by tensor. The temperature is fixed. Needs a
+    relaxed reward: one hard and one relaxed evaluation a draw.
+
+    Args:
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+      temperature: Of the relaxed tokens.
+    """
+
+    def __init__(self, rollouts: int = 0, temperature: float = 1.0) -> None:
+        super().__init__(
+            "rebar-per-tensor",
+            temperature=temperature,
+            temperature_every=0,
+            rollouts=rollouts,
+            summary="REBAR, form B, with a constant and an eta for each of the policy's tensors",
+        )
+        self.info = replace(
+            self.info,
+            baseline="constant by tensor",
+            partner="reinforce-constant",  # a constant for each tensor has no plain form
+            learned=("eta", "constant"),
+            version=1,
+        )
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        names = [name for name, p in policy.named_parameters() if p.requires_grad]
+        return {"tensors": {name: self.coefficients.initial_state() for name in names}}
+
+    def surrogate(
+        self, policy: Policy, reward: Reward, draws: int, rng: torch.Generator, state: Learned
+    ) -> Surrogate:
+        """A draw is one sequence."""
+        sample, control = self._drawn(policy, reward, draws, rng, self.temperature)
+        components = linear_components(sample, control.new_zeros(1, 1), True, {"eta": control})
+        found = {name: self.coefficients.values(each) for name, each in state["tensors"].items()}
+        # For each coefficient, its values by tensor.
+        values = {c.name: {n: found[n][c.name] for n in found} for c in components[1:]}
+        return Surrogate.of(
+            sample.log_probs,
+            components[0].weights,
+            sample.tokens,
+            sample.terminal,
+            components=components,
+            tensor_terms=tuple(TensorTerm(c, values[c.name]) for c in components[1:]),
+            info={label: sum(each.values()) / len(each) for label, each in values.items()},
+        )
+
+    def adapt(
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
+    ) -> None:
+        found = gradients.gram_by_tensor(surrogate, surrogate.components)
+        for name, gram in found.items():
+            self.coefficients.adapt(gram, state["tensors"][name])
+
+    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
+        """See ``Estimator.without_control``: the constants alone, tensor by tensor."""
+        alone = {
+            name: self.coefficients.alone("constant", each)
+            for name, each in state["tensors"].items()
+        }
+        return replace(surrogate, tensor_terms=(TensorTerm(surrogate.components[1], alone),))
 
 
-_rebar("rebar", summary="REBAR on a trajectory relaxed throughout (form B)")
-_rebar("rebar-none", baseline="none", summary="REBAR, form B, without a baseline")
-_rebar("rebar-ema", baseline="ema", summary="REBAR, form B, minus a moving average")
-_rebar(
-    "rebar-critic", baseline="critic", summary="REBAR, form B, minus a learned value of the state"
-)
-_rebar("rebar-independent", coupled=False, summary="REBAR, form B, with z~ drawn anew given b")
+for _name, _baseline, _summary in (
+    ("rebar", "constant", "REBAR on a trajectory relaxed throughout (form B)"),
+    ("rebar-none", "none", "REBAR, form B, without a baseline"),
+    ("rebar-ema", "ema", "REBAR, form B, minus a moving average"),
+    ("rebar-critic", "critic", "REBAR, form B, minus a learned value of the state"),
+):
+    register(partial(Rebar, _name, baseline=_baseline, summary=_summary))
+_summary = "REBAR, form B, with z~ drawn anew given b"
+register(partial(Rebar, "rebar-independent", coupled=False, summary=_summary))
 for _future in ("soft", "mean-field", "sibling", "uniform", "zeros"):
-    _rebar(
-        f"rebar-{_future}",
-        form="A",
-        future=_future,
-        summary=f"REBAR a step at a time (form A), {_future} future",
-    )
+    _summary = f"REBAR a step at a time (form A), {_future} future"
+    register(partial(Rebar, f"rebar-{_future}", "A", _future, summary=_summary))
+register(RebarPerTensor)

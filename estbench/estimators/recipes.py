@@ -145,14 +145,9 @@ class Recipe(Estimator):
                 with torch.no_grad():
                     old = _scores(sampler, tokens)
         scores, past, scored = (x.detach().reshape(draws, B, T) for x in (chosen, old, mask))
-        rewards = rewards.reshape(draws, B)
-        return Surrogate(
-            chosen.reshape(draws, B * T),
-            self._weights(scores, past, scored, rewards).reshape(draws, B * T),
-            tokens.reshape(draws, B, T),
-            rewards,
-            info={"baseline": float(rewards.mean())},
-        )
+        weights = self._weights(scores, past, scored, rewards.reshape(draws, B))
+        info = {"baseline": float(rewards.mean())}
+        return Surrogate.of(chosen, weights, tokens, rewards, B, info=info)
 
     @contextmanager
     def _prompted(self, policy: Policy, draws: int) -> Iterator[None]:

@@ -8,7 +8,8 @@ alone has all faults; ``NAME@a+b`` has a and b only, ``NAME@none`` has none and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,19 +19,33 @@ from estbench.estimators.base import (
     Estimator,
     EstimatorInfo,
     Learned,
+    PerDrawGradients,
     Reward,
     Section,
     Surrogate,
     register,
 )
+from estbench.estimators.control_weights import learn, state_width
 from estbench.estimators.futures import frozen, with_futures
 from estbench.estimators.gumbel import conditional, independent_weights, one_hot
-from estbench.estimators.regan_statistic import element_variance
+from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy, choose_by_gumbel, inverse_cdf
 
-__all__ = ["PublishedRebar", "PublishedReinforce"]
+__all__ = [
+    "PAPER_TOKEN",
+    "PublishedRebar",
+    "PublishedReinforce",
+    "PublishedRelax",
+    "element_gradients",
+    "element_variance",
+]
 
+PAPER_TOKEN = 0  # x
 BATCH = 128
+UNTRAINED = 0.477  # what the public code's network answers before it has learned anything
+# Deviation of that answer from one dropout mask to the next. Networks of its widths and weights
+# have .013 at T = 3 and .066 at T = 15, on an answer of .50 +- .01 and .50 +- .04.
+DROPOUT = 0.04
 TEMPERATURE = 1.0
 
 BIASING = {
@@ -73,7 +88,8 @@ class PublishedReinforce(Estimator):
         rewards = reward(tokens)
         log_probs = policy.log_probs(tokens)
         weights = rewards.view(-1, 1, 1) * one_hot(tokens, V, policy.dtype)
-        return _surrogate(tokens, rewards, log_probs, weights, draws, 1)
+        info = {"published_variance": element_variance(weights, log_probs)}
+        return Surrogate.of(log_probs, weights, tokens, rewards, info=info)
 
 
 @dataclass(frozen=True)
@@ -173,8 +189,15 @@ class PublishedRebar(Estimator):
         """A draw is a batch of 128 where its examples share noise."""
         drawn = self._draw(policy, reward, draws, rng)
         weights = self._weights(drawn, state)
-        return _surrogate(
-            drawn.tokens, drawn.rewards, drawn.log_probs, weights, draws, self.group, drawn
+        batch = self.group if self.group > 1 else None
+        return Surrogate.of(
+            drawn.log_probs,
+            weights / self.group,
+            drawn.tokens,
+            drawn.rewards,
+            self.group,
+            info={"published_variance": element_variance(weights, drawn.log_probs, batch)},
+            cache={"drawn": drawn},
         )
 
     def factor(self, drawn: Drawn, seen: Seen, state: Learned) -> tuple[Tensor, Tensor]:
@@ -263,25 +286,80 @@ class PublishedRebar(Estimator):
         return f"faults {', '.join(self.faults)}: {'; '.join(reasons)}" if reasons else ""
 
 
-def _surrogate(
-    tokens: Tensor,
-    rewards: Tensor,
-    log_probs: Tensor,
-    weights: Tensor,
-    draws: int,
-    group: int,
-    drawn: Drawn | None = None,
-) -> Surrogate:
-    """Return the surrogate of means over groups, with the paper's statistic in its ``info``."""
-    batch = group if group > 1 else None
-    return Surrogate(
-        log_probs.reshape(draws, -1),
-        weights.reshape(draws, -1) / group,
-        tokens.reshape(draws, group, -1),
-        rewards.reshape(draws, group),
-        info={"published_variance": element_variance(weights, log_probs, batch)},
-        cache={} if drawn is None else {"drawn": drawn},
-    )
+class PublishedRelax(PublishedRebar):
+    """RELAX as published: the published REBAR with c_t = n_t f, where n_t is a network's output.
+
+    g = sum_t [R - c_t(z~_t)] S_t + grad c_t(z_t) - grad c_t(z~_t), if no fault is on.
+
+    All faults of ``PublishedRebar``, and
+
+    - ``untrained``: no gradient ever reaches the network, so that it answers a constant plus the
+      noise of its dropout, which is drawn anew for z and z~. Right: a network of the policy's state
+      and of softmax(z_t), between 0 and 1 and without dropout, trained on the variance of the
+      parameter gradient (Grathwohl et al. 2018, section 3.2). The paper has no correct version:
+      this is the closest to its product of network and discriminator, a step at a time. Without
+      other faults unbiased, for nothing says that a control variate must be good.
+
+    With ``joint`` a trained network gives the sequence one number, the mean over positions.
+
+    Args:
+      switches: The faults; all of them if None.
+      learning_rate: Adam's, for the network's weights.
+      scores: Adam's, for its scores of tokens.
+    """
+
+    name = "relax-published"
+    title = "RELAX"
+    existing = (*PublishedRebar.existing, "untrained")
+
+    def __init__(
+        self,
+        switches: tuple[str, ...] | None = None,
+        learning_rate: float = 1e-2,
+        scores: float = 5e-2,
+    ) -> None:
+        super().__init__(switches)
+        self.learning_rate = learning_rate
+        self.scores = scores
+        self.trained = "untrained" not in self.faults
+        source = "arXiv 1805.02788, public code; Grathwohl et al. 2018, equation 8"
+        learned = ("phi",) if self.trained else ()
+        version = 2 if self.trained else 1  # 1 learned less from small rewards
+        self.info = replace(self.info, source=source, learned=learned, version=version)
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        if not self.trained:
+            return {}
+        V = policy.vocabulary
+        network = StateNetwork(state_width(policy), policy.length, V, relaxed=V, rng=rng)
+        network = network.to(policy.dtype)
+        optimiser = network.optimiser(self.learning_rate, self.scores)
+        return {"network": network, "optimiser": optimiser}
+
+    def adapt(
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
+    ) -> None:
+        if not self.trained:
+            return
+        weights = self._weights(surrogate.cache["drawn"], state).reshape_as(surrogate.weights)
+        loss = gradients.mean_squared_norm(surrogate, weights / self.group, None)
+        learn(state["network"], state["optimiser"], loss)
+
+    def factor(self, drawn: Drawn, seen: Seen, state: Learned) -> tuple[Tensor, Tensor]:
+        if not self.trained:
+            assert seen.mask is not None
+            # One mask serves a whole sequence; even numbers of the same deviation stand for it.
+            mask = seen.mask[:, :1] if self.joint else seen.mask
+            factor = UNTRAINED + DROPOUT * 12**0.5 * (mask - 0.5)
+            return factor.expand_as(seen.value), torch.zeros_like(seen.z)
+        with torch.enable_grad():
+            z = seen.z.detach().requires_grad_()
+            answer = state["network"](drawn.features, drawn.tokens, z.softmax(dim=-1))
+            if self.joint:
+                answer = answer.mean(dim=1, keepdim=True)
+            factor = answer.sigmoid()
+            (slope,) = torch.autograd.grad(factor.sum(), z, create_graph=True)
+        return factor.expand_as(seen.value), slope
 
 
 def _belief(reward: Reward, sequences: Tensor) -> Tensor:
@@ -294,5 +372,47 @@ def _belief(reward: Reward, sequences: Tensor) -> Tensor:
     return (value + mean).log() if getattr(source, "transform", "") == "exp_p" else value
 
 
-register(PublishedReinforce)
-register(PublishedRebar)
+def element_gradients(weights: Tensor, log_probs: Tensor, token: int = PAPER_TOKEN) -> Tensor:
+    """Return each sequence's gradient with respect to the output bias of one token, ``[n]``.
+
+    The paper's own statistic is the variance of this one element over a batch (arXiv 1805.02788,
+    section 7.3, and its public code). It sees nothing of the other elements, and nothing of noise
+    that all sequences of a batch share. The element is sum_t sum_v w_t(v) d l_t(v) / d bias, and d
+    l_t(v) / d bias(token) = 1[v = token] - p_t(token): the bias acts on every position's own
+    distribution and, tokens given, on nothing else. So no backward pass is needed, nor a draw of
+    one sequence.
+
+    Args:
+      weights: What multiplies the log-probabilities in each sequence's surrogate, ``[n, T, V]``.
+      log_probs: Log-probabilities ``[n, T, V]`` of a policy with an output bias.
+      token: The token.
+    """
+    weights, log_probs = weights.detach(), log_probs.detach()
+    probability = log_probs[..., token].exp()
+    return (weights[..., token] - weights.sum(dim=-1) * probability).sum(dim=-1)
+
+
+def element_variance(
+    weights: Tensor, log_probs: Tensor, batch: int | None = None, token: int = PAPER_TOKEN
+) -> float:
+    """Return the element's sample variance over the sequences of a batch (n - 1 in the divisor).
+
+    Args:
+      weights: See ``element_gradients``.
+      log_probs: See ``element_gradients``.
+      batch: Sequences in a batch, which are consecutive; the mean over batches is returned. All
+        sequences are one batch if None.
+      token: The token.
+
+    Returns:
+      The variance; NaN for batches of a single sequence.
+    """
+    elements = element_gradients(weights, log_probs, token).double()
+    batch = batch or len(elements)
+    if batch < 2:
+        return math.nan
+    return float(elements.reshape(-1, batch).var(dim=1).mean())
+
+
+for _member in (PublishedReinforce, PublishedRebar, PublishedRelax):
+    register(_member)

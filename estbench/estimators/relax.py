@@ -7,14 +7,15 @@ squared norms are differentiated through the weights that c_phi gives to the log
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from estbench.estimators.base import (
     Component,
-    Estimator,
     EstimatorInfo,
     Learned,
     PerDrawGradients,
@@ -24,6 +25,7 @@ from estbench.estimators.base import (
     register,
 )
 from estbench.estimators.baselines import (
+    Critic,
     make_baseline,
     moving_deviation,
     moving_moments,
@@ -32,23 +34,25 @@ from estbench.estimators.baselines import (
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.control_weights import (
     GumbelSample,
+    Tuned,
     combine,
     control_weights,
     learn,
     linear_components,
     relearned,
-    without_control,
+    state_width,
 )
+from estbench.estimators.gumbel import one_hot
 from estbench.estimators.rebar import RelaxedReward
 from estbench.estimators.returns import evaluations, rollout_noise
 from estbench.models.control_variate import StateNetwork
 from estbench.models.policy import Policy
 from estbench.models.sampling import LARGE
 
-__all__ = ["Relax"]
+__all__ = ["Relax", "RelaxSeveral"]
 
 
-class Relax(Estimator):
+class Relax(Tuned):
     """g = sum_t { [Q_t - B_t - b - c(z~_t, s_t)] S_t + grad c(z_t, s_t) - grad c(z~_t, s_t) }.
 
     b and a factor on c_phi are solved for on past draws; the factor keeps a network that has not
@@ -112,17 +116,13 @@ class Relax(Estimator):
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
-        with torch.no_grad():
-            shape = policy.fewest_rows, policy.length
-            tokens = torch.zeros(shape, dtype=torch.int64, device=policy.device)
-            width = policy.trace(tokens)[1].shape[-1]
         V, embedded = policy.vocabulary, self._embedded(policy, None)
         seen = V if embedded is None else embedded.shape[-1]
-        network = StateNetwork(width, policy.length, V, relaxed=seen, rng=rng)
+        network = StateNetwork(state_width(policy), policy.length, V, relaxed=seen, rng=rng)
         network = network.to(policy.device, policy.dtype)
         return {
             "baseline": self.baseline.initial_state(policy, rng),
-            "coefficients": self.coefficients.initial_state(),
+            **super().initial_state(policy, rng),
             "rewards": moving_moments(),
             "network": network,
             "optimiser": network.optimiser(self.learning_rate, self.scores),
@@ -145,16 +145,13 @@ class Relax(Estimator):
         coefficients = self.coefficients.values(state["coefficients"])
         components = linear_components(sample, baseline, self.constant, controls)
         # The same weights as a function of phi: what training differentiates.
-        learnable = [
-            Component("factor", learned.flatten(1)) if c.name == "factor" else c for c in components
-        ]
-        return Surrogate(
-            sample.log_probs.flatten(1),
-            combine(learnable, coefficients),
-            sample.tokens.unsqueeze(1),
-            sample.terminal.unsqueeze(1),
+        return Surrogate.of(
+            sample.log_probs,
+            combine(_with_factor(components, learned), coefficients),
+            sample.tokens,
+            sample.terminal,
             components=components,
-            info=dict(zip(self.coefficients.labels, coefficients, strict=True)),
+            info=coefficients,
             cache={"sample": sample},
         )
 
@@ -176,9 +173,6 @@ class Relax(Estimator):
         """
         return {}
 
-    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
-        return without_control(self.coefficients, surrogate, state["coefficients"])
-
     def _train(
         self,
         policy: Policy,
@@ -189,13 +183,9 @@ class Relax(Estimator):
         state: Learned,
     ) -> None:
         """One step on phi down the mean squared norm of the draws, at a factor of 1."""
-        labels = self.coefficients.labels
-        values = dict(zip(labels, self.coefficients.values(state["coefficients"]), strict=True))
-        learned = Component("factor", self._weights(policy, sample, state).flatten(1))
-        weights = combine(
-            [learned if c.name == "factor" else c for c in components],
-            [1.0 if k == "factor" else values[k] for k in labels],
-        )
+        values = self.coefficients.values(state["coefficients"]) | {"factor": 1.0}
+        learned = self._weights(policy, sample, state)
+        weights = combine(_with_factor(components, learned), values)
         loss = gradients.mean_squared_norm(surrogate, weights, None)
         learn(state["network"], state["optimiser"], loss)
 
@@ -233,16 +223,71 @@ class Relax(Estimator):
         return value, slope
 
 
-def _relax(name: str, **options: Any) -> None:
-    def factory(rollouts: int = 0) -> Estimator:
-        return Relax(name, rollouts=rollouts, **options)
+def _with_factor(components: Sequence[Component], learned: Tensor) -> list[Component]:
+    """Return components with c_phi's weights ``[n, T, V]`` in place of those that are there."""
+    own = Component("factor", learned.flatten(1))
+    return [own if c.name == "factor" else c for c in components]
 
-    register(factory)
+
+class RelaxSeveral(Relax):
+    """RELAX's c_phi(z_t, s_t), REBAR's relaxed reward, and a critic's value of the prefix.
+
+    g = sum_t [Q_t - b - a V(s_t)] S_t + f C_t(c_phi) + eta C_t(f relaxed), where C(c) stands for
+    -c(z~) S + grad c(z) - grad c(z~) (Grathwohl et al. 2018, equation 8). b, a, f and eta are
+    solved for together on past draws, a 4 x 4 system: what one control variate does as well as
+    another gets no second share. Unbiased: each term has mean 0, and its coefficient is fixed
+    before the draw. Needs a relaxed reward: one relaxed evaluation a draw beside the hard one.
+
+    Args:
+      rollouts: Rollouts N a position; 0 for the terminal reward.
+    """
+
+    def __init__(self, rollouts: int = 0) -> None:
+        super().__init__(
+            "relax-several",
+            with_reward=True,
+            rollouts=rollouts,
+            summary="RELAX with REBAR's term and a critic beside it, coefficients solved together",
+        )
+        self.critic = Critic()
+        labels = (*self.coefficients.labels, "value")
+        self.coefficients = Coefficients(labels, bounds=self.coefficients.bounds)
+        self.info = replace(
+            self.info,
+            learned=(*self.info.learned, "value", "critic"),
+            version=self.info.version + self.critic.version,
+        )
+
+    def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
+        state = super().initial_state(policy, rng)
+        return {**state, "critic": self.critic.initial_state(policy, rng)}
+
+    def further(self, sample: GumbelSample, state: Learned) -> dict[str, Tensor]:
+        """See ``Relax.further``: -V(s_t) S_t."""
+        value = self.critic.values(sample.features, sample.tokens, state["critic"])
+        scores = one_hot(sample.tokens, sample.z.shape[-1], sample.z.dtype)
+        return {"value": -value.unsqueeze(-1) * scores}
+
+    def adapt(
+        self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
+    ) -> None:
+        """The coefficients will meet the critic as it is afterwards."""
+        sample: GumbelSample = surrogate.cache["sample"]
+        self.critic.adapt(sample.features, sample.tokens, sample.returns, state["critic"])
+        (value,) = self.further(sample, state).values()
+        renewed = (*surrogate.components[:-1], Component("value", value.flatten(1)))
+        super().adapt(policy, replace(surrogate, components=renewed), gradients, state)
 
 
-_relax("relax")
-_relax("relax-none", baseline="none", summary="RELAX without a baseline")
-_relax("relax-ema", baseline="ema", summary="RELAX, minus a moving average")
-_relax("relax-critic", baseline="critic", summary="RELAX, minus a learned value of the state")
-_relax("relax-rebar", with_reward=True, summary="RELAX with REBAR's term beside it")
-_relax("relax-independent", coupled=False, summary="RELAX with z~ drawn anew given b")
+register(Relax)
+for _baseline, _summary in (
+    ("none", "RELAX without a baseline"),
+    ("ema", "RELAX, minus a moving average"),
+    ("critic", "RELAX, minus a learned value of the state"),
+):
+    register(partial(Relax, f"relax-{_baseline}", _baseline, summary=_summary))
+_summary = "RELAX with REBAR's term beside it"
+register(partial(Relax, "relax-rebar", with_reward=True, summary=_summary))
+_summary = "RELAX with z~ drawn anew given b"
+register(partial(Relax, "relax-independent", coupled=False, summary=_summary))
+register(RelaxSeveral)

@@ -8,7 +8,8 @@ REINFORCE (Williams 1992), with no baseline as in the paper, with a moving avera
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from estbench.estimators.base import (
     Surrogate,
     register,
 )
-from estbench.estimators.baselines import make_baseline
+from estbench.estimators.baselines import Baselined, make_baseline
 from estbench.estimators.coefficients import Coefficients
 from estbench.estimators.returns import draw, evaluations
 from estbench.models.policy import Policy, at_tokens, sequence_lengths
@@ -32,19 +33,21 @@ from estbench.models.policy import Policy, at_tokens, sequence_lengths
 __all__ = ["Grouped", "LeaveOneOut", "Reinforce"]
 
 
-class Reinforce(Estimator):
+class Reinforce(Baselined):
     """g = sum_t (Q_t - B_t - b) S_t, with S_t = grad log p(b_t | s_t).
 
     Args:
       name: Name in the catalogue.
       baseline: "none", "ema", "critic", or "constant": b = argmin E|g|^2, estimated on past draws.
-      rollouts: Rollouts N a position; 0 for the terminal reward.
-      summary: One line for the catalogue.
+      rollouts: Rollouts N a position; 0 for ``usual``.
+      summary: One line for the catalogue, with N for ``{N}``.
       source: Paper and equation.
       lag: Share of its past that the policy of the rollouts keeps at each step; None if they
         follow the current policy. Any other is biased, as in the original.
       mix: GAE's lambda, the share of what is still to come in an advantage; the rest is the
         critic's word. Anything but 1 is biased.
+      plain: See ``EstimatorInfo``.
+      usual: N where the setting is 0; 0 for the terminal reward.
     """
 
     section = Section.SCORE_FUNCTIONS
@@ -58,26 +61,29 @@ class Reinforce(Estimator):
         source: str = "",
         lag: float | None = None,
         mix: float = 1.0,
+        plain: bool = False,
+        usual: int = 0,
     ) -> None:
-        self.rollouts = rollouts
+        self.rollouts = rollouts or usual
         self.lag = lag
         self.mix = mix
         self.baseline = make_baseline("none" if baseline == "constant" else baseline)
         self.coefficients = Coefficients(("constant",)) if baseline == "constant" else None
         self.info = EstimatorInfo(
             name=name,
-            summary=summary,
+            summary=summary.format(N=self.rollouts),
             source=source,
             unbiased=lag is None and mix == 1,
             why_biased=_why(lag, mix),
             baseline="constant" if baseline == "constant" else self.baseline.label,
+            plain=plain,
             learned=("constant",) if baseline == "constant" else self.baseline.learned,
-            hard_evals=evaluations(rollouts),
+            hard_evals=evaluations(self.rollouts),
             version=self.baseline.version,
         )
 
     def initial_state(self, policy: Policy, rng: torch.Generator) -> Learned:
-        state: Learned = {"baseline": self.baseline.initial_state(policy, rng)}
+        state = super().initial_state(policy, rng)
         if self.coefficients:
             state["coefficients"] = self.coefficients.initial_state()
         if self.lag is not None:
@@ -104,14 +110,14 @@ class Reinforce(Estimator):
                 Component("score", returns, scale=None if self.rollouts else -terminal),
                 Component("constant", -torch.ones_like(weights)),
             )
-            (constant,) = self.coefficients.values(state["coefficients"])
+            constant = self.coefficients.values(state["coefficients"])["constant"]
             weights = weights - constant
             info["baseline"] = constant
-        return Surrogate(
+        return Surrogate.of(
             chosen,
             weights,
-            tokens.unsqueeze(1),
-            terminal.unsqueeze(1),
+            tokens,
+            terminal,
             components=components,
             info=info,
             cache={"features": features, "returns": returns},
@@ -120,9 +126,7 @@ class Reinforce(Estimator):
     def adapt(
         self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
-        cache = surrogate.cache
-        tokens = surrogate.tokens.squeeze(1)
-        self.baseline.adapt(cache["features"], tokens, cache["returns"], state["baseline"])
+        super().adapt(policy, surrogate, gradients, state)
         if self.coefficients:
             gram = gradients.gram(surrogate, surrogate.components)
             self.coefficients.adapt(gram, state["coefficients"])
@@ -181,13 +185,8 @@ class Grouped(Estimator):
         lengths = sequence_lengths(tokens, policy.end).reshape(draws, K, 1)
         weights = self.weights_of(returns.reshape(draws, K, T), lengths)
         chosen = at_tokens(policy.log_probs(tokens), tokens)
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            weights.reshape(draws, K * T),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-            info={"baseline": float(terminal.mean())},
-        )
+        info = {"baseline": float(terminal.mean())}
+        return Surrogate.of(chosen, weights, tokens, terminal, K, info=info)
 
 
 class LeaveOneOut(Grouped):
@@ -218,76 +217,28 @@ class LeaveOneOut(Grouped):
         return (grouped - grouped.mean(dim=1, keepdim=True)) / (K - 1)
 
 
-def _reinforce(
-    name: str,
-    baseline: str,
-    summary: str,
-    source: str,
-    usual: int = 0,
-    lag: float | None = None,
-    mix: float = 1.0,
-    plain: bool = False,
-) -> None:
-    """Register a REINFORCE; ``usual`` is its number of rollouts if the setting is 0."""
-
-    def factory(rollouts: int = 0) -> Estimator:
-        N = rollouts or usual
-        made = Reinforce(name, baseline, N, summary.format(N=N), source, lag, mix)
-        made.info = replace(made.info, plain=plain)
-        return made
-
-    register(factory)
+def _reinforce(name: str, baseline: str, summary: str, source: str, **options: Any) -> None:
+    register(partial(Reinforce, name, baseline, summary=summary, source=source, **options))
 
 
 _WILLIAMS = "Williams 1992, section 5"
 _SEQGAN = "Yu et al. 2017, equations 4 and 7"
-_reinforce(
-    "reinforce", "none", "REINFORCE without a baseline, as in the paper", _WILLIAMS, plain=True
-)
-_reinforce(
-    "reinforce-ema",
-    "ema",
-    "REINFORCE minus the moving average of past rewards",
-    _WILLIAMS,
-    plain=True,
-)
-_reinforce(
-    "reinforce-constant",
-    "constant",
-    "REINFORCE minus the constant of least variance on past draws",
-    "Greensmith et al. 2004, theorem 13",
-    plain=True,
-)
-_reinforce(
-    "reinforce-critic",
-    "critic",
-    "REINFORCE minus a learned value of the state",
-    "Mnih & Gregor 2014",
-    plain=True,
-)
-_reinforce(
-    "gae",
-    "critic",
-    "generalised advantages (lambda 0.95) of a learned value of the state",
-    "Schulman et al. 2016, equation 16",
-    mix=0.95,
-)
+_summary = "REINFORCE without a baseline, as in the paper"
+_reinforce("reinforce", "none", _summary, _WILLIAMS, plain=True)
+_summary = "REINFORCE minus the moving average of past rewards"
+_reinforce("reinforce-ema", "ema", _summary, _WILLIAMS, plain=True)
+_summary = "REINFORCE minus the constant of least variance on past draws"
+_source = "Greensmith et al. 2004, theorem 13"
+_reinforce("reinforce-constant", "constant", _summary, _source, plain=True)
+_summary = "REINFORCE minus a learned value of the state"
+_reinforce("reinforce-critic", "critic", _summary, "Mnih & Gregor 2014", plain=True)
+_summary = "generalised advantages (lambda 0.95) of a learned value of the state"
+_reinforce("gae", "critic", _summary, "Schulman et al. 2016, equation 16", mix=0.95)
 register(LeaveOneOut)
-_reinforce(
-    "seqgan-rollouts",
-    "none",
-    "SeqGAN: {N} rollouts a position by the current policy",
-    _SEQGAN,
-    usual=4,
-)
-_reinforce(
-    "seqgan-rollouts-ema", "ema", "SeqGAN's rollouts, minus a moving average", _SEQGAN, usual=4
-)
-_reinforce(
-    "seqgan-rollouts-lagged",
-    "none",
-    "SeqGAN as published: rollouts by a copy that keeps .8 of its past at each step",
-    "Yu et al. 2017, algorithm 1; update rate as in its public code",
-    usual=4,
-    lag=0.8,
-)
+_summary = "SeqGAN: {N} rollouts a position by the current policy"
+_reinforce("seqgan-rollouts", "none", _summary, _SEQGAN, usual=4)
+_summary = "SeqGAN's rollouts, minus a moving average"
+_reinforce("seqgan-rollouts-ema", "ema", _summary, _SEQGAN, usual=4)
+_summary = "SeqGAN as published: rollouts by a copy that keeps .8 of its past at each step"
+_source = "Yu et al. 2017, algorithm 1; update rate as in its public code"
+_reinforce("seqgan-rollouts-lagged", "none", _summary, _source, usual=4, lag=0.8)

@@ -7,7 +7,9 @@ none. Where there are no more than K sequences at all, both give the exact gradi
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -22,12 +24,154 @@ from estbench.estimators.base import (
     Surrogate,
     register,
 )
-from estbench.estimators.beams import Beams, beam_noise, beam_search
 from estbench.estimators.returns import evaluations, rollout_noise, token_returns
-from estbench.estimators.set_weights import order_probabilities
 from estbench.models.policy import Policy, at_tokens
+from estbench.models.trees import map_rows
 
-__all__ = ["UnorderedSet", "WithoutReplacement"]
+__all__ = ["UnorderedSet", "WithoutReplacement", "beam_search", "order_probabilities"]
+
+
+RARE = -1_000.0
+"""Log-probability of a single step below which a sequence cannot come: it goes on after its end."""
+
+
+@dataclass(frozen=True)
+class Beams:
+    """K sequences of each draw, in the order of arrival.
+
+    Where there are fewer than K, copies of the first fill up, with log-probability -inf.
+
+    Attributes:
+      tokens: int64 ``[n, K, T]``.
+      log_p: Log-probabilities of whole sequences, float64 ``[n, K]``.
+      log_times: Logarithms of the times of arrival, float64 ``[n, K]``; inf where there are fewer.
+    """
+
+    tokens: Tensor
+    log_p: Tensor
+    log_times: Tensor
+
+
+def beam_noise(policy: Policy, beams: int) -> dict[str, Sequence[int]]:
+    """Return the noise a draw needs, for ``noise.uniforms``; in float64."""
+    return {"root": (), "beams": (policy.length, beams, policy.vocabulary)}
+
+
+@torch.no_grad()
+def beam_search(policy: Policy, uniforms: dict[str, Tensor], beams: int) -> Beams:
+    """Return sequences drawn without replacement, by stochastic beam search.
+
+    Kool et al. 2019, "Stochastic beams and where to find them". Every sequence arrives after a time
+    that is exponential with its probability as rate; the first K to arrive are a sample without
+    replacement. (-log of a time is a perturbed log-probability, log p + Gumbel noise, and the
+    paper's top-down truncated Gumbels are these times.) A prefix arrives when the first of its
+    sequences does. Of its continuations, the first arrives with it and each of the others later, by
+    the time that it lies behind in a race among them: an exponential race has no memory.
+
+    All in float64, and in logarithms of times: a sequence of 20 tokens out of 5,000 has a
+    probability that float32 does not know, and what a set leaves of the whole is a small
+    difference.
+
+    Args:
+      policy: The policy.
+      uniforms: Blocks "root" ``[n]`` and "beams" ``[n, T, K, V]``, float64.
+      beams: Sequences K a draw.
+    """
+    n, K, T, V = len(uniforms["root"]), beams, policy.length, policy.vocabulary
+    race = noise.exponential(uniforms["beams"]).log()
+    times = race.new_full((n, K), torch.inf)
+    times[:, 0] = noise.exponential(uniforms["root"]).log()
+    log_p = race.new_zeros(n, K)
+    tokens = torch.zeros(n, K, T, dtype=torch.int64, device=policy.device)
+    state, previous = policy.initial_state(n * K), None
+    first_row = torch.arange(n, device=policy.device).unsqueeze(1) * K
+    for t in range(T):
+        log_probs, state = policy.step(previous, state)
+        step = log_probs.double().log_softmax(dim=1).reshape(n, K, V)
+        # Log times in units of the prefix's own probability, and how far each lies behind.
+        alone = race[:, t] - step
+        behind = alone + _log1mexp(alone - alone.amin(dim=2, keepdim=True))
+        arrival = torch.logaddexp(times.unsqueeze(2), behind - log_p.unsqueeze(2))
+        arrival = arrival.masked_fill(step < RARE, torch.inf).flatten(1)
+        kept = arrival.topk(K, dim=1, largest=False, sorted=True)
+        times, parent, token = kept.values, kept.indices // V, kept.indices % V
+        log_p = (log_p.unsqueeze(2) + step).flatten(1).gather(1, kept.indices)
+        tokens = tokens.gather(1, parent.unsqueeze(2).expand(n, K, T))
+        tokens[:, :, t] = token
+        rows = (first_row + parent).flatten()
+        state = map_rows(state, partial(torch.index_select, dim=0, index=rows))
+        previous = token.flatten()
+    missing = times == torch.inf
+    tokens = torch.where(missing.unsqueeze(2), tokens[:, :1], tokens)
+    return Beams(tokens, log_p.masked_fill(missing, -torch.inf), times)
+
+
+def _log1mexp(x: Tensor) -> Tensor:
+    """Return log(1 - exp(-x)) for x >= 0; -inf at 0 (Maechler 2012)."""
+    return torch.where(x > 0.693, torch.log1p(-torch.exp(-x)), torch.log(-torch.expm1(-x)))
+
+
+def order_probabilities(log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of who came first, and of who came second given the first.
+
+    For a set S of k sequences with probabilities p_i, let H(U) be the sum, over the orders in which
+    S - U can follow once U is drawn, of the product of 1 / (1 - p(U) - what has been drawn since).
+    Then p(S) = H({}) prod_i p_i, and p^{D-U}(S-U) = H(U) prod_i p_i over those not in U, so that
+    the ratios of the unordered set estimator (Kool et al. 2020) are ratios of H:
+
+        p(s) R(S, s)         = H({s}) / H({}),            the probability that s came first;
+        p(s') R^{D-s}(S, s') = H({s, s'}) / H({s}),       that s' came next.
+
+    The p_i themselves, far too small for floating-point numbers where sequences are long, drop out.
+    H is found for all 2^k subsets, the full one first: H(U) = sum_{i not in U} H(U + i) / (1 -
+    p(U)).
+
+    Args:
+      log_p: Log-probabilities of distinct sequences, float64 ``[n, k]``; -inf where there were
+        fewer than k to draw from.
+
+    Returns:
+      ``[n, k]``, and ``[n, k, k]`` with the first along rows. The diagonal of the second holds p(s)
+      itself, which is what the others of a row lack of 1.
+    """
+    p = log_p.exp()
+    k = p.shape[1]
+    members = _members(k).to(p.device, p.dtype)
+    left = (1 - p @ members.t()).clamp_min(torch.finfo(p.dtype).eps)
+    orders = torch.zeros_like(left)
+    orders[:, -1] = 1.0
+    for subsets, following in _levels(k):
+        orders[:, subsets] = orders[:, following].sum(dim=2) / left[:, subsets]
+    singles = 1 << torch.arange(k)
+    first = orders[:, singles] / orders[:, :1]
+    second = orders[:, singles.unsqueeze(1) | singles] / orders[:, singles].unsqueeze(2)
+    second = second.diagonal_scatter(p, dim1=1, dim2=2)
+    # A set of everything says nothing about who came first or next but what p says.
+    everything = (log_p == -torch.inf).any(dim=1)
+    first = torch.where(everything.unsqueeze(1), p, first)
+    second = torch.where(everything.view(-1, 1, 1), p.unsqueeze(1), second)
+    return first, second
+
+
+@cache
+def _members(k: int) -> Tensor:
+    """Return who is in each subset, bool ``[2^k, k]``; a subset's number is a bit a member."""
+    return (torch.arange(1 << k).unsqueeze(1) >> torch.arange(k) & 1).bool()
+
+
+@cache
+def _levels(k: int) -> list[tuple[Tensor, Tensor]]:
+    """Return subsets ``[m]`` by size, the largest first, with those of one more ``[m, k']``."""
+    members = _members(k)
+    sizes = members.sum(dim=1)
+    found = []
+    for size in range(k - 1, -1, -1):
+        subsets = (sizes == size).nonzero().squeeze(1)
+        following = [
+            [int(u) | 1 << i for i in range(k) if not members[u, i]] for u in subsets.tolist()
+        ]
+        found.append((subsets, torch.tensor(following)))
+    return found
 
 
 class _Distinct(Estimator):
@@ -85,13 +229,9 @@ class _Distinct(Estimator):
         returns, terminal = token_returns(policy, reward, tokens, rolled)
         found = self.weights(beams, returns.reshape(draws, K, T).double())
         chosen = at_tokens(policy.log_probs(tokens), tokens)
-        return Surrogate(
-            chosen.reshape(draws, K * T),
-            found.reshape(draws, K * T).to(policy.dtype),
-            tokens.reshape(draws, K, T),
-            terminal.reshape(draws, K),
-            info={"distinct": float((beams.log_p[:, :K] > -torch.inf).sum(dim=1).double().mean())},
-        )
+        distinct = (beams.log_p[:, :K] > -torch.inf).sum(dim=1)
+        info = {"distinct": float(distinct.double().mean())}
+        return Surrogate.of(chosen, found.to(policy.dtype), tokens, terminal, K, info=info)
 
     def weights(self, beams: Beams, returns: Tensor) -> Tensor:
         """Return what multiplies the scores, for returns ``[n, K, T]``."""
@@ -104,8 +244,8 @@ class UnorderedSet(_Distinct):
     Kool et al. 2020, "Estimating gradients for discrete random variables by sampling without
     replacement", section 4: the mean of the single-sample estimator given which K were drawn, and
     not in what order. p(s) R(S, s) is the probability that s came first, and p(s') R^{D-s}(S, s')
-    that s' came next; see ``set_weights``. The sum over s' is the set's own baseline, which may be
-    left out. K hard evaluations, and K T steps of the search beside K T of the score.
+    that s' came next; see ``order_probabilities``. The sum over s' is the set's own baseline, which
+    may be left out. K hard evaluations, and K T steps of the search beside K T of the score.
     """
 
     def __init__(self, group: int, own_baseline: bool = True, rollouts: int = 0) -> None:

@@ -21,7 +21,6 @@ from estbench.core import noise
 from estbench.core.errors import UserError
 from estbench.estimators.base import (
     Component,
-    Estimator,
     EstimatorInfo,
     Learned,
     PerDrawGradients,
@@ -32,7 +31,7 @@ from estbench.estimators.base import (
 )
 from estbench.estimators.baselines import moving_deviation, moving_moments, update_moments
 from estbench.estimators.coefficients import Coefficients
-from estbench.estimators.control_weights import combine, learn
+from estbench.estimators.control_weights import Tuned, combine, learn
 from estbench.models.policy import Policy, at_tokens
 from estbench.models.sequence_network import SequenceNetwork
 from estbench.models.trees import insert_rows, map_rows, repeat_rows
@@ -87,7 +86,7 @@ def score_neighbours(policy: Policy, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(own, dim=1), rest.reshape(n, T, V - 1)
 
 
-class Rodeo(Estimator):
+class Rodeo(Tuned):
     """g = 1/K sum_k [R_k - mean_{j != k} (R_j + a (A h)(x_j))] S_k + b/K sum_k (A h S)(x_k).
 
     S_k = grad log p(x_k) over K sequences, A the Gibbs Stein operator. The first Stein term makes
@@ -141,7 +140,7 @@ class Rodeo(Estimator):
         network = SequenceNetwork(policy.vocabulary, policy.length, rng)
         network = network.to(policy.device, policy.dtype)
         return {
-            "coefficients": self.coefficients.initial_state(),
+            **super().initial_state(policy, rng),
             "rewards": moving_moments(),
             "network": network,
             "optimiser": network.optimiser(self.learning_rate, self.scores),
@@ -169,13 +168,14 @@ class Rodeo(Estimator):
         components = (Component("score", score), *learned)
         coefficients = self.coefficients.values(state["coefficients"])
         fixed = tuple(replace(c, weights=c.weights.detach()) for c in components)
-        return Surrogate(
-            torch.cat([own.flatten(1), rest.flatten(1)], dim=1).reshape(draws, -1),
+        return Surrogate.of(
+            torch.cat([own.flatten(1), rest.flatten(1)], dim=1),
             combine(components, coefficients),
-            grouped,
+            tokens,
             rewards,
+            K,
             components=fixed,
-            info=dict(zip(self.coefficients.labels, coefficients, strict=True)),
+            info=coefficients,
             cache={"kernel": kernel, "sequences": sequences},
         )
 
@@ -183,18 +183,13 @@ class Rodeo(Estimator):
         self, policy: Policy, surrogate: Surrogate, gradients: PerDrawGradients, state: Learned
     ) -> None:
         """Phi takes a step at coefficients of 1."""
-        gram = gradients.gram(surrogate, surrogate.components)
-        self.coefficients.adapt(gram, state["coefficients"])
+        super().adapt(policy, surrogate, gradients, state)
         update_moments(state["rewards"], surrogate.rewards)
         cache = surrogate.cache
         learned = self._components(cache["kernel"], cache["sequences"], state)
-        weights = combine((surrogate.components[0], *learned), (1.0, 1.0))
+        weights = combine((surrogate.components[0], *learned), {"global": 1.0, "local": 1.0})
         loss = gradients.mean_squared_norm(surrogate, weights, None)
         learn(state["network"], state["optimiser"], loss)
-
-    def without_control(self, surrogate: Surrogate, state: Learned) -> Surrogate | None:
-        """See ``Estimator.without_control``: leave-one-out."""
-        return replace(surrogate, weights=surrogate.components[0].weights)
 
     def _components(
         self, kernel: Tensor, sequences: Tensor, state: Learned

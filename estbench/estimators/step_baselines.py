@@ -45,11 +45,11 @@ class Sampled(Estimator):
         tokens, returns, terminal = draw(policy, reward, draws, rng, self.rollouts)
         baseline = self.baseline(policy, reward, draws, state)
         log_probs = policy.log_probs(tokens)
-        return Surrogate(
+        return Surrogate.of(
             at_tokens(log_probs, tokens),
             returns - baseline,
-            tokens.unsqueeze(1),
-            terminal.unsqueeze(1),
+            tokens,
+            terminal,
             info={"baseline": float(baseline.mean())},
             cache={"returns": returns},
         )
@@ -70,13 +70,12 @@ class SelfCritical(Sampled):
 
     def __init__(self, rollouts: int = 0) -> None:
         super().__init__(rollouts)
-        own = evaluations(rollouts)
         self.info = EstimatorInfo(
             name="reinforce-greedy",
             summary="REINFORCE minus the reward of the policy's greedy sequence (self-critical)",
             source="Rennie et al. 2017, section 3",
             baseline="greedy sequence",
-            hard_evals=f"{own} + 1/n",
+            hard_evals=f"{evaluations(rollouts)} + 1/n",
         )
 
     def baseline(self, policy: Policy, reward: Reward, draws: int, state: Learned) -> Tensor:
@@ -193,14 +192,9 @@ class Vine(Estimator):
         whole = policy.sample_from(u["start"].reshape(draws * N, T))
         start = reward(whole).reshape(draws, N).mean(dim=1, keepdim=True)
         values = torch.cat([start, returns[:, :-1]], dim=1)
-        log_probs = policy.log_probs(tokens)
-        return Surrogate(
-            at_tokens(log_probs, tokens),
-            returns - values,
-            tokens.unsqueeze(1),
-            terminal.unsqueeze(1),
-            info={"baseline": float(values.mean())},
-        )
+        chosen = at_tokens(policy.log_probs(tokens), tokens)
+        info = {"baseline": float(values.mean())}
+        return Surrogate.of(chosen, returns - values, tokens, terminal, info=info)
 
 
 for _member in (SelfCritical, StepConstants, Vine):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -251,27 +252,11 @@ def _prompts(policy: Policy) -> list[str]:
     return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in rows]
 
 
-def _opo_published(group: int = 8, rollouts: int = 0) -> LengthBaseline:
-    return LengthBaseline(True, group, rollouts)
-
-
-def _opo(group: int = 8, rollouts: int = 0) -> LengthBaseline:
-    return LengthBaseline(False, group, rollouts)
-
-
-def _token_baseline_published(group: int = 8) -> TokenBaseline:
-    return TokenBaseline(True, group)
-
-
-def _token_baseline(group: int = 8) -> TokenBaseline:
-    return TokenBaseline(False, group)
-
-
 for _member in (
-    _opo,
-    _opo_published,
-    _token_baseline,
-    _token_baseline_published,
+    LengthBaseline,
+    partial(LengthBaseline, True),
+    TokenBaseline,
+    partial(TokenBaseline, True),
     ShrunkLeaveOneOut,
     Tracker,
 ):

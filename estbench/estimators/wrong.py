@@ -24,6 +24,7 @@ from estbench.estimators.base import Estimator, EstimatorInfo, Learned, Reward, 
 from estbench.estimators.control_weights import GumbelSample
 from estbench.estimators.coupled import Coupled
 from estbench.estimators.coupling import inverse_cdf_pair
+from estbench.estimators.futures import after_prefixes
 from estbench.estimators.grouped import GroupRelative
 from estbench.estimators.gumbel import conditional, one_hot
 from estbench.estimators.returns import evaluations, rollout_noise, token_returns
@@ -80,12 +81,8 @@ class BiasedRebar(Estimator):
         scored, path = self.control(policy, reward, sample, z, conditioned)
         hard = one_hot(sample.tokens, policy.vocabulary, z.dtype)
         weights = (sample.returns - scored.detach()).unsqueeze(-1) * hard
-        return Surrogate(
-            sample.log_probs.flatten(1),
-            weights.flatten(1),
-            sample.tokens.unsqueeze(1),
-            sample.terminal.unsqueeze(1),
-            pathwise=path,
+        return Surrogate.of(
+            sample.log_probs, weights, sample.tokens, sample.terminal, pathwise=path
         )
 
     def noise(self, policy: Policy) -> dict[str, Sequence[int]]:
@@ -219,7 +216,7 @@ class StaleRollouts(Estimator):
         with _halved(policy):
             returns, terminal = token_returns(policy, reward, tokens, u)
         chosen = at_tokens(policy.log_probs(tokens), tokens)
-        return Surrogate(chosen, returns, tokens.unsqueeze(1), terminal.unsqueeze(1))
+        return Surrogate.of(chosen, returns, tokens, terminal)
 
 
 class Truncated(Reinforce):
@@ -343,11 +340,7 @@ def _relax(z: Tensor) -> Tensor:
 def _per_step(reward: Reward, tokens: Tensor, relaxed: Tensor, context: Tensor) -> Tensor:
     """Return c_t ``[n, T]``: hard before t, relaxed at t, ``context[:, t]`` after."""
     n, T, V = relaxed.shape
-    position = torch.arange(T, device=relaxed.device)
-    now = (position.unsqueeze(1) == position).view(1, T, T, 1)
-    past = (position.unsqueeze(1) > position).view(1, T, T, 1)
-    rows = torch.where(now, relaxed.unsqueeze(1), context)
-    rows = torch.where(past, one_hot(tokens, V, relaxed.dtype).unsqueeze(1), rows)
+    rows = after_prefixes(one_hot(tokens, V, relaxed.dtype), relaxed, context)
     return reward.relaxed(rows.reshape(n * T, T, V)).reshape(n, T)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from estbench.estimators.base import Estimator, Learned, Reward
 from estbench.meter.blocks import BLOCKS, Blocks, Look
-from estbench.meter.centred import Centred
+from estbench.meter.exact import Centred
 from estbench.meter.gradients import DrawGradients
 from estbench.meter.moments import total_variance
 from estbench.meter.passes import Passes, in_passes
@@ -252,13 +252,6 @@ def bias_test(
             at_last = math.sqrt(looks[-1].noise / last)
             if at_last > (DROWNED if method.info.unbiased else HOPELESS * plan.margin):
                 break
-        return BiasResult(
-            verdict,
-            found_by,
-            tuple(looks),
-            plan.margin,
-            plan.alpha,
-            passes.fault,
-        )
+        return BiasResult(verdict, found_by, tuple(looks), plan.margin, plan.alpha, passes.fault)
 
     return in_passes(policy, rng, tested)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Estimator, Learned, Reward
+from estbench.meter.gains import untouched
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.meter.moments import Moments, Reference
 from estbench.models.policy import Policy
@@ -209,10 +210,8 @@ def within_contexts(
     assert policy.contexts is not None
     sets = max(1, draws // 2)
     some = policy.contexts.values[: sets * contexts_a_draw(method, policy)]
-    evals, generated = (reward.hard_evals, reward.relaxed_evals), policy.contexts.generated
-    with policy.contexts.given(some):
+    with untouched(policy, reward, whole=False), policy.contexts.given(some):
         with Tape(policy) as tape, in_sets(policy, sets, 2 * sets):
             surrogate = method.surrogate(policy, reward, 2 * sets, rng, learned)
         found = tape.differentiate(surrogate, check=False)
-    (reward.hard_evals, reward.relaxed_evals), policy.contexts.generated = evals, generated
     return float(_within(found, sets, by_element=False)[0].mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from estbench.estimators.base import EstimatorInfo
 from estbench.estimators.formula import evaluate
-from estbench.meter.patching import replaced
 from estbench.models.policy import Policy
 from estbench.models.trees import leaves
 
-__all__ = ["StepCount", "count_steps", "declared_evaluations", "sequences_at_once"]
+__all__ = ["StepCount", "count_steps", "declared_evaluations", "replaced", "sequences_at_once"]
 
 
 @dataclass
@@ -104,3 +103,18 @@ def _count(policy: Policy, count: StepCount) -> AbstractContextManager[None]:
     }
     own = {name: counted(getattr(policy, name), size) for name, size in sizes.items()}
     return replaced(policy, own)
+
+
+@contextmanager
+def replaced(owner: Any, methods: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Give ``owner`` methods of its own inside the block; its class's are back afterwards.
+
+    Past the owner's own way of setting attributes, which for a module of torch's keeps accounts.
+    """
+    for name, method in methods.items():
+        object.__setattr__(owner, name, method)
+    try:
+        yield
+    finally:
+        for name in methods:
+            object.__delattr__(owner, name)

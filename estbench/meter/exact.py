@@ -1,19 +1,20 @@
-"""Exact gradients and exact variances, by enumeration of every sequence."""
+"""Exact gradients and variances, by enumeration of every sequence, and centred rewards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from estbench.estimators.base import Surrogate
+from estbench.estimators.base import Reward, Surrogate
 from estbench.meter.passes import Passes, in_passes
 from estbench.models.enumeration import LARGEST, enumerate_sequences
 from estbench.models.policy import Policy, at_tokens
 
-__all__ = ["LARGEST", "Exact", "enumerable", "enumerate_sequences", "exact"]
+__all__ = ["LARGEST", "Centred", "Exact", "enumerable", "enumerate_sequences", "exact"]
 
 
 def enumerable(policy: Policy) -> bool:
@@ -72,6 +73,34 @@ class Exact:
             - (K - 2) / (K - 1) * self.squared_norm
             + self.reward_variance * self.score_moment / (K - 1)
         ) / K
+
+
+class Centred:
+    """A reward minus a constant, hard and relaxed alike; it counts as the reward does.
+
+    Args:
+      reward: The reward.
+      mean: What is subtracted, such as ``Exact.mean_reward``.
+    """
+
+    def __init__(self, reward: Reward, mean: float) -> None:
+        self.reward = reward
+        self.mean = mean
+        self.hard_evals = 0
+        self.relaxed_evals = 0
+
+    @property
+    def penalty(self) -> Any:
+        """The reward's penalty for leaving a reference policy; None where it has none."""
+        return getattr(self.reward, "penalty", None)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        self.hard_evals += tokens.shape[0]
+        return self.reward(tokens) - self.mean
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        self.relaxed_evals += weights.shape[0]
+        return self.reward.relaxed(weights) - self.mean
 
 
 def exact(

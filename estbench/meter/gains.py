@@ -200,8 +200,9 @@ def moved(policy: Policy, delta: Tensor) -> Iterator[None]:
 
 @contextmanager
 def untouched(policy: Policy, reward: Reward, whole: bool = True) -> Iterator[None]:
-    """Leave the reward's counters alone and, if ``whole``, do not truncate backpropagation."""
-    evals = reward.hard_evals, reward.relaxed_evals
+    """Leave all counters alone and, if ``whole``, do not truncate backpropagation."""
+    evals, contexts = (reward.hard_evals, reward.relaxed_evals), policy.contexts
+    generated = 0 if contexts is None else contexts.generated
     cut = getattr(policy, "truncation", 0) if whole else 0
     if cut:
         policy.truncation = 0
@@ -209,5 +210,7 @@ def untouched(policy: Policy, reward: Reward, whole: bool = True) -> Iterator[No
         yield
     finally:
         reward.hard_evals, reward.relaxed_evals = evals
+        if contexts is not None:
+            contexts.generated = generated
         if cut:
             policy.truncation = cut

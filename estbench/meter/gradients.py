@@ -172,19 +172,10 @@ class Tape:
         labels = [c.name for c in components]
         has_base = "constant" in labels
         passes = [i for i, c in enumerate(components) if not (has_base and c.scale is not None)]
-        grads = [
-            self._backward(
-                surrogate,
-                components[i].weights.detach(),
-                components[i].pathwise,
-                retain_graph=True,
-                with_sums=False,
-            )
-            for i in passes
-        ]
-        if self._gave_up(grads, surrogate):
+        factors = self._factors_of(surrogate, [components[i] for i in passes])
+        if factors is None:
             return loop.gram(surrogate, components, self.parameters)
-        found = grads[0].factors.gram([g.factors for g in grads])
+        found = factors[0].gram(factors)
         if len(passes) == len(components):
             return found
         # Each component is a multiple of one that went backward: rows and columns follow.
@@ -201,18 +192,11 @@ class Tape:
         self, surrogate: Surrogate, components: Sequence[Component]
     ) -> dict[str, Tensor]:
         """See ``estbench.estimators.base.PerDrawGradients.gram_by_tensor``; the graph is kept."""
-        found: list[Tensor] | None = None
-        if self._covers(surrogate):
-            grads = [
-                self._backward(
-                    surrogate, c.weights.detach(), c.pathwise, retain_graph=True, with_sums=False
-                )
-                for c in components
-            ]
-            if not self._gave_up(grads, surrogate):
-                found = grads[0].factors.gram_by_tensor([g.factors for g in grads])
-        if found is None:
+        factors = self._factors_of(surrogate, components) if self._covers(surrogate) else None
+        if factors is None:
             found = loop.gram_by_tensor(surrogate, components, self.parameters)
+        else:
+            found = factors[0].gram_by_tensor(factors)
         return dict(zip(self.names, found, strict=True))
 
     def mean_squared_norm(
@@ -222,9 +206,26 @@ class Tape:
             found = self._backward(
                 surrogate, weights, pathwise, retain_graph=True, create_graph=True, with_sums=False
             )
-            if not self._gave_up([found], surrogate):
+            if found.fault is None:
                 return found.squared_norms().mean()
+            self._give_up(found.fault, surrogate)
         return loop.mean_squared_norm(surrogate, weights, pathwise, self.parameters)
+
+    def _factors_of(
+        self, surrogate: Surrogate, components: Sequence[Component]
+    ) -> list[Factors] | None:
+        """Return the factors of each component's draws; None where a pass has a fault."""
+        grads = [
+            self._backward(
+                surrogate, c.weights.detach(), c.pathwise, retain_graph=True, with_sums=False
+            )
+            for c in components
+        ]
+        for found in grads:
+            if found.fault is not None:
+                self._give_up(found.fault, surrogate)
+                return None
+        return [found.factors for found in grads]
 
     def _covers(self, surrogate: Surrogate) -> bool:
         """Return whether every parameter that the draws depend on has been recorded."""
@@ -238,18 +239,9 @@ class Tape:
         found = torch.autograd.grad(total, rest, retain_graph=True, allow_unused=True)
         missed = [p for p, g in zip(rest, found, strict=True) if g is not None]
         if missed:
-            name = next(
-                n for n, p in zip(self.names, self.parameters, strict=True) if p is missed[0]
-            )
-            self._give_up(self._missed(name), surrogate)
+            index = next(i for i, p in enumerate(self.parameters) if p is missed[0])
+            self._give_up(self._missed(self.names[index]), surrogate)
         return not missed
-
-    def _gave_up(self, grads: Sequence[DrawGradients], surrogate: Surrogate) -> bool:
-        """Return whether one of the backward passes has a fault, which is then the tape's."""
-        fault = next((g.fault for g in grads if g.fault is not None), None)
-        if fault is not None:
-            self._give_up(fault, surrogate)
-        return fault is not None
 
     def _give_up(self, fault: Fault, surrogate: Surrogate) -> None:
         """Keep the fault, and say before the loop begins that it will, and why."""

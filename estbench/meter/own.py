@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from estbench.core.errors import UserError
-from estbench.estimators.base import Direct, Estimator, Learned, Surrogate
+from estbench.estimators.base import Direct, Draws, Estimator, Learned, Surrogate
 from estbench.meter.notices import warn
+from estbench.meter.streamed import GivenShapeError, Streamed
 from estbench.meter.taps import at_least_float32
 from estbench.models.contexts import Contexts
 from estbench.models.policy import Choose, Policy, choose_by_uniform, has_ended, keep_ending
@@ -32,6 +33,7 @@ __all__ = [
     "check_policy",
     "check_surrogate",
     "evaluating",
+    "layout_fault",
 ]
 
 ROWS = 3
@@ -458,64 +460,53 @@ def check_surrogate(
                 "hard ones only: embed them by weights @ table, or leave it out"
             ) from error
         raise
-    if isinstance(found, Direct):
-        _check_direct(name, found, policy, group, n)
-        return
-    if not isinstance(found, Surrogate):
+    if not isinstance(found, Surrogate | Direct):
         raise UserError(
             f"{name}: surrogate returned {type(found).__name__}, not a Surrogate or a Direct"
         )
-    shape = tuple(found.log_probs.shape)
-    if len(shape) != 2 or shape[0] != n:
-        raise UserError(
-            f"{name}: log_probs of {n} draws have shape {shape}: it must be ({n}, m), all of "
-            "a draw in its row"
-        )
-    expected = {
-        "weights": shape,
-        "tokens": (n, group, policy.length),
-        "rewards": (n, group),
-        "pathwise": (n,),
-    }
+    if fault := layout_fault(found, policy, group, n):
+        raise UserError(f"{name}: {fault}")
+
+
+def layout_fault(found: Draws, policy: Policy, group: int, n: int) -> str:
+    """Return in which way n draws are not laid out as the contract says, or ""."""
+    expected = {"tokens": (n, group, policy.length), "rewards": (n, group)}
+    if isinstance(found, Surrogate):
+        shape = tuple(found.log_probs.shape)
+        if len(shape) != 2 or shape[0] != n:
+            return (
+                f"log_probs of {n} draws have shape {shape}: it must be ({n}, m), all of a draw in "
+                "its row"
+            )
+        expected |= {"weights": shape, "pathwise": (n,)}
     for part, right in expected.items():
         value = getattr(found, part)
         if value is not None and tuple(value.shape) != right:
-            raise UserError(
-                f"{name}: {part} of {n} draws of {group} (info.group) have shape "
-                f"{tuple(value.shape)}: it must be {right}"
-            )
-    if found.weights.dtype != found.log_probs.dtype:
-        raise UserError(
-            f"{name}: weights are {found.weights.dtype}, log_probs {found.log_probs.dtype}: both "
-            "must be the policy's"
-        )
-    if not found.log_probs.requires_grad:
-        raise UserError(
-            f"{name}: log_probs do not depend on the policy's parameters: take them from "
-            "policy.log_probs(tokens) or policy.trace(tokens), with gradients enabled"
-        )
-
-
-def _check_direct(name: str, found: Direct, policy: Policy, group: int, n: int) -> None:
-    expected = {"tokens": (n, group, policy.length), "rewards": (n, group)}
-    for part, right in expected.items():
-        shape = tuple(getattr(found, part).shape)
-        if shape != right:
-            raise UserError(
-                f"{name}: {part} of {n} draws of {group} (info.group) have shape {shape}: it "
+            return (
+                f"{part} of {n} draws of {group} (info.group) have shape {tuple(value.shape)}: it "
                 f"must be {right}"
             )
-    parameters = [(label, p) for label, p in policy.named_parameters() if p.requires_grad]
-    given = list(found.gradients(0, n))
-    if found.draws != n or len(given) != len(parameters):
-        raise UserError(
-            f"{name}: {found.draws} draws with gradients of {len(given)} tensors: it must be "
-            f"{n} draws, and {len(parameters)} tensors as the policy has"
+    if isinstance(found, Direct):
+        if found.draws != n:
+            return f"{n} draws were asked for, and it made {found.draws}"
+        trained = [(label, p) for label, p in policy.named_parameters() if p.requires_grad]
+        names, parameters = zip(*trained, strict=True)
+        try:
+            Streamed(found, parameters, names).part(0, n)
+        except GivenShapeError as error:
+            return str(error)
+        return ""
+    if found.weights.dtype != found.log_probs.dtype:
+        return (
+            f"weights are {found.weights.dtype}, log_probs {found.log_probs.dtype}: both must be "
+            "the policy's"
         )
-    for (label, parameter), gradient in zip(parameters, given, strict=True):
-        shape, right = tuple(gradient.shape), (n, *parameter.shape)
-        if shape != right:
-            raise UserError(f"{name}: gradients of {label} have shape {shape}: it must be {right}")
+    if not found.log_probs.requires_grad:
+        return (
+            "log_probs do not depend on the policy's parameters: take them from "
+            "policy.log_probs(tokens) or policy.trace(tokens), with gradients enabled"
+        )
+    return ""
 
 
 @contextmanager

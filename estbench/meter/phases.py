@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from estbench.estimators.base import Estimator, Learned, Reward
-from estbench.meter.patching import replaced
+from estbench.meter.cost import replaced
 from estbench.models.policy import Policy
 
 __all__ = ["PHASES", "Clock", "listening"]

@@ -9,7 +9,7 @@ layer runs as it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 from estbench.meter.taps import Declined, Part, Record, Tap, affine_parts, require_gradient
 from estbench.models.lstm_recurrence import LSTMRecurrence
 
-__all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]
+__all__ = ["cell", "layers"]
 
 States = tuple[Tensor, ...]
 """Hidden states ``[n, H]``; an LSTM's cell states beside them."""
@@ -41,48 +41,11 @@ _Run = Callable[[_Weights, Tensor, States, Record], tuple[Tensor, States]]
 """(weights, x [n, T, I], states, record) -> (hidden states [n, T, H], last states)."""
 
 
-def lstm(
-    layer: nn.LSTM, record: Record, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    output, (hidden, cell) = _stacked(layer, record, input, hx, _lstm, 2)
-    return output, (hidden, cell)
+def layers(layer: nn.RNNBase, record: Record, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    """Run ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN``, one layer upon the other.
 
-
-def gru(
-    layer: nn.GRU, record: Record, input: Tensor, hx: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    output, (hidden,) = _stacked(layer, record, input, None if hx is None else (hx,), _gru, 1)
-    return output, hidden
-
-
-def rnn(
-    layer: nn.RNN, record: Record, input: Tensor, hx: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    run = _elman(layer.nonlinearity)
-    output, (hidden,) = _stacked(layer, record, input, None if hx is None else (hx,), run, 1)
-    return output, hidden
-
-
-def lstm_cell(
-    layer: nn.LSTMCell, record: Record, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    hidden, cell = _one_step(layer, record, input, hx, _lstm, 2)
-    return hidden, cell
-
-
-def gru_cell(layer: nn.GRUCell, record: Record, input: Tensor, hx: Tensor | None = None) -> Tensor:
-    return _one_step(layer, record, input, None if hx is None else (hx,), _gru, 1)[0]
-
-
-def rnn_cell(layer: nn.RNNCell, record: Record, input: Tensor, hx: Tensor | None = None) -> Tensor:
-    run = _elman(layer.nonlinearity)
-    return _one_step(layer, record, input, None if hx is None else (hx,), run, 1)[0]
-
-
-def _stacked(
-    layer: nn.RNNBase, record: Record, x: Tensor, hx: States | None, run: _Run, states: int
-) -> tuple[Tensor, States]:
-    """Run the layers one upon the other; states are ``[layers, n, H]``, whatever comes first."""
+    States are ``[layers, n, H]``, whatever comes first.
+    """
     kind = f"nn.{layer.mode.split('_')[0]}"
     if layer.bidirectional:
         raise Declined(f"{kind} in both directions has no rule")
@@ -90,32 +53,45 @@ def _stacked(
         raise Declined(f"{kind} with proj_size has no rule")
     if layer.dropout and layer.training and layer.num_layers > 1:
         raise Declined(f"{kind} with active dropout has no rule: policy.eval() turns it off")
-    if not isinstance(x, Tensor) or x.dim() != 3:
+    if not isinstance(input, Tensor) or input.dim() != 3:
         raise Declined(f"{kind} of packed sequences or of a single one has no rule")
-    if not layer.batch_first:
-        x = x.transpose(0, 1)
-    if hx is None:
-        zeros = x.new_zeros(layer.num_layers, x.shape[0], layer.hidden_size)
-        hx = (zeros,) * states
+    x = input if layer.batch_first else input.transpose(0, 1)
+    run, count = _run_of(layer)
+    states = _states(hx, count, x.new_zeros(layer.num_layers, x.shape[0], layer.hidden_size))
     last: list[States] = []
     for k in range(layer.num_layers):
         names = [f"weight_ih_l{k}", f"weight_hh_l{k}", f"bias_ih_l{k}", f"bias_hh_l{k}"]
         weights = _Weights(*(getattr(layer, name, None) for name in names))  # type: ignore[arg-type]
-        x, after = run(weights, x, tuple(h[k] for h in hx), record)
+        x, after = run(weights, x, tuple(h[k] for h in states), record)
         last.append(after)
     joined = tuple(torch.stack(parts) for parts in zip(*last, strict=True))
-    return x if layer.batch_first else x.transpose(0, 1), joined
+    return x if layer.batch_first else x.transpose(0, 1), joined if count > 1 else joined[0]
 
 
-def _one_step(
-    layer: nn.RNNCellBase, record: Record, x: Tensor, hx: States | None, run: _Run, states: int
-) -> States:
-    if x.dim() != 2:
+def cell(layer: nn.RNNCellBase, record: Record, input: Tensor, hx: Any = None) -> Any:
+    """Take one step of ``nn.LSTMCell``, ``nn.GRUCell`` or ``nn.RNNCell``."""
+    if input.dim() != 2:
         raise Declined(f"nn.{type(layer).__name__} without a dimension of rows has no rule")
-    if hx is None:
-        hx = (x.new_zeros(x.shape[0], layer.hidden_size),) * states
+    run, count = _run_of(layer)
+    states = _states(hx, count, input.new_zeros(input.shape[0], layer.hidden_size))
     weights = _Weights(layer.weight_ih, layer.weight_hh, layer.bias_ih, layer.bias_hh)
-    return run(weights, x.unsqueeze(1), hx, record)[1]
+    after = run(weights, input.unsqueeze(1), states, record)[1]
+    return after if count > 1 else after[0]
+
+
+def _run_of(layer: nn.Module) -> tuple[_Run, int]:
+    """Return what runs a layer, and how many states it has."""
+    if isinstance(layer, nn.LSTM | nn.LSTMCell):
+        return _lstm, 2
+    if isinstance(layer, nn.GRU | nn.GRUCell):
+        return _gru, 1
+    return _elman(str(layer.nonlinearity)), 1
+
+
+def _states(hx: Any, count: int, zeros: Tensor) -> States:
+    if hx is None:
+        return (zeros,) * count
+    return (hx,) if isinstance(hx, Tensor) else tuple(hx)
 
 
 def _lstm(w: _Weights, x: Tensor, states: States, record: Record) -> tuple[Tensor, States]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from estbench.meter import attention, convolution, norms, recurrent, transformer_layers
-from estbench.meter.taps import Declined, Part, Tap, affine_parts
+from estbench.meter import attention, recurrent
+from estbench.meter.taps import Declined, Part, Tap, affine_parts, at_least_float32
 from estbench.models.lstm_generator import TokenEmbedding
 from estbench.models.lstm_recurrence import LSTMRecurrence
 
@@ -39,6 +40,16 @@ def linear(layer: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> Tap:
     return Tap(output, affine_parts(layer.weight, layer.bias, inputs[0]))
 
 
+def not_padding(layer: nn.Embedding, tokens: Tensor) -> Tensor | None:
+    """Return 0 where a token ``[n, ...]`` is the padding, whose row has no gradient; 1 elsewhere.
+
+    None where the embedding has no padding.
+    """
+    if layer.padding_idx is None:
+        return None
+    return (tokens != layer.padding_idx).unsqueeze(-1).to(at_least_float32(layer.weight.dtype))
+
+
 def token_embedding(layer: TokenEmbedding, inputs: tuple[Any, ...], output: Tensor) -> Tap:
     """Rows of the table: one-hot or relaxed tokens times the output gradient."""
     x = inputs[0].detach()
@@ -54,7 +65,7 @@ def embedding(layer: nn.Embedding, inputs: tuple[Any, ...], output: Tensor) -> T
     if layer.scale_grad_by_freq or layer.sparse:
         raise Declined("nn.Embedding with sparse or scaled gradients has no rule")
     part = Part(layer.weight, inputs[0], transposed=True, classes=layer.num_embeddings)
-    kept = transformer_layers.not_padding(layer, inputs[0])
+    kept = not_padding(layer, inputs[0])
     return Tap(output, (part,), None if kept is None else lambda d: d * kept)
 
 
@@ -65,25 +76,82 @@ def lstm_recurrence(layer: LSTMRecurrence, inputs: tuple[Any, ...], output: Any)
     return Tap(gates, (Part(layer.weight, before), Part(layer.bias, None)))
 
 
+def layer_norm(layer: nn.LayerNorm, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """Weight: d times (x - mean) / deviation. Bias: d."""
+    x = functional.layer_norm(inputs[0].detach(), layer.normalized_shape, eps=layer.eps)
+    return _scaled(layer.weight, layer.bias, x, output, len(layer.normalized_shape))
+
+
+def rms_norm(layer: nn.RMSNorm, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """Weight: d times x / root mean square."""
+    x = functional.rms_norm(inputs[0].detach(), list(layer.normalized_shape), eps=layer.eps)
+    return _scaled(layer.weight, None, x, output, len(layer.normalized_shape))
+
+
+def group_norm(layer: nn.GroupNorm, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """As layer normalisation, with a weight for each channel ``[n, channels, ...]``."""
+    x = functional.group_norm(inputs[0].detach(), layer.num_groups, eps=layer.eps)
+    parts = _parts(layer.weight, layer.bias, x.movedim(1, -1))
+    return Tap(output, parts, lambda d: d.movedim(1, -1))
+
+
+def _scaled(
+    weight: Tensor | None, bias: Tensor | None, x: Tensor, output: Tensor, dims: int
+) -> Tap:
+    parts = _parts(weight, bias, x.flatten(-dims))
+    return Tap(output, parts, (lambda d: d.flatten(-dims)) if dims > 1 else None)
+
+
+def _parts(weight: Tensor | None, bias: Tensor | None, x: Tensor) -> tuple[Part, ...]:
+    parts = []
+    if weight is not None:
+        parts.append(Part(weight, x, elementwise=True))
+    if bias is not None:
+        parts.append(Part(bias, None))
+    return tuple(parts)
+
+
+def conv1d(layer: nn.Conv1d, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """Weight: outer products of output gradient and window. Bias: sums.
+
+    Inputs are ``[n, channels, T]``; every position of the output is a row more of its draw.
+    """
+    if layer.groups != 1:
+        raise Declined("nn.Conv1d in groups has no rule")
+    x = inputs[0].detach()
+    if x.dim() != 3:
+        raise Declined("nn.Conv1d without a dimension of rows has no rule")
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    windows = functional.unfold(
+        padded.unsqueeze(2),
+        kernel_size=(1, layer.kernel_size[0]),
+        dilation=(1, layer.dilation[0]),
+        stride=(1, layer.stride[0]),
+    )
+    parts = affine_parts(layer.weight, layer.bias, windows.transpose(1, 2))
+    return Tap(output, parts, lambda d: d.transpose(1, 2))
+
+
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: linear,
     nn.Embedding: embedding,
-    nn.LayerNorm: norms.layer_norm,
-    nn.RMSNorm: norms.rms_norm,
-    nn.GroupNorm: norms.group_norm,
-    nn.Conv1d: convolution.conv1d,
+    nn.LayerNorm: layer_norm,
+    nn.RMSNorm: rms_norm,
+    nn.GroupNorm: group_norm,
+    nn.Conv1d: conv1d,
     TokenEmbedding: token_embedding,
     LSTMRecurrence: lstm_recurrence,
 }
 """Rules by exact type. Add one here for a layer of one's own: ``RULES[MyLayer] = my_rule``."""
 
 UNROLLED: dict[type[nn.Module], Unrolled] = {
-    nn.LSTM: recurrent.lstm,
-    nn.GRU: recurrent.gru,
-    nn.RNN: recurrent.rnn,
-    nn.LSTMCell: recurrent.lstm_cell,
-    nn.GRUCell: recurrent.gru_cell,
-    nn.RNNCell: recurrent.rnn_cell,
+    nn.LSTM: recurrent.layers,
+    nn.GRU: recurrent.layers,
+    nn.RNN: recurrent.layers,
+    nn.LSTMCell: recurrent.cell,
+    nn.GRUCell: recurrent.cell,
+    nn.RNNCell: recurrent.cell,
     nn.MultiheadAttention: attention.attention,
 }
 """What the meter computes in a layer's place while it listens, by exact type.
@@ -92,6 +160,48 @@ UNROLLED: dict[type[nn.Module], Unrolled] = {
 """
 
 
+def transformers_conv1d(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """GPT-2's linear layer, whose weight is ``[in, out]``."""
+    weight = Part(layer.weight, inputs[0].detach(), transposed=True)
+    bias = () if layer.bias is None else (Part(layer.bias, None),)
+    return Tap(output, (weight, *bias))
+
+
+def transformers_rms_norm(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """Weight: d times x / root mean square, whether the layer scales by ``w`` or by ``1 + w``."""
+    eps = layer.variance_epsilon if hasattr(layer, "variance_epsilon") else layer.eps
+    x = inputs[0].detach().to(torch.float32)  # as these layers do, in whatever type the model is
+    x = x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + eps)
+    return Tap(output, (Part(layer.weight, x, elementwise=True),))
+
+
+def scaled_embedding(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tap:
+    """Gemma's embedding: torch's, and its output times a number."""
+    scale = layer.embed_scale.to(layer.weight.dtype)
+    kept = not_padding(layer, inputs[0])
+    part = Part(layer.weight, inputs[0], transposed=True, classes=layer.num_embeddings)
+    return Tap(output, (part,), lambda d: scale * (d if kept is None else d * kept))
+
+
+def named_rule(layer: nn.Module) -> Rule | None:
+    """Return the rule for a layer of Hugging Face's transformers; None if it has none.
+
+    They are known by their classes' names: each family of models has a class of its own for the
+    same normalisation, and nothing of transformers is imported here. What a class computes may
+    differ from what its name says; the meter compares its draws with autograd, and then takes the
+    loop.
+    """
+    name = type(layer).__name__
+    own = {label for label, _ in layer.named_parameters(recurse=False)}
+    if name == "Conv1D" and own <= {"weight", "bias"}:
+        return transformers_conv1d
+    if name.endswith("RMSNorm") and own == {"weight"}:
+        return transformers_rms_norm
+    if name.endswith("ScaledWordEmbedding") and own == {"weight"}:
+        return scaled_embedding
+    return None
+
+
 def rule_of(layer: nn.Module) -> Rule | None:
     """Return the rule for a layer; None if it has none."""
-    return RULES.get(type(layer)) or transformer_layers.named_rule(layer)
+    return RULES.get(type(layer)) or named_rule(layer)

@@ -7,6 +7,7 @@ would be [draws, parameters] numbers; everything below goes through them in part
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -66,8 +67,13 @@ class Streamed(Factors):
         if self._held is not None:
             yield self._held
             return
-        for start in range(0, self.draws, self.size):
-            yield self.part(start, min(start + self.size, self.draws))
+        for start, stop in self._spans(0, self.draws):
+            yield self.part(start, stop)
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield where parts begin and end, of the draws from ``start`` up to ``stop``."""
+        for first in range(start, stop, self.size):
+            yield first, min(first + self.size, stop)
 
     def whole(self, picked: Tensor) -> list[Tensor]:
         rows = picked.tolist()
@@ -84,8 +90,7 @@ class Streamed(Factors):
         return [torch.stack(list(parts)).sum(dim=0) for parts in zip(*each, strict=True)]
 
     def second_moments(self, draws: int) -> tuple[list[Tensor], list[Tensor]]:
-        starts = range(0, draws, self.size)
-        parts = (self.part(start, min(start + self.size, draws)) for start in starts)
+        parts = (self.part(start, stop) for start, stop in self._spans(0, draws))
         each = [part.second_moments(part.draws) for part in parts]
         sums, squares = (
             [torch.stack(list(tensors)).sum(dim=0) for tensors in zip(*found, strict=True)]
@@ -101,13 +106,9 @@ class Streamed(Factors):
             return next(self._parts()).block_sums(blocks)
         rows = []
         for block in range(blocks):
-            total: Tensor | None = None
-            for start in range(block * length, (block + 1) * length, self.size):
-                stop = min(start + self.size, (block + 1) * length)
-                found = self.part(start, stop).block_sums(1)
-                total = found if total is None else total + found
-            assert total is not None
-            rows.append(total)
+            spans = self._spans(block * length, (block + 1) * length)
+            sums = (self.part(start, stop).block_sums(1) for start, stop in spans)
+            rows.append(reduce(torch.add, sums))
         return torch.cat(rows)
 
     def squared_norms(self) -> Tensor:
@@ -123,8 +124,5 @@ class Streamed(Factors):
         """See ``Factors.inner``; the other draws are given whole as well."""
         if not isinstance(other, Streamed):
             raise TypeError("draws given whole have inner products with their like alone")
-        found = []
-        for start in range(0, self.draws, self.size):
-            stop = min(start + self.size, self.draws)
-            found.append(self.part(start, stop).inner(other.part(start, stop)))
-        return torch.cat(found)
+        spans = self._spans(0, self.draws)
+        return torch.cat([self.part(i, j).inner(other.part(i, j)) for i, j in spans])

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from estbench.estimators.base import Estimator, Reward
 from estbench.estimators.score_function import LeaveOneOut, Reinforce
-from estbench.meter.centred import Centred
 from estbench.meter.contexts import moments_for, portions
 from estbench.meter.cost import sequences_at_once
-from estbench.meter.exact import enumerable, exact
+from estbench.meter.exact import Centred, enumerable, exact
+from estbench.meter.gains import untouched
 from estbench.meter.moments import Reference
 from estbench.meter.passes import Passes, in_passes
 from estbench.models.policy import Policy, at_tokens
@@ -53,36 +53,16 @@ def true_gradient(
       noisy: Whether the reward is noisy. It is then never enumerated: each sequence would be
         evaluated once, and that noise would be taken for a part of the gradient.
     """
-    evals = reward.hard_evals
-    truncation, listed = policy.truncation, enumerable(policy) and not noisy
-    if truncation:
-        policy.truncation = 0
-    try:
-        return _untruncated(policy, reward, sequences, rng, metric, listed)
-    finally:
-        reward.hard_evals = evals
-        if truncation:
-            policy.truncation = truncation
-
-
-def _untruncated(
-    policy: Policy,
-    reward: Reward,
-    sequences: int,
-    rng: torch.Generator,
-    metric: list[Tensor] | None,
-    listed: bool,
-) -> Reference:
-    if policy.fewest_rows > 1:
-        return _over_contexts(policy, reward, sequences, rng, metric, listed)
-    if listed:
-        return Reference(exact(policy, reward).gradient, 0.0, metric)
-    method = Reinforce("reference", "none")
-    centre = float(reward(policy.sample(PILOT, rng)).double().mean())
-    centred = Centred(reward, centre)
-    return _from_draws(
-        method, policy, centred, sequences, sequences_at_once(policy, CHUNK), rng, metric
-    )
+    listed = enumerable(policy) and not noisy
+    with untouched(policy, reward):
+        if policy.fewest_rows > 1:
+            return _over_contexts(policy, reward, sequences, rng, metric, listed)
+        if listed:
+            return Reference(exact(policy, reward).gradient, 0.0, metric)
+        centre = float(reward(policy.sample(PILOT, rng)).double().mean())
+        method, centred = Reinforce("reference", "none"), Centred(reward, centre)
+        at_once = sequences_at_once(policy, CHUNK)
+        return _from_draws(method, policy, centred, sequences, at_once, rng, metric)
 
 
 def _over_contexts(

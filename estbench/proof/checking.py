@@ -9,9 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from estbench.estimators import make as make_by_name
-from estbench.estimators.base import Estimator, EstimatorInfo
+from estbench.estimators.base import EstimatorInfo
 from estbench.meter.bias import BiasResult
-from estbench.proof.conduct import ConductFinding, conduct
 from estbench.proof.independence import OWN_REWARD
 from estbench.proof.judging import (
     MARGIN,
@@ -25,7 +24,9 @@ from estbench.proof.judging import (
     verdict_on,
 )
 from estbench.proof.problems import PROBLEMS, new_seed
-from estbench.proof.rules import EXCUSED, FROM_POLICY, RULES
+from estbench.proof.rules import EXCUSED, FROM_POLICY, RULES, ConductFinding, kept
+from estbench.proof.setting import Make
+from estbench.proof.states import MOVED, STATES
 from estbench.proof.variance import VARIANCE_PROBLEMS, VarianceFinding, judge_variance
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ __all__ = [
     "units",
 ]
 
-Make = Callable[[], Estimator]
 Finding = BiasFinding | ConductFinding | VarianceFinding | None
 
 
@@ -245,7 +245,7 @@ def units(
         for problem, how in tried
     ]
     found += [
-        Unit(name, rule, partial(_one_rule, make, rule), partial(ConductFinding, rule, False))
+        Unit(name, rule, partial(kept, make, rule), partial(ConductFinding, rule, False))
         for rule in RULES
     ]
     found += [
@@ -299,7 +299,8 @@ def check_one(
 
 def in_order(result: CheckResult) -> CheckResult:
     """Sort findings as problems and rules stand in their tables, whatever order they came in."""
-    order = {case: i for i, case in enumerate(cases(_bare(result), list(PROBLEMS)))}
+    every = [(problem, state) for problem in PROBLEMS for state in (*STATES, MOVED)]
+    order = {case: i for i, case in enumerate(every)}
     result.bias.sort(key=lambda f: order.get((f.problem, f.state), len(order)))
     rules = list(RULES)
     result.conduct.sort(key=lambda f: rules.index(f.rule))
@@ -307,17 +308,6 @@ def in_order(result: CheckResult) -> CheckResult:
     return result
 
 
-def _bare(result: CheckResult) -> Estimator:
-    """Return a bare estimator with the same declarations."""
-    method = Estimator()
-    method.info = result.info
-    return method
-
-
 def by_name(name: str, rollouts: int = 0, truncation: int = 0) -> Make:
     """Return what makes the estimator of a name, in any process."""
     return partial(make_by_name, name, rollouts=rollouts, truncation=truncation)
-
-
-def _one_rule(make: Make, rule: str) -> ConductFinding:
-    return conduct(make, [rule])[0]

@@ -14,9 +14,8 @@ from typing import Any
 from estbench.meter.bias import BiasResult, verdict_at
 from estbench.meter.blocks import Look
 from estbench.proof.checking import Finding
-from estbench.proof.conduct import ConductFinding
 from estbench.proof.judging import ALPHA, LOOKS, BiasFinding, margin_on
-from estbench.proof.rules import RULES
+from estbench.proof.rules import RULES, ConductFinding
 from estbench.proof.variance import ROUNDING, VARIANCE_PROBLEMS, VarianceFinding, agree
 
 __all__ = ["read_bias", "read_finding", "went_wrong", "written"]

@@ -21,13 +21,14 @@ import torch
 import estbench
 from estbench.config.experiment import Experiment
 from estbench.core import plugins
-from estbench.core.processes import described, is_stop, surviving
+from estbench.core.processes import surviving
 from estbench.estimators import info, make
 from estbench.meter.bias import Plan
 from estbench.models.reward import CONTROLS
 from estbench.proof.findings import read_bias, went_wrong, written
 from estbench.proof.judging import ALPHA, FIRST, GROWTH, LOOKS, MARGIN, PILOT, BiasFinding, judge
 from estbench.proof.problems import SIZES, SMALL, Problem, binary, expressions, named, tiny
+from estbench.proof.setting import attempt
 from estbench.store.atomic import StorageError
 from estbench.store.private import cache as cache_folder
 from estbench.store.private import read_own, write_own
@@ -51,15 +52,7 @@ __all__ = [
 SCHEMA = 2
 CHUNK = 512  # sequences a call; a run's batches are drawn by the same path
 ROOMS = ("estimators", "meter", "models", "proof")
-PLAN = Plan(
-    first=FIRST,
-    growth=GROWTH,
-    looks=LOOKS,
-    pilot=PILOT,
-    margin=MARGIN,
-    alpha=ALPHA,
-    chunk=CHUNK,
-)
+PLAN = Plan(FIRST, GROWTH, LOOKS, PILOT, margin=MARGIN, alpha=ALPHA, chunk=CHUNK)
 """The plan of one test where there is no other; see ``plan_of``."""
 
 
@@ -144,8 +137,7 @@ def configurations(experiment: Experiment) -> list[Configuration]:
 
 def prove(configuration: Configuration) -> Proof:
     """Return the verdict on a configuration; declared bias is not tried, it is believed."""
-    given = configuration
-    declared = _declared(given)
+    given, declared = configuration, _declared(configuration)
     if declared is not None:
         return declared
     cases = _cases(given)
@@ -185,10 +177,7 @@ def _cases(given: Configuration) -> Mapping[str, tuple[Callable[[], Problem], st
     small, trained = ("arbitrary", "trained") if learns else ("fresh", "fresh")
     cases = {
         "autoregressive": (partial(tiny, torch.float32), small),
-        "expressions-3": (
-            partial(expressions, torch.float32, given.reward),
-            trained,
-        ),
+        "expressions-3": (partial(expressions, torch.float32, given.reward), trained),
         "autoregressive-binary": (partial(binary, torch.float32), small),
     }
     unfit = _unfit(given)
@@ -314,12 +303,7 @@ def _in_worker(configuration: Configuration, paths: Sequence[str]) -> Proof | st
     """Return the verdict, or in a line why there is none."""
     torch.set_num_threads(1)
     plugins.ensure(paths)
-    try:
-        return prove(configuration)
-    except BaseException as error:
-        if is_stop(error):
-            raise
-        return described(error)
+    return attempt(lambda: prove(configuration), lambda why: why)
 
 
 def key_of(configuration: Configuration) -> str:
@@ -366,8 +350,7 @@ def cached(kind: str, estimator: str, given: Mapping[str, Any]) -> Path:
 
 def assumed(wanted: Iterable[Configuration]) -> list[Proof]:
     """Return a verdict for each configuration without proving any: remembered, or "not proven"."""
-    found = []
-    for given in wanted:
-        proof = remembered(given)
-        found.append(proof or Proof(given, "not proven", "the gate was left open", key_of(given)))
-    return found
+    return [
+        remembered(given) or Proof(given, "not proven", "the gate was left open", key_of(given))
+        for given in wanted
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -19,20 +19,10 @@ from scipy import stats
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from estbench.estimators.base import Estimator
-from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
 from estbench.proof.rewards import rng
-from estbench.proof.setting import Setting
+from estbench.proof.setting import BrokenRuleError, Make, NotApplicableError, Setting, ensure
 
-__all__ = [
-    "OWN_REWARD",
-    "alone_or_beside",
-    "independent",
-    "one_reward",
-    "other_seeds",
-]
-
-Make = Callable[[], Estimator]
+__all__ = ["OWN_REWARD", "alone_or_beside", "independent", "one_reward", "other_seeds"]
 
 SIGNIFICANT = 6.0  # standard errors: one false alarm in a hundred million
 ROUNDING = 1e-24  # of squares, in double precision

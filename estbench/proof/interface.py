@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,12 +14,13 @@ from estbench.estimators import make as make_by_name
 from estbench.estimators.base import Estimator
 from estbench.estimators.recipes import Recipe
 from estbench.meter import notices
-from estbench.proof.checking import CheckResult, Make, check_one
+from estbench.meter.blocks import Look
+from estbench.proof.checking import CheckResult, check_one
 from estbench.proof.judging import MARGIN
-from estbench.proof.problems import PROBLEMS, exists
-from estbench.proof.recipes import check_recipe
+from estbench.proof.problems import PROBLEMS, exists, named
+from estbench.proof.setting import Make
 
-__all__ = ["check", "maker"]
+__all__ = ["RecipeResult", "check", "maker", "shape"]
 
 
 def check(
@@ -69,9 +72,10 @@ def check(
         raise UserError("group and staleness are for loss= and advantages= alone")
     make = maker(estimator)
     with notices.listening(lambda slow: notices.warn(slow.line(slow.per_thousand()))):
-        if isinstance(estimator, Recipe):
-            return check_recipe(estimator, make, margin, problems)
-        return check_one(make, margin, problems)
+        found = check_one(make, margin, problems)
+    if isinstance(estimator, Recipe):
+        return RecipeResult(**vars(found), conditions=estimator.conditions)
+    return found
 
 
 def maker(given: str | Estimator | Callable[[], Estimator]) -> Make:
@@ -94,3 +98,51 @@ def maker(given: str | Estimator | Callable[[], Estimator]) -> Make:
             "inherit from estbench.Estimator"
         )
     return given
+
+
+@dataclass
+class RecipeResult(CheckResult):
+    """As ``CheckResult``, printed problem by problem.
+
+    Attributes:
+      conditions: The size of a group, and how stale the sampler is.
+    """
+
+    conditions: str = ""
+
+    def __str__(self) -> str:
+        """Return the verdict, a line for each problem, and what else does not hold."""
+        lines = [f"{self.name} ({self.conditions}): {self.verdict}"]
+        if self.verdict == "biased":
+            lines.append("  (length and cosine are the mean draw's, beside the exact gradient)")
+        for found in self.bias:
+            said = found.error or (found.result and _said(found.result.verdict, found.result.last))
+            state = "" if found.state == "fresh" else f", {found.state}"
+            lines.append(f"  {described(found.problem)}{state}: {said}")
+        broken = [f"  {f.rule}: {f.detail}" for f in self.broken]
+        return "\n".join([*lines, *broken])
+
+
+def described(problem: str) -> str:
+    """Return a problem's name with the lengths and prompts of its sequences."""
+    policy = named(problem).policy
+    T = policy.length
+    size = f"{T} token{'s' if T > 1 else ''}" if policy.end is None else f"1 to {T} tokens"
+    M = policy.fewest_rows
+    return f"{problem} ({size}{f', {M} prompts' if M > 1 else ''})"
+
+
+def _said(verdict: str, look: Look) -> str:
+    """Return what one test found: the size of the bias, and how the mean draw differs."""
+    if verdict != "biased":
+        return f"{verdict}, below {look.upper:.1%}"
+    size = f"biased by {look.relative_bias:.1%} [{look.low:.1%}, {look.high:.1%}]"
+    length, cosine = shape(look)
+    return f"{size}, length {length:.2f}, cosine {cosine:.2f}"
+
+
+def shape(look: Look) -> tuple[float, float]:
+    """Return the length of the mean draw over the gradient's, and the cosine between the two."""
+    across = max(look.relative_bias**2 - (look.projection - 1) ** 2, 0.0)
+    length = math.sqrt(look.projection**2 + across)
+    return length, look.projection / length if length else math.nan

@@ -8,23 +8,16 @@ looks, directions, problems and states. (Within a look by Holm; looks, problems 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from estbench.core.processes import described, is_stop
 from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator
 from estbench.meter.bias import BiasResult, Plan, bias_test
 from estbench.proof.conditions import CONDITIONS
-from estbench.proof.problems import (
-    AUTOREGRESSIVE,
-    SIZES,
-    Problem,
-    named,
-    problems_for,
-    size_of,
-)
+from estbench.proof.problems import AUTOREGRESSIVE, SIZES, Problem, named, problems_for, size_of
+from estbench.proof.setting import Make, attempt
 from estbench.proof.states import MOVED, prepared
 from estbench.proof.suspects import suspect
 
@@ -157,9 +150,7 @@ def plan_for(margin: float, tests: int) -> Plan:
     )
 
 
-def judge(
-    make: Callable[[], Estimator], problem: str | Problem, how: str, plan: Plan, name: str = ""
-) -> BiasFinding:
+def judge(make: Make, problem: str | Problem, how: str, plan: Plan, name: str = "") -> BiasFinding:
     """Return the finding on one problem and state; never raises.
 
     Args:
@@ -171,29 +162,20 @@ def judge(
     """
     started = time.process_time()
     label = problem if isinstance(problem, str) else name
-    try:
+
+    def tested() -> BiasFinding:
         given = named(problem) if isinstance(problem, str) else problem
         method = make()
         rng = stream("proof", method.info.name, label, how)
         moved, state = prepared(method, given, how)
         result = bias_test(method, moved.policy, moved.reward, moved.gradient, rng, state, plan)
-    except BaseException as error:  # whatever a user's estimator raises is a finding about it
-        if is_stop(error):
-            raise
-        cpu_s = time.process_time() - started
-        return BiasFinding(label, how, None, cpu_s, error=described(error))
-    blamed = _suspect(make, given, how, plan) if result.verdict == "biased" else ""
-    return BiasFinding(label, how, result, time.process_time() - started, suspect=blamed)
+        blamed = ""
+        if result.verdict == "biased":  # it may fail while its terms are tried one by one
+            blamed = attempt(lambda: suspect(make, given, how, plan), lambda why: "")
+        return BiasFinding(label, how, result, 0.0, suspect=blamed)
 
-
-def _suspect(make: Callable[[], Estimator], problem: Problem, how: str, plan: Plan) -> str:
-    """Return ``suspect``; "" where the estimator fails while its terms are tried one by one."""
-    try:
-        return suspect(make, problem, how, plan)
-    except BaseException as error:
-        if is_stop(error):
-            raise
-        return ""
+    found = attempt(tested, lambda why: BiasFinding(label, how, None, 0.0, error=why))
+    return replace(found, cpu_s=time.process_time() - started)
 
 
 def verdict_on(unbiased: bool, findings: Sequence[BiasFinding]) -> Verdict:

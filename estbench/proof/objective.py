@@ -8,7 +8,7 @@ it could be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +21,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from estbench.estimators.base import Component, Estimator, Surrogate
+from estbench.estimators.base import Component, Surrogate
 from estbench.meter.gradients import Tape
-from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
 from estbench.proof.rewards import rng
-from estbench.proof.setting import Setting
+from estbench.proof.setting import BrokenRuleError, Make, NotApplicableError, Setting, ensure
 
 __all__ = ["learned_gradients"]
 
@@ -38,7 +37,7 @@ Tensors = dict[str, dict[str, Tensor]]
 """What is trained, by path in the state and name inside a module."""
 
 
-def learned_gradients(make: Callable[[], Estimator]) -> None:
+def learned_gradients(make: Make) -> None:
     """What is trained on the draws' mean squared norm receives its gradient, at fixed noise.
 
     A multiple or a function of the mean squared norm may be minimised just as well (a half of it,
@@ -76,9 +75,7 @@ def learned_gradients(make: Callable[[], Estimator]) -> None:
         raise NotApplicableError("no tensor of its state is trained on the mean squared norm")
 
 
-def _compare(
-    make: Callable[[], Estimator], whole: _Trial, path: str, through: dict[str, Tensor]
-) -> None:
+def _compare(make: Make, whole: _Trial, path: str, through: dict[str, Tensor]) -> None:
     tensors = whole.tensors[path]
     moves = [_direction(tensors, k) for k in range(DIRECTIONS)]
     single = [{name: d} for name, d in _direction(tensors, 0).items()]
@@ -114,11 +111,7 @@ def _along(gradient: dict[str, Tensor], moves: Sequence[dict[str, Tensor]]) -> l
 
 
 def _slopes(
-    make: Callable[[], Estimator],
-    whole: _Trial,
-    path: str,
-    moves: Sequence[dict[str, Tensor]],
-    early: bool,
+    make: Make, whole: _Trial, path: str, moves: Sequence[dict[str, Tensor]], early: bool
 ) -> list[float]:
     """Return the slopes of what is minimised along moves of a part of the state.
 
@@ -166,7 +159,7 @@ class _Trial:
 
 
 def _trial(
-    make: Callable[[], Estimator],
+    make: Make,
     share: float = 1.0,
     moved: dict[tuple[str, str], Tensor] | None = None,
     early: bool = False,

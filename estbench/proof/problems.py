@@ -70,20 +70,19 @@ def problem(policy: Policy, reward: FunctionReward | Penalised | Reward) -> Prob
 @cache
 def tiny(dtype: torch.dtype = torch.float64) -> Problem:
     """V = 3, T = 3: 27 sequences, an LSTM of 4 units, a smooth reward."""
-    policy = Generator(3, 3, embedding=4, hidden=4, dtype=torch.float64)
-    policy.initialise("normal", 0.7, rng(TINY_SEEDS[0]))
-    return problem(policy.to(dtype), function_reward(3, 3, TINY_SEEDS[1], dtype))
-
-
-TINY_SEEDS = (1, 1)
+    return _recurrent(3, 3, dtype)
 
 
 @cache
 def binary(dtype: torch.dtype = torch.float64) -> Problem:
     """V = 2, T = 4: 16 sequences, an LSTM of 4 units, a smooth reward."""
-    policy = Generator(2, 4, embedding=4, hidden=4, dtype=torch.float64)
+    return _recurrent(2, 4, dtype)
+
+
+def _recurrent(vocabulary: int, length: int, dtype: torch.dtype) -> Problem:
+    policy = Generator(vocabulary, length, embedding=4, hidden=4, dtype=torch.float64)
     policy.initialise("normal", 0.7, rng(1))
-    return problem(policy.to(dtype), function_reward(2, 4, 1, dtype))
+    return problem(policy.to(dtype), function_reward(vocabulary, length, 1, dtype))
 
 
 HARDEST = 15.0
@@ -117,7 +116,15 @@ def _partly_trained() -> tuple[Generator, LSTMDiscriminator]:
     return policy, discriminator
 
 
-class BernoulliPolicy(Policy):
+class _Independent(Policy):
+    """A policy whose tokens do not depend on each other: there is nothing to remember."""
+
+    def initial_state(self, n: int) -> Tensor:
+        """See ``Policy.initial_state``."""
+        return torch.ones(n, 1, dtype=torch.float64)
+
+
+class BernoulliPolicy(_Independent):
     """Independent Bernoullis that share one logit: log p = log_softmax([0, logit])."""
 
     def __init__(self, length: int, logit: float) -> None:
@@ -126,16 +133,12 @@ class BernoulliPolicy(Policy):
         self.logit = nn.Linear(1, 1, bias=False, dtype=torch.float64)
         nn.init.constant_(self.logit.weight, logit)
 
-    def initial_state(self, n: int) -> Tensor:
-        """See ``Policy.initial_state``; there is nothing to remember."""
-        return torch.ones(n, 1, dtype=torch.float64)
-
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         logit = self.logit(state)
         return torch.cat([torch.zeros_like(logit), logit], dim=1).log_softmax(dim=1), state
 
 
-class CategoricalPolicy(Policy):
+class CategoricalPolicy(_Independent):
     """One token out of V, a logit each."""
 
     def __init__(self, logits: Sequence[float]) -> None:
@@ -144,10 +147,6 @@ class CategoricalPolicy(Policy):
         self.logits = nn.Linear(1, len(logits), bias=False, dtype=torch.float64)
         with torch.no_grad():
             self.logits.weight.copy_(torch.tensor(logits, dtype=torch.float64).unsqueeze(1))
-
-    def initial_state(self, n: int) -> Tensor:
-        """See ``Policy.initial_state``; there is nothing to remember."""
-        return torch.ones(n, 1, dtype=torch.float64)
 
     def step(self, previous: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         return self.logits(state).log_softmax(dim=1), state
@@ -243,48 +242,34 @@ def at_random(seed: int) -> Problem:
     return next(made for made in attempts if made.difficulty <= EASY)
 
 
-PROBLEMS: Mapping[str, Callable[[], Problem]] = {
-    "bernoulli-.5-.45": lambda: problem(*bernoulli(0.5, 0.45)),
-    "bernoulli-.2-.45": lambda: problem(*bernoulli(0.2, 0.45)),
-    "bernoulli-.9-.45": lambda: problem(*bernoulli(0.9, 0.45)),
-    "three-bernoullis": lambda: problem(*three_bernoullis(0.0)),
-    "three-bernoullis-rare": lambda: problem(*three_bernoullis(-2.0)),
-    "categorical-linear": lambda: problem(*categorical("linear")),
-    "categorical-quadratic": lambda: problem(*categorical("quadratic")),
-    "categorical-rough": lambda: problem(*categorical("rough")),
-    "autoregressive": tiny,
-    "autoregressive-binary": binary,
-    **{name: partial(conditioned, make) for name, (_, make) in CONDITIONS.items()},
-    "kl": penalised,
-    "expressions-3": expressions,
-    "expressions-3-float32": lambda: expressions(torch.float32),
+_TABLE: Mapping[str, tuple[tuple[int, int], Callable[[], Problem]]] = {
+    "bernoulli-.5-.45": ((2, 1), lambda: problem(*bernoulli(0.5, 0.45))),
+    "bernoulli-.2-.45": ((2, 1), lambda: problem(*bernoulli(0.2, 0.45))),
+    "bernoulli-.9-.45": ((2, 1), lambda: problem(*bernoulli(0.9, 0.45))),
+    "three-bernoullis": ((2, 3), lambda: problem(*three_bernoullis(0.0))),
+    "three-bernoullis-rare": ((2, 3), lambda: problem(*three_bernoullis(-2.0))),
+    "categorical-linear": ((4, 1), lambda: problem(*categorical("linear"))),
+    "categorical-quadratic": ((4, 1), lambda: problem(*categorical("quadratic"))),
+    "categorical-rough": ((4, 1), lambda: problem(*categorical("rough"))),
+    "autoregressive": ((3, 3), tiny),
+    "autoregressive-binary": ((2, 4), binary),
+    **{name: (size, partial(conditioned, make)) for name, (size, make) in CONDITIONS.items()},
+    "kl": ((3, 4), penalised),
+    "expressions-3": ((5, 3), expressions),
+    "expressions-3-float32": ((5, 3), lambda: expressions(torch.float32)),
 }
+
+PROBLEMS: Mapping[str, Callable[[], Problem]] = {name: make for name, (_, make) in _TABLE.items()}
 """The problems that ``estbench check`` uses, by name, from the smallest to the largest."""
+
+SIZES: Mapping[str, tuple[int, int]] = {name: size for name, (size, _) in _TABLE.items()}
+"""V and T of each problem, known before it is made."""
 
 SMALL = tuple(name for name in PROBLEMS if name.startswith(("bernoulli", "three", "categorical")))
 """Problems of independent tokens, which cost next to nothing."""
 
 AUTOREGRESSIVE = ("autoregressive", "autoregressive-binary")
 """One of these is tried on an estimator, the first that it fits."""
-
-SIZES: Mapping[str, tuple[int, int]] = {
-    "bernoulli-.5-.45": (2, 1),
-    "bernoulli-.2-.45": (2, 1),
-    "bernoulli-.9-.45": (2, 1),
-    "three-bernoullis": (2, 3),
-    "three-bernoullis-rare": (2, 3),
-    "categorical-linear": (4, 1),
-    "categorical-quadratic": (4, 1),
-    "categorical-rough": (4, 1),
-    "autoregressive": (3, 3),
-    "autoregressive-binary": (2, 4),
-    **{name: size for name, (size, _) in CONDITIONS.items()},
-    "kl": (3, 4),
-    "expressions-3": (5, 3),
-    "expressions-3-float32": (5, 3),
-}
-"""V and T of each problem, known before it is made."""
-
 
 RANDOM = re.compile(r"drawn-([0-9]{1,9})")
 """The name of a problem that is drawn at random says its seed."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from estbench.core import noise
-from estbench.estimators.base import Direct, Draws, Estimator, Surrogate
+from estbench.estimators.base import Draws, Surrogate
 from estbench.estimators.formula import evaluate
-from estbench.meter.centred import Centred
+from estbench.meter.bias import Centred
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import DrawGradients, Tape
+from estbench.meter.own import layout_fault
 from estbench.models.reward import FunctionReward
-from estbench.proof.breaches import BrokenRuleError, NotApplicableError, ensure
 from estbench.proof.independence import (
     SIGNIFICANT,
     alone_or_beside,
@@ -34,47 +36,33 @@ from estbench.proof.independence import (
 from estbench.proof.objective import learned_gradients
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.sampling import draws_from_the_policy
-from estbench.proof.setting import Setting, T, bits
+from estbench.proof.setting import (
+    BrokenRuleError,
+    Make,
+    NotApplicableError,
+    Setting,
+    T,
+    attempt,
+    bits,
+    ensure,
+)
 
-__all__ = ["EXCUSED", "FROM_POLICY", "RULES", "BrokenRuleError", "NotApplicableError"]
-
-Make = Callable[[], Estimator]
+__all__ = ["EXCUSED", "FROM_POLICY", "RULES", "ConductFinding", "conduct", "kept"]
 
 
 def contract(make: Make) -> None:
     """Draws say which sequences they come from, in the shapes that the contract gives."""
     setting = Setting(make)
-    method = setting.method
-    K = method.info.group
+    info = setting.method.info
     found = setting.surrogate(6)
-    shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "tokens": (found.tokens, (6, K, T)),
-        "rewards": (found.rewards, (6, K)),
-    }
-    if isinstance(found, Direct):
-        named = [(n, p) for n, p in setting.policy.named_parameters() if p.requires_grad]
-        given = list(found.gradients(0, 6))
-        ensure(
-            len(given) == len(named) and found.draws == 6,
-            f"it gives {len(given)} tensors of gradients for {len(named)} parameters",
-        )
-        for (name, p), gradient in zip(named, given, strict=True):
-            shapes[f"gradients of {name}"] = gradient, (6, *p.shape)
-    else:
-        shapes["values"] = found.values, (6,)
-        shapes["weights"] = found.weights, tuple(found.log_probs.shape)
-        ensure(found.values.requires_grad, "its values do not depend on the policy's parameters")
-    for name, (tensor, shape) in shapes.items():
-        ensure(
-            tuple(tensor.shape) == shape,
-            f"{name} of 6 draws have shape {tuple(tensor.shape)}, not {shape}",
-        )
+    fault = layout_fault(found, setting.policy, info.group, 6)
+    ensure(not fault, fault)
     ensure(not found.tokens.is_floating_point(), f"tokens are {found.tokens.dtype}, not integers")
     inside = bool(((found.tokens >= 0) & (found.tokens < setting.vocabulary)).all())
     ensure(inside, "some tokens lie outside the vocabulary")
-    earned = setting.reward(found.tokens.reshape(-1, T)).reshape(6, K)
+    earned = setting.reward(found.tokens.reshape(-1, T)).reshape(6, info.group)
     close = torch.allclose(found.rewards.to(earned.dtype), earned, rtol=1e-5, atol=1e-6)
-    relaxed_only = method.info.hard_evals == "0"  # then they may be those of relaxed sequences
+    relaxed_only = info.hard_evals == "0"  # then they may be those of relaxed sequences
     ensure(close or relaxed_only, "the rewards it reports are not those of the tokens it reports")
 
 
@@ -151,10 +139,8 @@ def learning_helps(make: Make) -> None:
     setting = Setting(make)
     if not setting.method.info.learned:
         raise NotApplicableError("nothing is learned")
-    offset = Centred(
-        function_reward(setting.vocabulary, T, 2), -1.0
-    )  # any baseline has something to take away
-    setting.reward = offset
+    # Any baseline has something to take away.
+    setting.reward = Centred(function_reward(setting.vocabulary, T, 2), -1.0)
     setting.state = setting.method.initial_state(setting.policy, rng(2))
     before = _variance(setting)
     for k in range(40):
@@ -167,9 +153,9 @@ def learning_helps(make: Make) -> None:
     # A baseline that learns must not hide a control variate that does not.
     with Tape(setting.policy) as tape:
         whole = setting.surrogate(4096 // setting.method.info.group, seed=7)
-    bare = None
-    if isinstance(whole, Surrogate):
-        bare = setting.method.without_control(whole, setting.state)
+    if not isinstance(whole, Surrogate):
+        return
+    bare = setting.method.without_control(whole, setting.state)
     if bare is not None:
         with_control = _total_variance(tape.differentiate(whole, retain_graph=True))
         ratio = with_control / _total_variance(tape.differentiate(bare))
@@ -405,3 +391,38 @@ FROM_POLICY = "draws from the policy"
 EXCUSED = {FROM_POLICY, "pathwise terms"}
 """Rules that may be broken on purpose: importance weights correct for another sampler, and a loss
 may hold detached parts. Where the mean is proven, breaking them is no fault."""
+
+
+@dataclass(frozen=True)
+class ConductFinding:
+    """Whether a rule was kept.
+
+    Attributes:
+      rule: Its name in ``RULES``.
+      kept: Whether it was kept; None where it does not apply.
+      detail: What was seen where it was not kept, or why it does not apply.
+    """
+
+    rule: str
+    kept: bool | None
+    detail: str = ""
+
+
+def conduct(make: Make, rules: Sequence[str] | None = None) -> list[ConductFinding]:
+    """Return a finding for each of some rules, all if None; never raises."""
+    return [kept(make, rule) for rule in rules or RULES]
+
+
+def kept(make: Make, rule: str) -> ConductFinding:
+    """Return the finding on a rule, by its name; never raises."""
+    return attempt(lambda: _tried(make, rule), partial(ConductFinding, rule, False))
+
+
+def _tried(make: Make, rule: str) -> ConductFinding:
+    try:
+        RULES[rule](make)
+    except NotApplicableError as reason:
+        return ConductFinding(rule, None, str(reason))
+    except BrokenRuleError as reason:
+        return ConductFinding(rule, False, str(reason))
+    return ConductFinding(rule, True)

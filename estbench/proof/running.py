@@ -7,23 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from estbench.core.processes import WorkerKilled, described, is_stop, surviving
+from estbench.core.processes import WorkerKilled, surviving
 from estbench.meter.notices import Slow, relayed, sending
-from estbench.proof.checking import (
-    CheckResult,
-    Finding,
-    Make,
-    Unit,
-    collect,
-    in_order,
-    started,
-    units,
-)
-from estbench.proof.conduct import ConductFinding
+from estbench.proof.checking import CheckResult, Finding, Unit, collect, in_order, started, units
 from estbench.proof.judging import MARGIN
 from estbench.proof.memory import Memory
 from estbench.proof.problems import new_seed
-from estbench.proof.rules import EXCUSED, RULES
+from estbench.proof.rules import EXCUSED, RULES, ConductFinding
+from estbench.proof.setting import Make, attempt
 
 __all__ = ["check_many"]
 
@@ -107,13 +98,14 @@ def _at_once(result: CheckResult, finding: Finding) -> str:
 
 def _begun(name: str, make: Make, margin: float, seed: int) -> tuple[CheckResult, list[Unit]]:
     """Return an empty result and what to try; a failed one where the estimator cannot say that."""
-    try:
-        return started(make, margin, seed), units(name, make, margin, seed=seed)
-    except BaseException as error:
-        if is_stop(error):
-            raise
-        finding = ConductFinding(next(iter(RULES)), False, described(error))
+
+    def failed(why: str) -> tuple[CheckResult, list[Unit]]:
+        finding = ConductFinding(next(iter(RULES)), False, why)
         return CheckResult(make().info, margin, conduct=[finding]), []
+
+    return attempt(
+        lambda: (started(make, margin, seed), units(name, make, margin, seed=seed)), failed
+    )
 
 
 def _done(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 
@@ -12,13 +11,10 @@ from estbench.estimators.base import Estimator
 from estbench.estimators.formula import evaluate
 from estbench.meter.world import TOKENS, sampler_fault
 from estbench.models.policy import Policy
-from estbench.proof.breaches import BrokenRuleError, NotApplicableError
 from estbench.proof.rewards import rng
-from estbench.proof.setting import Setting, T, V
+from estbench.proof.setting import BrokenRuleError, Make, NotApplicableError, Setting, T, V
 
 __all__ = ["draws_from_the_policy"]
-
-Make = Callable[[], Estimator]
 
 WIDE = 60  # tokens: top-k = 50 and top-p cut nothing off a small vocabulary
 DEAREST = 32.0  # reward evaluations a sequence, up to which the wide vocabulary is tried

@@ -1,29 +1,71 @@
-"""The small policy and reward that an estimator's conduct is watched on."""
+"""The small policy and reward that an estimator's conduct is watched on, and how a rule ends."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from estbench.core.processes import described, is_stop
 from estbench.estimators.base import Draws, Estimator
-from estbench.meter.centred import Centred
+from estbench.meter.bias import Centred
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import adapt_once
 from estbench.models.lstm_generator import Generator
 from estbench.models.reward import FunctionReward
-from estbench.proof.breaches import NotApplicableError
 from estbench.proof.rewards import function_reward, rng
 from estbench.proof.states import disturb
 
-__all__ = ["Seen", "Setting", "T", "V", "bits"]
+__all__ = [
+    "BrokenRuleError",
+    "Make",
+    "NotApplicableError",
+    "Seen",
+    "Setting",
+    "T",
+    "V",
+    "attempt",
+    "bits",
+    "ensure",
+]
+
+Make = Callable[[], Estimator]
+Found = TypeVar("Found")
+Failed = TypeVar("Failed")
 
 V, T = 4, 3
 BINARY = 2  # tokens, for estimators that fit no more
+
+
+class BrokenRuleError(Exception):
+    """A rule was broken; the text says how."""
+
+
+class NotApplicableError(Exception):
+    """The rule says nothing about this estimator."""
+
+
+def ensure(kept: bool, otherwise: str) -> None:
+    """Raise ``BrokenRuleError`` with the text ``otherwise`` unless ``kept``."""
+    if not kept:
+        raise BrokenRuleError(otherwise)
+
+
+def attempt(function: Callable[[], Found], failed: Callable[[str], Failed]) -> Found | Failed:
+    """Return what a function returns, or what ``failed`` makes of what it raised.
+
+    Whatever a user's estimator raises is a finding about it; only a stop goes through.
+    """
+    try:
+        return function()
+    except BaseException as error:
+        if is_stop(error):
+            raise
+        return failed(described(error))
 
 
 class Seen:
@@ -117,7 +159,7 @@ class Setting:
 
     def __init__(
         self,
-        make: Callable[[], Estimator],
+        make: Make,
         dtype: torch.dtype = torch.float64,
         reward: FunctionReward | None = None,
         vocabulary: int = V,

@@ -8,9 +8,10 @@ from typing import Any
 
 from estbench.core.errors import UserError
 from estbench.estimators.base import Estimator
-from estbench.proof.checking import Make, Unit, collect, started, units
+from estbench.proof.checking import Unit, collect, started, units
 from estbench.proof.interface import maker
 from estbench.proof.rules import EXCUSED, RULES
+from estbench.proof.setting import Make
 
 __all__ = ["parametrize_with_checks"]
 

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from estbench.core.processes import described, is_stop
 from estbench.core.seeding import stream
 from estbench.estimators.base import Estimator, Surrogate
+from estbench.meter.cost import replaced
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure
 from estbench.meter.moments import Reference
-from estbench.meter.patching import replaced
 from estbench.models.policy import Policy, at_tokens
 from estbench.proof.problems import Problem, named
 from estbench.proof.rewards import rng
+from estbench.proof.setting import Make, attempt
 from estbench.proof.states import learned
 
 __all__ = ["VARIANCE_PROBLEMS", "VarianceFinding", "agree", "exact_variance", "judge_variance"]
@@ -62,32 +62,31 @@ class VarianceFinding:
     error: str = ""
 
 
-def judge_variance(make: Callable[[], Estimator], problem: str) -> VarianceFinding | None:
+def judge_variance(make: Make, problem: str) -> VarianceFinding | None:
     """Return the finding on a problem; None where there is no exact variance. Never raises."""
-    try:
-        method, given = make(), named(problem)
-        state = method.initial_state(given.policy, rng(3))
-        if exact_variance(method, given, state) is None:
-            return None  # before minutes are spent on training it
-        if method.info.learned:
-            state = learned(method, given, "trained")
-        exact = exact_variance(method, given, state)
-        if exact is None:
-            return None  # a control variate that was nothing before it learned
-        reference = Reference(given.gradient, 0.0)
-        noise = stream("variance", method.info.name, problem)
-        row = measure(method, given.policy, given.reward, SEQUENCES, noise, state, reference)
-        measured, low, high = (
-            float(row[key]) for key in ("total_variance", "variance_low", "variance_high")
-        )
-        # Nothing varies where both are no more than rounding.
-        nothing = abs(measured - exact) <= ROUNDING * given.exact.squared_norm
-        agrees = nothing or agree(measured, low, high, exact)
-        return VarianceFinding(problem, measured, low, high, exact, agrees)
-    except BaseException as error:  # whatever a user's estimator raises is a finding about it
-        if is_stop(error):
-            raise
-        return VarianceFinding(problem, error=described(error))
+    return attempt(lambda: _judged(make, problem), lambda why: VarianceFinding(problem, error=why))
+
+
+def _judged(make: Make, problem: str) -> VarianceFinding | None:
+    method, given = make(), named(problem)
+    state = method.initial_state(given.policy, rng(3))
+    if exact_variance(method, given, state) is None:
+        return None  # before minutes are spent on training it
+    if method.info.learned:
+        state = learned(method, given, "trained")
+    exact = exact_variance(method, given, state)
+    if exact is None:
+        return None  # a control variate that was nothing before it learned
+    reference = Reference(given.gradient, 0.0)
+    noise = stream("variance", method.info.name, problem)
+    row = measure(method, given.policy, given.reward, SEQUENCES, noise, state, reference)
+    measured, low, high = (
+        float(row[key]) for key in ("total_variance", "variance_low", "variance_high")
+    )
+    # Nothing varies where both are no more than rounding.
+    nothing = abs(measured - exact) <= ROUNDING * given.exact.squared_norm
+    agrees = nothing or agree(measured, low, high, exact)
+    return VarianceFinding(problem, measured, low, high, exact, agrees)
 
 
 def agree(measured: float, low: float, high: float, exact: float) -> bool:

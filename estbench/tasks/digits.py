@@ -37,11 +37,6 @@ ON = 8  # cells out of 16
 class DigitsStage(Stage):
     """An encoder as the policy, and the evidence lower bound as its reward.
 
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: Whose data.
-
     Attributes:
       task: The images.
       decoder: p(x, b).

@@ -16,13 +16,7 @@ __all__ = ["FixedRewardStage", "FixedRewardTask"]
 
 
 class FixedRewardStage(Stage):
-    """A task's policy as it starts, and its reward, hard and relaxed.
-
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: The replicate.
-    """
+    """A task's policy as it starts, and its reward, hard and relaxed."""
 
     reward: FunctionReward
 

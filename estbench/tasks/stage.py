@@ -22,6 +22,11 @@ __all__ = ["AdversarialStage", "Stage", "make_stage"]
 class Stage:
     """A policy, the reward it is trained on, and whatever the reward is made of.
 
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: The replicate, whose data the policy may be conditioned on.
+
     Attributes:
       policy: The policy.
       reward: The reward.
@@ -82,10 +87,7 @@ class Stage:
 class AdversarialStage(Stage):
     """A generator of sequences and the discriminator that is its reward.
 
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: Is not used: parameters come from a snapshot, or from pre-training.
+    Parameters come from a snapshot, or from pre-training: the seed is not used.
     """
 
     policy: Policy
@@ -113,12 +115,6 @@ class AdversarialStage(Stage):
 
 
 def make_stage(experiment: Experiment, task: str, seed: int) -> Stage:
-    """Return a task's policy and reward, not yet trained.
-
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: The replicate, whose data the policy may be conditioned on.
-    """
+    """Return a task's policy and reward, not yet trained; see ``Stage``."""
     made: Stage = tasks.task_class(task).stage(experiment, task, seed)
     return made

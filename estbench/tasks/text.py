@@ -40,14 +40,8 @@ CHUNK = 2**22  # log-probabilities held at once: 16 MB of float32, and a few cop
 
 METRICS = {
     "nll_gen": MetricInfo("held-out NLL", "nats per token", "lower"),
-    "bleu_2": MetricInfo("BLEU-2 to held-out text", "", "higher"),
-    "bleu_3": MetricInfo("BLEU-3 to held-out text", "", "higher"),
-    "bleu_4": MetricInfo("BLEU-4 to held-out text", "", "higher"),
-    "bleu_5": MetricInfo("BLEU-5 to held-out text", "", "higher"),
-    "self_bleu_2": MetricInfo("self-BLEU-2", "", "lower"),
-    "self_bleu_3": MetricInfo("self-BLEU-3", "", "lower"),
-    "self_bleu_4": MetricInfo("self-BLEU-4", "", "lower"),
-    "self_bleu_5": MetricInfo("self-BLEU-5", "", "lower"),
+    **{f"bleu_{n}": MetricInfo(f"BLEU-{n} to held-out text", "", "higher") for n in ORDERS},
+    **{f"self_bleu_{n}": MetricInfo(f"self-BLEU-{n}", "", "lower") for n in ORDERS},
     "distinct": DISTINCT,
     "distinct_2": MetricInfo("distinct bigrams", "of all", "neither"),
     "distinct_3": MetricInfo("distinct trigrams in a large sample", "of all", "neither"),

@@ -26,13 +26,7 @@ SHADES = " .:-=+*#%@"  # of pixel probabilities, in text
 
 
 class AutoencoderSession(Session):
-    """Encoder, decoder and images.
-
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: The replicate.
-    """
+    """Encoder, decoder and images."""
 
     changing = (*Session.changing, "decoder_optimiser")
 
@@ -100,11 +94,7 @@ class AutoencoderSession(Session):
 
 
 def _training(reconstruction: float, rate: float) -> dict[str, float]:
-    return {
-        "elbo_train": reconstruction - rate,
-        "reconstruction": reconstruction,
-        "rate": rate,
-    }
+    return {"elbo_train": reconstruction - rate, "reconstruction": reconstruction, "rate": rate}
 
 
 def decoder_step(

@@ -75,16 +75,8 @@ def train_by_autograd(
 ) -> tuple[float, float]:
     """Update once on each pair of batches, int64 ``[U, B, T]``; the reference path.
 
-    Args:
-      discriminator: As for ``train_discriminator``.
-      optimiser: Its optimiser.
-      real: Training sequences.
-      fake: Generated sequences.
-      rng: Stream of the dropout; needed where the discriminator has ``training_logits``.
-
-    Returns:
-      Mean loss (nats, without the penalty) and mean accuracy over the updates, each measured
-      before its update, with its dropout.
+    Arguments and result are those of ``train_discriminator``. ``rng`` is needed where the
+    discriminator has ``training_logits``.
     """
     discriminator.train()
     logits_of, penalty = _objective(discriminator, rng)

@@ -17,13 +17,7 @@ __all__ = ["FixedRewardSession"]
 
 
 class FixedRewardSession(Session):
-    """A policy and a function.
-
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: The replicate.
-    """
+    """A policy and a function."""
 
     def __init__(self, experiment: Experiment, task: str, seed: int) -> None:
         self.settings = experiment.training_for(task)

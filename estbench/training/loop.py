@@ -78,12 +78,7 @@ def train(
 class Run(Stateful):
     """One policy in training, and what was recorded of it.
 
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      estimator: Name of the estimator.
-      seed: The replicate.
-      at_batch: See ``train``; has a state of its own if it is ``Stateful``.
+    The arguments are those of ``train``; ``at_batch`` has a state of its own if it is ``Stateful``.
     """
 
     changing = (

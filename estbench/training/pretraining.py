@@ -83,17 +83,7 @@ def pretrain(
     rng: torch.Generator,
     clip: float = 0.0,
 ) -> list[float]:
-    """Train a policy by maximum likelihood; return the loss of each epoch.
-
-    Args:
-      policy: Trained in place.
-      data: See ``MaximumLikelihood``.
-      epochs: Times through the data.
-      batch_size: See ``MaximumLikelihood``.
-      learning_rate: Adam's.
-      rng: Stream of the shuffles.
-      clip: See ``MaximumLikelihood``.
-    """
+    """Train a policy for some epochs; return the loss of each. See ``MaximumLikelihood``."""
     likelihood = MaximumLikelihood(policy, data, batch_size, learning_rate, rng, clip)
     for _ in range(epochs):
         likelihood.epoch()
@@ -125,12 +115,8 @@ def fastest_loss(policy: Policy) -> Loss:
     """
     if type(policy) is not Generator or policy.truncation:
         return partial(negative_log_likelihood, policy)
-    embedding, gates, recurrence, output = (
-        policy.embedding,
-        policy.input,
-        policy.recurrence,
-        policy.output,
-    )
+    embedding, gates = policy.embedding, policy.input
+    recurrence, output = policy.recurrence, policy.output
     lstm = nn.LSTM(gates.in_features, policy.hidden, batch_first=True, device="meta")
     lstm.weight_ih_l0, lstm.bias_ih_l0 = gates.weight, gates.bias
     lstm.weight_hh_l0, lstm.bias_hh_l0 = recurrence.weight, recurrence.bias

@@ -48,11 +48,6 @@ def reference(
 class Snapshots(Stateful):
     """Takes the snapshots of a run as it passes them.
 
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: The replicate.
-
     Attributes:
       steps: After how many batches snapshots are taken.
       taken: One table a snapshot:

@@ -23,13 +23,7 @@ __all__ = ["AdversarialSession"]
 
 
 class AdversarialSession(Session):
-    """A generator against a discriminator.
-
-    Args:
-      experiment: Settings.
-      task: Name of the task.
-      seed: The replicate.
-    """
+    """A generator against a discriminator."""
 
     changing = (
         *(*Session.changing, "likelihood"),

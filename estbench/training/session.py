@@ -28,6 +28,11 @@ __all__ = ["Session", "make_session", "prepare"]
 class Session(Stateful):
     """The moving parts of a run, not yet trained.
 
+    Args:
+      experiment: Settings.
+      task: Name of the task.
+      seed: The replicate.
+
     Attributes:
       stage: Policy and reward.
       task: Data and metrics.

@@ -202,11 +202,7 @@ class _Description:
         if value.dtype.hasobject or value.dtype.fields:
             raise UnknownObjectError(f"{where} is an array of {value.dtype}")
         bits = np.ascontiguousarray(value).reshape(-1).view(np.uint8).copy()
-        return {
-            "type": value.dtype.str,
-            "shape": list(value.shape),
-            "bits": torch.from_numpy(bits),
-        }
+        return {"type": value.dtype.str, "shape": list(value.shape), "bits": torch.from_numpy(bits)}
 
 
 class _Filling:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from estbench import estimators
 from estbench.estimators.all_actions import MOST, SumAndSample
-from estbench.estimators.branches import branch
+from estbench.estimators.per_step import branch
 from estbench.meter.gradients import Tape
 from estbench.models.lstm_generator import Generator
 from estbench.proof.problems import named, tiny

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from estbench import estimators
 from estbench.core.errors import UserError
-from estbench.estimators.arsm import Arsm, swapped
 from estbench.estimators.base import Estimator, Reward
-from estbench.estimators.coupled import Arm, Coupled, pairwise
+from estbench.estimators.coupled import Arm, Arsm, Coupled, pairwise, swapped
 from estbench.estimators.coupling import antithetic_sticks
 from estbench.estimators.per_step import pooled
 from estbench.meter.exact import exact

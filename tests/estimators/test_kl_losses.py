@@ -11,7 +11,7 @@ from torch import Tensor
 from estbench import estimators
 from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
-from estbench.estimators.kl_losses import SLOPES
+from estbench.estimators.kl_losses import LOSSES
 from estbench.meter.bias import bias_test
 from estbench.models.penalty import Penalised
 from estbench.models.policy import at_tokens
@@ -67,7 +67,7 @@ def test_only_the_square_of_a_sequences_log_ratio_has_the_gradient_of_the_diverg
     policy, reward, sequences = parts(problem)
     chosen = token_log_probs(policy, sequences)
     p = chosen.sum(dim=1).exp()
-    slopes = SLOPES[name](reward.penalty.log_ratios(sequences))
+    slopes = LOSSES[name][0](reward.penalty.log_ratios(sequences))
     loss = (p.detach() * (slopes * chosen).sum(dim=1)).sum()
     made = gradient_of(policy, (p * reward.reward(sequences)).sum() - 0.5 * loss)
     error = (made - flat(problem.gradient)).norm() / flat(problem.gradient).norm()
@@ -80,7 +80,7 @@ def test_k3_token_by_token_is_the_divergence_the_other_way_round() -> None:
     other = reward.penalty.reference.log_probs(torch.zeros(1, 1, dtype=torch.int64))[0, 0].detach()
     turned = gradient_of(policy, (other.exp() * (other - first)).sum())
     p = first.detach().exp()
-    slopes = SLOPES["kl-k3"]((first.detach() - other).unsqueeze(1)).squeeze(1)
+    slopes = LOSSES["kl-k3"][0]((first.detach() - other).unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(gradient_of(policy, (p * slopes * first).sum()), turned)
 
 

@@ -9,8 +9,7 @@ import torch
 from estbench import estimators
 from estbench.core.errors import UserError
 from estbench.estimators.base import Direct
-from estbench.estimators.perturbation import Perturbation
-from estbench.estimators.perturbed import sample_each
+from estbench.estimators.perturbation import Perturbation, sample_each
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape
 from estbench.meter.measuring import measure

@@ -11,7 +11,7 @@ from estbench import estimators
 from estbench.core.errors import UserError
 from estbench.estimators.base import Surrogate
 from estbench.estimators.rebar import Rebar
-from estbench.estimators.regan_statistic import element_gradients, element_variance
+from estbench.estimators.regan import element_gradients, element_variance
 from estbench.meter.gradients import DrawGradients, Tape
 from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.models.lstm_generator import Generator

@@ -17,8 +17,8 @@ from estbench.meter.blocks import Look
 from estbench.models.policy import has_ended
 from estbench.models.reward import FunctionReward
 from estbench.proof.conditions import RecurrentPolicy
+from estbench.proof.interface import RecipeResult, shape
 from estbench.proof.judging import BiasFinding
-from estbench.proof.recipes import RecipeResult, shape
 from estbench.proof.rewards import rng
 
 END, K = 2, 4

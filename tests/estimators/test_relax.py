@@ -33,7 +33,7 @@ def objective(method: Relax, state: dict[str, Any], tape: Tape, surrogate: Surro
         for c in surrogate.components
     ]
     given = {"constant": 0.1, "factor": 1.0, "eta": 0.5}
-    weights = combine(parts, [given[c.name] for c in parts[1:]])
+    weights = combine(parts, given)
     return tape.mean_squared_norm(surrogate, weights, None)
 
 

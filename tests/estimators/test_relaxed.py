@@ -13,8 +13,7 @@ from estbench import estimators
 from estbench.core import noise
 from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
-from estbench.estimators.jacobians import GAP
-from estbench.estimators.straight_through import Relaxed
+from estbench.estimators.straight_through import GAP, Relaxed
 from estbench.meter.bias import Centred, Plan, bias_test
 from estbench.meter.exact import exact
 from estbench.meter.gradients import Tape

@@ -14,10 +14,15 @@ from torch import Tensor
 from estbench import estimators
 from estbench.core import noise
 from estbench.estimators.base import Surrogate
-from estbench.estimators.beams import Beams, beam_noise, beam_search
-from estbench.estimators.set_weights import order_probabilities
-from estbench.estimators.sets import UnorderedSet, WithoutReplacement
-from estbench.meter.centred import Centred
+from estbench.estimators.sets import (
+    Beams,
+    UnorderedSet,
+    WithoutReplacement,
+    beam_noise,
+    beam_search,
+    order_probabilities,
+)
+from estbench.meter.bias import Centred
 from estbench.meter.exact import enumerate_sequences
 from estbench.meter.gradients import Tape
 from estbench.models.lstm_generator import Generator

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from estbench import estimators
 from estbench.estimators.base import Surrogate
-from estbench.estimators.rebar import Rebar
-from estbench.estimators.rebar_per_tensor import RebarPerTensor
-from estbench.estimators.relax_several import RelaxSeveral
+from estbench.estimators.rebar import Rebar, RebarPerTensor
+from estbench.estimators.relax import RelaxSeveral
 from estbench.meter.gradients import Tape
 from estbench.meter.moments import total_variance
 from estbench.proof.problems import tiny

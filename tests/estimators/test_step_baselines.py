@@ -180,7 +180,7 @@ def test_muprop_leaves_no_variance_of_a_linear_reward() -> None:
     assert left is not None
     assert abs(left) < 1e-12 * without
     state = learned(method, given, "trained")
-    constant, eta = method.coefficients.values(state["coefficients"])
+    constant, eta = method.coefficients.values(state["coefficients"]).values()
     assert eta == pytest.approx(1, abs=0.01)
     assert constant == pytest.approx(0, abs=0.01)
     left = exact_variance(method, given, state)

@@ -10,8 +10,8 @@ from estbench import estimators
 from estbench.core.errors import UserError
 from estbench.core.seeding import stream
 from estbench.estimators.base import Surrogate
-from estbench.estimators.jacobians import Step, gumbel_rao, reinmax, relaxed_token
 from estbench.estimators.score_function import _mixed
+from estbench.estimators.straight_through import Step, gumbel_rao, reinmax, relaxed_token
 from estbench.estimators.trainers import weighted_mean
 from estbench.meter.bias import bias_test
 from estbench.meter.measuring import adapt_once

@@ -68,8 +68,7 @@ seeds = 1
 
 def two_each(name: str, make: Make, margin: float, *, seed: int) -> list[Unit]:
     """Two quick units an estimator, but for relax, whose second never ends."""
-    from estbench.proof.conduct import ConductFinding
-    from estbench.proof.rules import RULES
+    from estbench.proof.rules import RULES, ConductFinding
 
     return [
         Unit(name, rule, partial(kept, name, rule), partial(ConductFinding, rule, False))
@@ -78,8 +77,7 @@ def two_each(name: str, make: Make, margin: float, *, seed: int) -> list[Unit]:
 
 
 def kept(name: str, rule: str) -> Any:
-    from estbench.proof.conduct import ConductFinding
-    from estbench.proof.rules import RULES
+    from estbench.proof.rules import RULES, ConductFinding
 
     label = f"{name} {list(RULES).index(rule)}"
     fakes._begin(label)

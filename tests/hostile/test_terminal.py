@@ -27,9 +27,8 @@ from estbench.core.errors import UserError, printable
 from estbench.core.registry import ESTIMATORS
 from estbench.proof import running
 from estbench.proof.checking import Make, Unit
-from estbench.proof.conduct import ConductFinding
 from estbench.proof.judging import BiasFinding
-from estbench.proof.rules import RULES
+from estbench.proof.rules import RULES, ConductFinding
 from estbench.proof.variance import VarianceFinding
 from estbench.runner import jobs
 from estbench.store.schema import check_manifest, check_proofs, check_record

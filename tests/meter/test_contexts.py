@@ -10,7 +10,7 @@ import torch
 from tasks.tiny_autoencoder import bound, rng, tiny
 
 from estbench.estimators import make
-from estbench.meter.centred import Centred
+from estbench.meter.bias import Centred
 from estbench.meter.contexts import portions, within_contexts
 from estbench.meter.exact import exact
 from estbench.meter.measuring import measure

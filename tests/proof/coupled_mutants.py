@@ -38,10 +38,10 @@ COUPLED = [
     Mutant(
         "flipped sign of the point on the simplex",
         SIGN,
-        "arsm",
+        "coupled",
         "(1 - V * remembered)",
         "(V * remembered - 1)",
-        ("arsm",),
+        ("coupled",),
     ),
     Mutant(
         "p multiplies log p, and is not detached",
@@ -67,7 +67,7 @@ COUPLED = [
         "per_step",
         "        previous = tokens[:, 0]\n",
         "        previous = tokens[:, 0].roll(1, 0)\n",
-        (*PAIRS, "arsm", "arm"),
+        (*PAIRS, "coupled", "arm"),
     ),
     Mutant(
         "tokens come from a flatter policy",
@@ -75,7 +75,7 @@ COUPLED = [
         "per_step",
         "        tokens, noted = choose(t, log_probs)\n",
         "        tokens, noted = choose(t, (log_probs / 2).log_softmax(dim=1))\n",
-        (*PAIRS, "arsm", "arm"),
+        (*PAIRS, "coupled", "arm"),
     ),
     Mutant(
         "scores of the position before",
@@ -136,10 +136,10 @@ COUPLED = [
     Mutant(
         "swaps are read from the wrong row",
         OTHER,
-        "arsm",
+        "coupled",
         "        table = values[:, :, place]\n",
         "        table = values[:, :, place.roll(1, 0)]\n",
-        ("arsm",),
+        ("coupled",),
     ),
     # Stein operators and slopes.
     Mutant(
@@ -261,7 +261,7 @@ COUPLED = [
     Mutant(
         "the critic beside RELAX sees the token that it is a baseline for",
         PREFIX,
-        "relax_several",
+        "relax",
         "self.critic.values(sample.features, sample.tokens",
         "self.critic.values(sample.features.roll(-1, 1), sample.tokens",
         ("relax-several",),
@@ -269,7 +269,7 @@ COUPLED = [
     Mutant(
         "the critic beside RELAX is never trained",
         OTHER,
-        "relax_several",
+        "relax",
         "        self.critic.adapt(sample.features, sample.tokens, sample.returns, state",
         "        _ = (sample.features, sample.tokens, sample.returns, state",
         ("relax-several",),
@@ -278,15 +278,15 @@ COUPLED = [
     Mutant(
         "the control variate by tensor is another sequence's",
         REDRAWN,
-        "rebar_per_tensor",
-        "sample, self.temperature)\n",
-        "sample, self.temperature).roll(1, 0)\n",
+        "rebar",
+        'control.new_zeros(1, 1), True, {"eta": control})',
+        'control.new_zeros(1, 1), True, {"eta": control.roll(1, 0)})',
         ("rebar-per-tensor",),
     ),
     Mutant(
         "coefficients by tensor are never tuned",
         OTHER,
-        "rebar_per_tensor",
+        "rebar",
         '            self.coefficients.adapt(gram, state["tensors"][name])\n',
         "            self.coefficients.faded(None, gram)\n",
         ("rebar-per-tensor",),

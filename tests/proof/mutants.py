@@ -68,7 +68,7 @@ def family(name: str) -> str:
         return "trainers"
     if first in ("unordered", "without"):
         return "sets"
-    if first in ("arm", "arsm", "disarm", "carms"):
+    if first in ("arm", "coupled", "disarm", "carms"):
         return "coupled tokens"
     if first in ("rodeo", "double"):
         return "Stein operators and slopes"
@@ -216,7 +216,7 @@ MUTANTS = [
         "the constant is tuned on the very draws that it is subtracted from",
         OTHER,
         "score_function",
-        '            (constant,) = self.coefficients.values(state["coefficients"])\n',
+        '            constant = self.coefficients.values(state["coefficients"])["constant"]\n',
         "            constant = float(returns.mean())\n",
         ("reinforce-constant",),
         unseen=True,
@@ -268,16 +268,16 @@ MUTANTS = [
         "rows of other groups",
         OTHER,
         "score_function",
-        "tokens.reshape(draws, K, T),\n            terminal",
-        "tokens.reshape(K, draws, T).transpose(0, 1),\n            terminal",
+        "weights, tokens, terminal, K, info=info)",
+        "weights, tokens.reshape(K, draws, T).transpose(0, 1).flatten(0, 1), terminal, K)",
         ("rloo",),
     ),
     Mutant(
         "weights of other sequences",
         OTHER,
         "score_function",
-        "weights.reshape(draws, K * T),",
-        "weights.flip(1).reshape(draws, K * T),",
+        "of(chosen, weights, tokens",
+        "of(chosen, weights.flip(1), tokens",
         ("rloo",),
     ),
     Mutant(
@@ -328,9 +328,9 @@ MUTANTS = [
         "p itself is a weight, and is not detached",
         UNDETACHED,
         "score_function",
-        '            info={"baseline": float(terminal.mean())},\n',
-        '            info={"baseline": float(terminal.mean())},\n'
-        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1) / K,\n",
+        "terminal, K, info=info)",
+        "terminal, K,\n"
+        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1) / K)",
         ("rloo",),
     ),
     # Rollouts.
@@ -480,7 +480,7 @@ MUTANTS = [
     Mutant(
         "a branch goes on from the next position's alternative",
         PREFIX,
-        "branches",
+        "per_step",
         "rolled, alternatives[:, s - 1]], dim=1)",
         "rolled, alternatives[:, s]], dim=1)",
         ("all-actions", "sum-and-sample"),
@@ -489,13 +489,9 @@ MUTANTS = [
         "the policy's entropy is left in",
         UNDETACHED,
         "all_actions",
-        "            (log_probs.detach().exp() * values).flatten(1),\n"
-        "            tokens.unsqueeze(1),\n"
-        "            terminal.unsqueeze(1),\n",
-        "            (log_probs.detach().exp() * values).flatten(1),\n"
-        "            tokens.unsqueeze(1),\n"
-        "            terminal.unsqueeze(1),\n"
-        "            pathwise=(values * log_probs.exp() * log_probs).sum(dim=(1, 2)),\n",
+        "log_probs.detach().exp() * values, tokens, terminal)",
+        "log_probs.detach().exp() * values, tokens, terminal,\n"
+        "            pathwise=(values * log_probs.exp() * log_probs).sum(dim=(1, 2)))",
         ("all-actions",),
     ),
     Mutant(
@@ -566,7 +562,7 @@ MUTANTS = [
     Mutant(
         "all draws share the noise of their beams",
         SHARED,
-        "beams",
+        "sets",
         '    race = noise.exponential(uniforms["beams"]).log()\n',
         '    race = noise.exponential(uniforms["beams"]).log()\n'
         "    race = race[:1].expand_as(race)\n",
@@ -577,15 +573,15 @@ MUTANTS = [
         "a set's weights are not detached",
         UNDETACHED,
         "sets",
-        '            info={"distinct"',
-        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1),\n"
-        '            info={"distinct"',
+        "terminal, K, info=info)",
+        "terminal, K,\n"
+        "            pathwise=(chosen.detach() * chosen.exp()).reshape(draws, -1).sum(1))",
         ("unordered-set-4", "without-replacement-8"),
     ),
     Mutant(
         "every continuation arrives after its prefix, the first one too",
         OTHER,
-        "beams",
+        "sets",
         "    behind = alone + _log1mexp(alone - alone.amin(dim=2, keepdim=True))\n",
         "    behind = alone\n",
         ("unordered-set-2", "without-replacement-8"),
@@ -593,7 +589,7 @@ MUTANTS = [
     Mutant(
         "what is left once a sequence is drawn is forgotten",
         OTHER,
-        "set_weights",
+        "sets",
         "orders[:, following].sum(dim=2) / left[:, subsets]",
         "orders[:, following].sum(dim=2)",
         ("unordered-set-2", "unordered-set-4"),
@@ -652,9 +648,9 @@ MUTANTS = [
         "the tangent is not detached from p, and p log p stays",
         UNDETACHED,
         "muprop",
-        "            components=components,\n",
-        "            components=components,\n"
-        "            pathwise=(slope * log_probs.exp()).sum(dim=(1, 2)),\n",
+        "components=components, info",
+        "pathwise=(slope * log_probs.exp()).sum(dim=(1, 2)),\n"
+        "            components=components, info",
         ("muprop",),
     ),
     # What REBAR and RELAX share.

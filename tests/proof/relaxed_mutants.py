@@ -35,7 +35,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "flipped sign of the Jacobian",
             SIGN,
-            "jacobians",
+            "straight_through",
             MOVED,
             "    return value + (moved.detach() - moved)\n",
             ("straight-through", "reinmax", "gapped-straight-through"),
@@ -46,7 +46,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "p p' is missing in the Jacobian",
             OTHER,
-            "jacobians",
+            "straight_through",
             "        linear = q * (each - (q * each).sum(dim=-1, keepdim=True))\n",
             "        linear = q * each\n",
             # At q = p it is no fault: the log-probabilities' own Jacobian makes up for it.
@@ -58,7 +58,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "the noise's softmax is left in the straight-through Jacobian",
             OTHER,
-            "jacobians",
+            "straight_through",
             "    q = (step.log_probs / temperature).softmax(dim=-1)\n",
             "    q = (step.z / temperature).softmax(dim=-1)\n",
             ("straight-through", "decoupled-straight-through"),
@@ -69,7 +69,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "the temperature is forgotten in the slope of a softmax",
             OTHER,
-            "jacobians",
+            "straight_through",
             "    return step.hard, [(1 / temperature, (step.z / temperature).softmax(dim=-1))]\n",
             "    return step.hard, [(1.0, (step.z / temperature).softmax(dim=-1))]\n",
             ("st-gumbel",),
@@ -80,7 +80,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "the relaxed token is not differentiated at its own value",
             UNDETACHED,
-            "jacobians",
+            "straight_through",
             "    return x, [(1 / temperature, x)]\n",
             "    return x, [(1 / temperature, step.log_probs.exp())]\n",
             ("gumbel-softmax",),
@@ -91,7 +91,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "Gumbel-Rao's noise is given another token",
             REDRAWN,
-            "jacobians",
+            "straight_through",
             "    z, _ = conditional(log_probs, step.tokens.unsqueeze(1)",
             "    z, _ = conditional(log_probs, step.tokens.flip(0).unsqueeze(1)",
             ("gumbel-rao",),
@@ -102,7 +102,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "ReinMax's first-order part has the wrong sign",
             SIGN,
-            "jacobians",
+            "straight_through",
             "(-0.5, step.log_probs.exp())]",
             "(0.5, step.log_probs.exp())]",
             ("reinmax",),
@@ -113,7 +113,7 @@ FOUND_BY: list[tuple[Mutant, str]] = [
         Mutant(
             "the token in front is not raised",
             OTHER,
-            "jacobians",
+            "straight_through",
             "    moved = torch.where(step.hard > 0, largest, others)\n",
             "    moved = others\n",
             ("gapped-straight-through",),

@@ -23,10 +23,9 @@ from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.estimators.relax import Relax
 from estbench.models.policy import Policy
 from estbench.models.reward import FunctionReward
-from estbench.proof.conduct import conduct
 from estbench.proof.judging import judge, plan_for
 from estbench.proof.rewards import rng
-from estbench.proof.rules import RULES
+from estbench.proof.rules import RULES, conduct
 from estbench.proof.setting import Setting
 from estbench.proof.variance import judge_variance
 from tests.estimators.rollouts import takes_rollouts

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from estbench.estimators.base import Estimator, EstimatorInfo, Reward, Surrogate
 from estbench.models.policy import Policy, choose_by_uniform
 from estbench.proof.checking import CheckResult, check_one, started
-from estbench.proof.conduct import conduct
 from estbench.proof.independence import OWN_REWARD
 from estbench.proof.judging import BiasFinding, judge, plan_for
+from estbench.proof.rules import conduct
 from estbench.proof.variance import judge_variance
 
 State = dict[str, Any]

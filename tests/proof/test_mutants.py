@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from estbench.estimators.base import Estimator
-from estbench.proof.conduct import conduct
 from estbench.proof.judging import cases, judge, plan_for
 from estbench.proof.problems import problems_for
-from estbench.proof.rules import RULES
+from estbench.proof.rules import RULES, conduct
 from estbench.proof.variance import judge_variance
 
 from .coupled_mutants import COUPLED

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from estbench import estimators
-from estbench.proof.conduct import conduct
 from estbench.proof.judging import judge, plan_for
+from estbench.proof.rules import conduct
 from tests.estimators import test_perturbation, test_relaxed
 
 from .mutants import Mutant, spoiled

@@ -22,11 +22,10 @@ from estbench.meter.bias import BiasResult
 from estbench.meter.blocks import Look
 from estbench.proof import gate, running
 from estbench.proof.checking import Finding, Make, Unit
-from estbench.proof.conduct import ConductFinding
 from estbench.proof.findings import written
 from estbench.proof.judging import BiasFinding
 from estbench.proof.memory import Memory, _digest
-from estbench.proof.rules import RULES
+from estbench.proof.rules import RULES, ConductFinding
 from estbench.proof.variance import VarianceFinding
 
 LOOK = Look(128, 0.004, 0.0, 0.011, 0.012, 1.003, math.inf, {"norm": 0.1 + 0.2, "gradient": 0.5})

@@ -49,16 +49,16 @@ TRAINERS = [
         "flipped sign of an older sampler's weights",
         SIGN,
         "off_policy",
-        "weights.reshape(draws, K * T),",
-        "-weights.reshape(draws, K * T),",
+        "of(chosen, weights, tokens",
+        "of(chosen, -weights, tokens",
         OLDER,
     ),
     Mutant(
         "weights of an older sampler's other sequences",
         OTHER,
         "off_policy",
-        "weights.reshape(draws, K * T),",
-        "weights.flip(1).reshape(draws, K * T),",
+        "of(chosen, weights, tokens",
+        "of(chosen, weights.flip(1), tokens",
         OLDER,
     ),
     Mutant(
@@ -100,10 +100,10 @@ TRAINERS = [
         "the ratio is differentiated, too",
         UNDETACHED,
         "off_policy",
-        "            terminal.reshape(draws, K),\n",
-        "            terminal.reshape(draws, K),\n"
+        "terminal, K, info=info)",
+        "terminal, K, info=info,\n"
         "            pathwise=(weights.detach().reshape(draws, -1)\n"
-        "                      * chosen.reshape(draws, -1)).sum(dim=1),\n",
+        "                      * chosen.reshape(draws, -1)).sum(dim=1))",
         OLDER,
     ),
     # Baselines of groups.

@@ -20,7 +20,7 @@ def test_every_task_has_the_batches_of_its_kind() -> None:
         wanted = "adversarial batch" if tasks.info(name).kind == "adversarial" else "batch"
         assert batch_name(name) == wanted
     kinds = {tasks.info(name).kind for name in tasks.names()}
-    assert kinds == {"adversarial", "fixed reward", "autoencoder"}
+    assert kinds == {"adversarial", "fixed reward", "autoencoder", "language model"}
 
 
 def test_several_tasks_have_adversarial_batches_if_all_have() -> None:
