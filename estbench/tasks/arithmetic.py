@@ -212,11 +212,15 @@ class ArithmeticTask(Task):
         self.train, self.heldout = (x[:, -self.digits - 2 :] for x in (self.examples, self.unseen))
 
     @classmethod
-    def check(cls, info: TaskInfo, length: int = 0, **options: Any) -> None:
+    def check(
+        cls, info: TaskInfo, length: int = 0, generator_width: int = 0, **options: Any
+    ) -> None:
         """See ``Task.check``."""
         most = info.length if info.name == "arithmetic-tiny" else 8
         if length and not 3 <= length <= most:
             raise UserError(f"length = {length}: answers of {info.name} have 3 to {most} tokens")
+        if generator_width % 16:
+            raise UserError(f"generator_width = {generator_width}: must be a multiple of 16")
 
     def _written(self, problems: Tensor) -> Tensor:
         """Return problems int64 ``[n]`` as prompts with their solutions, ``[n, P + T]``."""

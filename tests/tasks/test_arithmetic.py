@@ -104,9 +104,11 @@ class TestPrompts:
         assert torch.equal(task("arithmetic", size=300).prompts, longer.prompts[:300])
         assert not torch.equal(task("arithmetic", seed=1).unseen, longer.unseen)
 
-    def test_a_length_that_cannot_be_is_refused(self) -> None:
+    def test_sizes_that_cannot_be_are_refused(self) -> None:
         with pytest.raises(UserError, match="length = 9: answers of arithmetic have 3 to 8 tokens"):
             tasks.check_options("arithmetic", TrainingSettings(length=9))
+        with pytest.raises(UserError, match="generator_width = 40: must be a multiple of 16"):
+            tasks.check_options(TINY, TrainingSettings(generator_width=40))
 
 
 class TestReward:
