@@ -182,6 +182,7 @@ def test_any_text_becomes_ascii_that_latex_reads_as_text(text: str) -> None:
     assert not re.search(r"[\\{}$&%#_~^]", re.sub(commands, "", written))
 
 
+@pytest.mark.slow
 def test_many_rows_become_a_table_a_task(tmp_path: Path) -> None:
     names = (*(f"mine-{i}" for i in range(12)), "reinforce", "reinforce-ema")
     write_result_set(tmp_path, trained=names, also_measured=(), seeds=2, batches=3, rounds=2)

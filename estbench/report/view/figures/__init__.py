@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from estbench.report.data.comparisons import Comparisons
 from estbench.report.view.figures import (
+    across,
     bias,
     diversity,
     improvement,
@@ -59,6 +60,8 @@ FIGURES: tuple[Declared, ...] = (
     Declared("sources", sources.draw, "sources"),
     Declared("published", published.draw, "paper"),
     Declared("snapshot_variance", snapshot_variance.draw),
+    Declared("across", across.draw),
+    Declared("profile", across.draw_profile),
     Declared("progress", step_gain.draw),
     Declared("quality_seconds", quality.draw_seconds),
     Declared("tokens", tokens.draw),
