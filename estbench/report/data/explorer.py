@@ -18,6 +18,7 @@ __all__ = ["explorer_data"]
 
 MOST_NUMBERS = 60_000  # they are written into the page
 COSTS = {"sequence": "sequence", "evaluation": "reward evaluation", "second": "second"}
+TOKEN = {"token": "generated token"}  # where a task counts them
 
 
 def explorer_data(comparisons: Comparisons) -> dict[str, Any] | None:
@@ -30,7 +31,10 @@ def explorer_data(comparisons: Comparisons) -> dict[str, Any] | None:
       seconds of a step by estimator.
       ``quantiles``: of the t distribution, by degrees of freedom.
     """
-    tasks = [_task(comparisons, task) for task in comparisons.results.tasks]
+    every = comparisons.results.tasks
+    counted = any(np.isfinite(comparisons.at(task).values["token"]).any() for task in every)
+    costs = COSTS | (TOKEN if counted else {})
+    tasks = [_task(comparisons, task, [*costs]) for task in every]
     found = [task for task in tasks if task is not None]
     size = sum(
         len(values) * len(values[0]) * len(values[0][0])
@@ -44,13 +48,13 @@ def explorer_data(comparisons: Comparisons) -> dict[str, Any] | None:
     quantiles = special.stdtrit(df, 0.5 + CONFIDENCE / 2.0)
     return {
         "tasks": found,
-        "costs": COSTS,
+        "costs": costs,
         "reference": BASELINED,
         "quantiles": [round(float(q), 4) for q in quantiles],
     }
 
 
-def _task(comparisons: Comparisons, task: str) -> dict[str, Any] | None:
+def _task(comparisons: Comparisons, task: str, costs: list[str]) -> dict[str, Any] | None:
     at = comparisons.at(task)
     if len(at.names) < 2:
         return None
@@ -60,7 +64,9 @@ def _task(comparisons: Comparisons, task: str) -> dict[str, Any] | None:
         for step, told in zip(at.steps, at.informative, strict=True)
     ]
     noise = {}
-    for cost in ("sequence", "evaluation"):
+    for cost in costs:
+        if cost == "second":  # the page multiplies by seconds itself
+            continue
         values = at.values[cost]
         whole = [at.noise(cost), *(values[:, :, place] for place in range(len(at.snapshots)))]
         noise[cost] = [_rounded(part) for part in whole]
