@@ -9,9 +9,14 @@ a snapshot out has a "?".
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pandas as pd
+
+from estbench.report.out.spreadsheet import csv_text
 
 Row = Mapping[str, str]
 COSTS = ("sequence", "token", "second")
@@ -22,7 +27,8 @@ BOUNDS = {"lower": ("at least {low}", "low"), "upper": ("at most {high}", "high"
 
 def main(folder: Path) -> None:
     """Print two tables a task: noise by cost, and what training ends with."""
-    ratios, summary = (list(_read(folder / "tables" / f"{n}.csv")) for n in ("ratios", "summary"))
+    tables = (folder / "tables" / f"{name}.parquet" for name in ("ratios", "summary"))
+    ratios, summary = (list(_read(path)) for path in tables)
     for task in dict.fromkeys(row["task"] for row in summary):
         names = list(dict.fromkeys(row["estimator"] for row in summary if row["task"] == task))
         print(f"\n`{task}`: noise of the trajectory, as a ratio to `reinforce-ema`\n")
@@ -43,8 +49,8 @@ def main(folder: Path) -> None:
 
 
 def _read(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+    """Yield the rows of a table, as its CSV has them."""
+    yield from csv.DictReader(io.StringIO(csv_text(pd.read_parquet(path))))
 
 
 def _one(rows: list[Row], wanted: Mapping[str, str]) -> Row | None:
