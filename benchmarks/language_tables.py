@@ -19,7 +19,7 @@ import pandas as pd
 from estbench.report.out.spreadsheet import csv_text
 
 Row = Mapping[str, str]
-COSTS = ("sequence", "token", "second")
+COSTS = ("sequence", "step", "token")
 ENDS = ("success", "success_heldout", "entropy", "mean_length", "kl_reference")
 STATED = ("equal_groups", "effective_sample_share", "tokens", "relative_bias")
 BOUNDS = {"lower": ("at least {low}", "low"), "upper": ("at most {high}", "high")}
@@ -32,7 +32,9 @@ def main(folder: Path) -> None:
     for task in dict.fromkeys(row["task"] for row in summary):
         names = list(dict.fromkeys(row["estimator"] for row in summary if row["task"] == task))
         print(f"\n`{task}`: noise of the trajectory, as a ratio to `reinforce-ema`\n")
-        print("| | per answer | per token | per second |\n|---|---|---|---|")
+        print(
+            "| | within prompts | prompts included | within prompts, per token |\n|---|---|---|---|"
+        )
         for name in names:
             own = {"task": task, "estimator": name}
             found = (

@@ -99,7 +99,7 @@ RATIO_PAGES = [
 LOOSE = re.compile(
     r"(?:\d \[-?\d[\d.]*, \d[\d.]*\]|at (?:least|most) \d+\.\d+)(?![^|<\[\n]{0,60}<!-- cell)"
 )
-DECIMAL = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+DECIMAL = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
 def wrong_count(name: str, text: str) -> str:

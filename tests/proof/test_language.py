@@ -1,4 +1,4 @@
-"""The members of the preset `language` on `arithmetic-tiny`: prompts, ends, a penalty."""
+"""Faults that only prompts, ends and a penalty show are found on `arithmetic-tiny`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from estbench.tasks.arithmetic import ArithmeticStage
 from estbench.training.session import prepare
 
 EXPERIMENT = preset("language")
-MEMBERS = [name for name in EXPERIMENT.measured if make(name).info.unbiased]
 MARGIN = 0.1
 
 
@@ -45,7 +44,7 @@ def problem() -> tuple[ArithmeticStage, PromptedTransformer, Centred, list[Tenso
     return stage, older, Centred(stage.reward, mean), gradient
 
 
-def tested(name: str) -> BiasResult:
+def judged(name: str) -> BiasResult:
     stage, older, reward, gradient = problem()
     method = make(name)
     learned = method.initial_state(stage.policy, rng(3))
@@ -55,14 +54,7 @@ def tested(name: str) -> BiasResult:
     return bias_test(method, stage.policy, reward, gradient, rng(4), learned, plan)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_a_member_is_unbiased_on_the_tiny_task(name: str) -> None:
-    found = tested(name)
-    assert found.verdict == "unbiased", str(found)
-
-
-@pytest.mark.sentinel
 @pytest.mark.parametrize("name", ["dr-grpo-2", "kl-k1"])
 def test_half_a_gradient_and_a_penalty_left_out_are_found(name: str) -> None:
-    found = tested(name)
+    found = judged(name)
     assert found.verdict == "biased", str(found)
