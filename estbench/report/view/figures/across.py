@@ -113,8 +113,8 @@ def draw_profile(comparisons: Comparisons) -> Drawn | None:
         "On what share of tasks and seeds an estimator is at most so noisy",
         f"Up: the share of tasks and seeds on which the noise is at most so many times that of "
         f"{BASELINED}; farther up and left is better. All {tasks} tasks weigh the same; one that "
-        "an estimator does not fit counts as never reached. {n} a task. It describes these runs, "
-        "and has no interval.",
+        "an estimator does not fit counts as never reached. {n} a task. It describes these runs; "
+        "95 % intervals are in the figure of the mean over tasks.",
         (f"{row['estimator']} {row['ratio']:.2g}" for row in entries(half.reset_index())),
         data,
         figure,
