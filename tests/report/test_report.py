@@ -154,6 +154,9 @@ def test_a_figure_that_can_no_longer_be_drawn_goes(tmp_path: Path) -> None:
     for path in (tmp_path / "timing").iterdir():
         path.unlink()
     report.build(tmp_path)
+    assert (tmp_path / "figures" / "wall_clock.png").exists(), "tables stand in for records"
+    (tmp_path / "tables" / "timing.parquet").unlink()
+    report.build(tmp_path)
     assert not list((tmp_path / "figures").glob("wall_clock.*"))
 
 
@@ -314,7 +317,8 @@ def test_biased_estimators_are_marked_and_not_ranked(
         return EstimatorFacts()
 
     modules = ("view.verdicts", "view.answers", "view.notes", "view.words", "data.comparisons")
-    for module in (*modules, "out.page", "out.terminal", "view.figures.base", "data.labels"):
+    figures = ("view.figures.base", "view.figures.captions")
+    for module in (*modules, "out.page", "out.terminal", *figures, "data.labels"):
         monkeypatch.setattr(f"estbench.report.{module}.estimator_facts", facts)
     report.build(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
