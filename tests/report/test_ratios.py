@@ -578,7 +578,7 @@ def test_over_all_nine_snapshots_the_integral_is_what_was_computed_by_hand(
 @pytest.mark.parametrize("factor", [1 / 3, 3.0])
 @pytest.mark.parametrize("name", ["paper", "catalogue", "seqgan-small"])
 def test_no_verdict_of_the_reference_sets_hangs_on_the_thresholds(name: str, factor: float) -> None:
-    table = pd.read_csv(PAPER.parent / name / "tables" / "variance.csv")
+    table = pd.read_parquet(PAPER.parent / name / "tables" / "variance.parquet")
     table = table[table["snapshot"].notna()]
     for column in ("reward_std", "reward_scale"):
         table[column] = table.get(column, math.nan)
