@@ -24,6 +24,8 @@ from .synthetic import envelope, snapshot_payload, write_result_set
 
 IN_PAGE = {"teaser", "useful_share", "variance_cost", "quality", "bias", "sources", "published"}
 FIGURES = IN_PAGE | {
+    "across",
+    "profile",
     "diversity",
     "improvement",
     "log_variance",
