@@ -94,9 +94,7 @@ def draw_profile(comparisons: Comparisons) -> Drawn | None:
         if focused:
             drawn = style.line | {"linewidth": 1.5, "zorder": 3}
         with belonging(ax, name):
-            ax.step(
-                own["ratio"], own["share"], where="post", **drawn,
-            )  # fmt: skip
+            ax.step(own["ratio"], own["share"], where="post", **drawn)
     ax.set_xscale("log")
     ax.set_xlim(1 / FARTHEST, FARTHEST)
     ax.set_ylim(-0.02, 1.02)
