@@ -41,7 +41,7 @@ COUPLED = [
         "coupled",
         "(1 - V * remembered)",
         "(V * remembered - 1)",
-        ("coupled",),
+        ("arsm",),
     ),
     Mutant(
         "p multiplies log p, and is not detached",
@@ -67,7 +67,7 @@ COUPLED = [
         "per_step",
         "        previous = tokens[:, 0]\n",
         "        previous = tokens[:, 0].roll(1, 0)\n",
-        (*PAIRS, "coupled", "arm"),
+        (*PAIRS, "arsm", "arm"),
     ),
     Mutant(
         "tokens come from a flatter policy",
@@ -75,7 +75,7 @@ COUPLED = [
         "per_step",
         "        tokens, noted = choose(t, log_probs)\n",
         "        tokens, noted = choose(t, (log_probs / 2).log_softmax(dim=1))\n",
-        (*PAIRS, "coupled", "arm"),
+        (*PAIRS, "arsm", "arm"),
     ),
     Mutant(
         "scores of the position before",
@@ -139,7 +139,7 @@ COUPLED = [
         "coupled",
         "        table = values[:, :, place]\n",
         "        table = values[:, :, place.roll(1, 0)]\n",
-        ("coupled",),
+        ("arsm",),
     ),
     # Stein operators and slopes.
     Mutant(

@@ -68,7 +68,7 @@ def family(name: str) -> str:
         return "trainers"
     if first in ("unordered", "without"):
         return "sets"
-    if first in ("arm", "coupled", "disarm", "carms"):
+    if first in ("arm", "arsm", "disarm", "carms"):
         return "coupled tokens"
     if first in ("rodeo", "double"):
         return "Stein operators and slopes"
@@ -777,7 +777,7 @@ MUTANTS = [
         OTHER,
         "futures",
         "    context = torch.where(past, hard.unsqueeze(1), after)\n",
-        "    context = hard.unsqueeze(1).expand(n, T, T, V)\n",
+        "    context = hard.unsqueeze(1).expand_as(after)\n",
         ("rebar-soft", "rebar-uniform"),
     ),
     Mutant(

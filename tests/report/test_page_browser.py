@@ -76,7 +76,7 @@ def test_the_page_is_seven_screens_and_nine_hundred_words_at_most(here: Visit) -
 
 
 @pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize(("name", "count"), [("report.html", 7), ("figures.html", 8)])
+@pytest.mark.parametrize(("name", "count"), [("report.html", 7), ("figures.html", 10)])
 def test_every_figure_is_drawn_and_fits(
     browser: Any, report_page: Path, width: int, name: str, count: int
 ) -> None:
