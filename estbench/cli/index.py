@@ -32,7 +32,8 @@ HEAD = """\
 `python -m estbench check` ([how](../check.md)). "Rewards a draw" are evaluations of the reward for
 T positions, V tokens and n draws at a time; those that say *relaxed* need a reward that takes
 weights in the place of tokens. K is the number of sequences that make one draw. Where "any K" is
-written, `NAME-K` is the same estimator with another K of at least 2, such as `rloo-4`. This page is
+written, `NAME-K` is the same estimator with another K of at least 2, such as `rloo-4`. What is made
+of rollouts takes their number a position behind an `@`, as in `seqgan-rollouts@16`. This page is
 made by `make index`.
 """
 

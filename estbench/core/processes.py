@@ -17,6 +17,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
+from estbench.core.allocator import keep_freed
+
 __all__ = [
     "Stopped",
     "Terminated",
@@ -284,7 +286,7 @@ def in_workers(calls: Iterable[Any], count: int, *, threads: int = 1) -> Iterato
     with parallel_config(
         backend="loky",
         inner_max_num_threads=threads,
-        initializer=follow,
+        initializer=_begin,
         initargs=(os.getpid(),),
     ):
         # With n_jobs=1 joblib would work in this process, where a call could neither be stopped nor
@@ -310,6 +312,11 @@ def in_workers(calls: Iterable[Any], count: int, *, threads: int = 1) -> Iterato
                 with undisturbed(), _silent():
                     results.close()
                 stop_workers()
+
+
+def _begin(driver: int) -> None:
+    keep_freed()
+    follow(driver)
 
 
 def follow(driver: int) -> None:

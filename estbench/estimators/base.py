@@ -387,8 +387,9 @@ def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) 
 
     Args:
       name: Its name, perhaps with a size or with switches; see ``EstimatorInfo``.
-      rollouts: Monte-Carlo rollouts a position that replace the terminal reward; 0 for none, or for
-        the estimator's own number where it is made of rollouts.
+      rollouts: Monte-Carlo rollouts a position that replace the terminal reward, unless the name
+        says how many (``seqgan-rollouts@16``); 0 for none, or for the estimator's own number where
+        it is made of rollouts.
       truncation: Where the policy cuts backpropagation through time; anything but 0 makes the
         estimator biased, and its ``info`` says so.
       staleness: Optimiser steps between the policy and the older one that an off-policy estimator
@@ -404,7 +405,7 @@ def make(name: str, rollouts: int = 0, truncation: int = 0, staleness: int = 1) 
     named = bool(options)
     if _takes(ESTIMATORS[plain], "staleness"):
         options.setdefault("staleness", staleness)
-    made = _made(plain, rollouts, **options)
+    made = _made(plain, **{"rollouts": rollouts, **options})
     if named:
         made.info = replace(made.info, name=name)
     if _takes(ESTIMATORS[plain], "group"):
@@ -469,7 +470,7 @@ def _sized(name: str) -> tuple[str, str]:
 
 
 def _parse(name: str) -> tuple[str, dict[str, Any]]:
-    """Return the name in the registry, and what the rest of the name says: ``group``, ``switches``.
+    """Return the name in the registry, and what the rest of the name says about its options.
 
     Names with a size or with switches are understood here and nowhere else.
     """
@@ -490,7 +491,15 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
         return plain, options
     if _takes(ESTIMATORS[plain], "staleness") and re.fullmatch("[0-9]{1,3}", given):
         return plain, options | {"staleness": int(given)}
-    existing = ESTIMATORS[plain]().info.switches
+    usual = ESTIMATORS[plain]()
+    if getattr(usual, "rollouts", 0):
+        if not re.fullmatch("[1-9][0-9]{0,2}", given):
+            raise UserError(
+                f"no estimator {plain}@{printable(given[:20])}: N in {plain}@N is a number of "
+                f"rollouts from 1 to 999, such as {plain}@16"
+            )
+        return plain, options | {"rollouts": int(given)}
+    existing = usual.info.switches
     if not existing:
         raise UserError(
             f"unknown estimator {name!r}: {plain} has no switches, write it without '@'"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from estbench import estimators
+from estbench.core.errors import UserError
 from estbench.core.seeding import stream
 from estbench.estimators.score_function import Reinforce
 from estbench.meter.bias import Plan, bias_test
@@ -65,6 +66,17 @@ def test_without_a_lag_nothing_is_copied() -> None:
     assert "lagged" not in method.initial_state(tiny().policy, rng())
     assert method.info.unbiased
     assert not estimators.info("seqgan-rollouts-lagged").unbiased
+
+
+def test_a_name_says_how_many_rollouts() -> None:
+    method = estimators.make("seqgan-rollouts-lagged@16", rollouts=2)
+    assert method.info.name == "seqgan-rollouts-lagged@16"
+    assert method.info.hard_evals == "1 + 16(T - 1)"
+    assert estimators.make("seqgan-rollouts-lagged", rollouts=2).info.hard_evals == "1 + 2(T - 1)"
+    assert estimators.partner("seqgan-rollouts-ema@16") == "reinforce-ema"
+    for wrong in ("0", "x", "", "1000"):
+        with pytest.raises(UserError, match="from 1 to 999, such as seqgan-rollouts@16"):
+            estimators.make(f"seqgan-rollouts@{wrong}")
 
 
 STEP = """
