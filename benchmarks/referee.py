@@ -8,6 +8,7 @@ on one task, for one cost.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -17,19 +18,22 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
+from estbench.config.experiment import Experiment
+from estbench.meter.exact import exact
 from estbench.report.building import load_comparisons
 from estbench.report.data import ratios, trajectory
 from estbench.report.data.comparisons import BASELINED, Comparisons
 from estbench.report.data.ratios import ALPHA, EMA, HIGHER, LOWER, PARTNER, Bounded
 from estbench.report.data.statistics import corrected, logs, mean_interval
+from estbench.report.data.tails import heavy
 from estbench.report.data.trajectory import LEAST_GRADIENT, LEAST_SPREAD
+from estbench.store.results import ResultSet
+from estbench.tasks.stage import make_stage
 
 COSTS = ("sequence", "evaluation", "second")
 FIRM = (LOWER, HIGHER)
-WITH_TEMPERATURES = (
-    2.25 / 2.0
-)  # REBAR's evaluations a sequence with its comparisons of temperatures
-FIXED = ("rebar-soft", "rebar-mean-field", "rebar-sibling", "rebar-uniform", "rebar-zeros")
+LISTED = ("expressions-3", "rough")  # tasks with 125 sequences
+GROUPS = {"reinforce": 0, "rloo-2": 2, "rloo-4": 4, "rloo": 8, "rloo-16": 16}
 Pair = tuple[str, str, str, str]  # task, cost, estimator, against
 
 
@@ -117,26 +121,50 @@ def listed(found: Comparisons, task: str, other: list[str]) -> str:
     return f"{len(said)} of {len(family)} change. {'; '.join(said)}"
 
 
-def evaluations(directory: Path) -> Iterator[str]:
-    """Count evaluations otherwise: REBAR's temperatures, muprop at a batch of one.
+def tailed(directory: Path) -> Iterator[str]:
+    """Count the heavy-tailed measurements."""
+    table = pd.read_parquet(directory / "tables" / "variance.parquet")
+    table = table[table["status"] == "ok"]
+    found = heavy(table)
+    for task, rows in table.assign(heavy=found).groupby("task"):
+        yield f"{task}: {rows['heavy'].sum()} of {len(rows)} measurements are heavy-tailed"
 
-    Sets that record what a sequence costs in training count both as they are.
+
+def enumerated(directory: Path) -> Iterator[str]:
+    """Compare measured variances with exact ones, where sequences can be listed.
+
+    Needs the snapshots' states, which the committed sets are too large to hold.
     """
-    found = load_comparisons(directory)
-    if found.results.measured["evaluations_at_batch"].notna().any():
+    results = ResultSet(directory)
+    if not (directory / "reference").is_dir():
         return
-    for task in found.results.tasks:
-        at = found.at(task)
-        for label, factors in (
-            (
-                "with REBAR's comparisons of temperatures",
-                {n: WITH_TEMPERATURES for n in at.names if "rebar" in n and n not in FIXED},
-            ),
-            ("muprop with one relaxed evaluation a sequence", {"muprop": 2.0}),
-        ):
-            by = np.array([math.log(factors.get(name, 1.0)) for name in at.names])
-            counted = logs(at.noise("evaluation")) + by[:, None]
-            yield f"{task}, {label}: {listed(found, task, judged(counted, found, task))}"
+    table = pd.read_parquet(directory / "tables" / "variance.parquet")
+    table["heavy"] = heavy(table)
+    table = table.set_index(["task", "estimator", "seed", "snapshot"]).sort_index()
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    experiment = Experiment.from_dict(manifest["experiment"])
+    for task in [task for task in experiment.tasks if task in LISTED]:
+        rows = []
+        for seed in experiment.seeds:
+            stage = make_stage(experiment, task, seed)
+            for snapshot in results.states(task, seed)["snapshots"]:
+                stage.load(snapshot)
+                known = exact(stage.policy, stage.reward)
+                for name, group in GROUPS.items():
+                    row = table.loc[(task, name, seed, snapshot["snapshot"])]
+                    truth = (
+                        known.leave_one_out_variance(group)
+                        if group
+                        else (known.reinforce_variance())
+                    )
+                    rows.append((bool(row["heavy"]), math.log(row["total_variance"] / truth)))
+        for is_heavy in (False, True):
+            own = np.array([gap for tail, gap in rows if tail == is_heavy])
+            yield (
+                f"{task}, {'heavy' if is_heavy else 'not heavy'}: {len(own)} measurements over the "
+                f"exact variance: mean {np.exp(own).mean():.3f}, standard deviation of the "
+                f"logarithm {own.std():.2f}"
+            )
 
 
 def estimand(directory: Path) -> Iterator[str]:
@@ -248,7 +276,8 @@ OBJECTIONS = {
     "one snapshot": omissions,
     "thresholds, tails": thresholds,
     "baseline": baselines,
-    "evaluations": evaluations,
+    "tails": tailed,
+    "exact variance": enumerated,
     "batch": batches,
     "seeds": halves,
     "multiplicity": multiplicity,

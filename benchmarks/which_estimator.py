@@ -27,6 +27,7 @@ TASKS = {
     "expressions-3": "expressions-3\nV = 5, T = 3",
     "expressions-15": "expressions-15\nV = 5, T = 15",
     "oracle-small": "oracle-small\nV = 50, T = 8",
+    "rough": "rough\nrandom table, V = 5, T = 3",
     "digits-categorical": "digits-categorical\nautoencoder, V = 10, T = 20",
 }
 # (role, cost) of tables/ratios -> label, marker, colour.
@@ -68,7 +69,7 @@ def draw(ratios: pd.DataFrame, path: Path) -> None:
     names = order(ratios)
     rows = {name: i for i, name in enumerate(names)}
     first_biased = sum(estimators.info(name).unbiased for name in names)
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(13, 0.235 * len(names) + 1.8), sharey=True)
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(15, 0.235 * len(names) + 1.8), sharey=True)
     for ax, (task, title) in zip(axes, TASKS.items(), strict=True):
         ax.axvline(1.0, color="#888888", lw=0.8, zorder=1)
         for i in range(0, len(names), 2):
@@ -166,7 +167,10 @@ def cell(row: Mapping[Hashable, Any]) -> str:
 
 def table(ratios: pd.DataFrame, names: Sequence[str], role: str, cost: str) -> str:
     """Return a Markdown table of one series: estimators down, tasks across."""
-    lines = ["| | " + " | ".join(f"`{task}`" for task in TASKS) + " |", "|---" * 5 + "|"]
+    lines = [
+        "| | " + " | ".join(f"`{task}`" for task in TASKS) + " |",
+        "|---" * (1 + len(TASKS)) + "|",
+    ]
     own = ratios[
         (ratios["role"] == role) & (ratios["cost"] == cost) & (ratios["scope"] == "trajectory")
     ]

@@ -17,7 +17,7 @@ from estbench import estimators
 from estbench.cli.listing import described, evaluations
 from estbench.config import presets
 from estbench.config.experiment import TABLES, Experiment, Settings
-from estbench.config.validation import MOST_WHOLE, AtLeast
+from estbench.config.validation import MOST_WHOLE, allowed
 from estbench.core.registry import CATALOGUE, ESTIMATORS, REGISTRIES, TASKS, catalogue
 from estbench.core.terminal import say
 from estbench.estimators.base import Estimator, Section
@@ -188,12 +188,8 @@ def _kind(table: type[Settings], name: str) -> str:
 
 
 def _number(declared: Any) -> str:
-    kind, bound = typing.get_args(declared)
-    said = "whole number" if kind is int else "number"
-    if not isinstance(bound, AtLeast):
-        return f"{said}, more than {bound.bound:g}"
-    most = f", at most {bound.high:,}" if bound.high != MOST_WHOLE else ""
-    return f"{said}, at least {bound.low}{most}"
+    high = getattr(typing.get_args(declared)[1], "high", MOST_WHOLE)
+    return allowed(declared) + (f", at most {high:,}" if high != MOST_WHOLE else "")
 
 
 def _plain(value: object) -> str:

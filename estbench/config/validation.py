@@ -14,6 +14,7 @@ from estbench.core.errors import UserError, unknown_name
 __all__ = [
     "AtLeast",
     "MoreThan",
+    "allowed",
     "checked",
     "is_name",
     "known",
@@ -137,24 +138,25 @@ def _bounded(declared: Any, value: Any, where: str) -> Any:
     if declared in (int, float):  # without a bound of its own
         declared = Annotated[declared, AtLeast(-MOST_WHOLE)]
     kind, bound = typing.get_args(declared)
+    high = getattr(bound, "high", MOST_WHOLE)
+    if kind is float and high == MOST_WHOLE:
+        high = MOST_NUMBER
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(bound, AtLeast) and kind is float:
-        high = MOST_NUMBER if bound.high == MOST_WHOLE else bound.high
-        if not number or not bound.low <= value <= high:
-            most = f", at most {high:g}" if number and value > high else ""
-            raise UserError(f"{where}: must be a number, at least {bound.low}{most}")
-    elif isinstance(bound, AtLeast):
-        if not number or not isinstance(value, int) or not bound.low <= value <= bound.high:
-            most = f", at most {bound.high}" if number and value > bound.high else ""
-            raise UserError(f"{where}: must be a whole number, at least {bound.low}{most}")
-    elif not number or not bound.bound < value <= MOST_NUMBER:
-        most = _most(number, value)
-        raise UserError(f"{where}: must be a number greater than {bound.bound:g}{most}")
+    enough = number and (value > bound.bound if isinstance(bound, MoreThan) else value >= bound.low)
+    if not enough or value > high or (kind is int and not isinstance(value, int)):
+        most = f"{high}" if kind is int else f"{high:g}"
+        most = f", at most {most}" if number and value > high else ""
+        raise UserError(f"{where}: must be a {allowed(declared)}{most}")
     return kind(value)
 
 
-def _most(number: bool, value: Any) -> str:
-    return f", at most {MOST_NUMBER:g}" if number and value > MOST_NUMBER else ""
+def allowed(declared: Any) -> str:
+    """Return what a number with a bound may be: "whole number, at least 2"."""
+    kind, bound = typing.get_args(declared)
+    said = "whole number" if kind is int else "number"
+    if isinstance(bound, MoreThan):
+        return f"{said} greater than {bound.bound:g}"
+    return f"{said}, at least {bound.low}"
 
 
 def shown(value: Any) -> str:
