@@ -10,12 +10,11 @@ core the rows take from five minutes to more than an hour; the run resumes.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from repeating import repeat
 
 CHANGES: Mapping[str, Mapping[str, int | str]] = {
     "80 updates a batch": {},
@@ -65,17 +64,10 @@ def main() -> None:
     parser.add_argument("--oracle-weights", default="")
     parser.add_argument("--out", type=Path, default=Path("results/discriminator-budget"))
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
     heads = ("NLL_oracle", "KL(generator, oracle)", "KL(oracle, generator)", "CPU minutes")
     print("| | accuracy | " + " | ".join(heads) + " |")
     print("|---" * (2 + len(heads)) + "|")
-    for name, change in CHANGES.items():
-        stem = "".join(letter if letter.isalnum() else "-" for letter in name)
-        file = given.out / f"{stem}.toml"
-        file.write_text(experiment(change, given.oracle_weights), encoding="utf-8")
-        words = ["run", str(file), "--out", str(given.out / stem), "--no-live"]
-        subprocess.run([sys.executable, "-m", "estbench", *words], check=True)
-        print(row(name, given.out / stem), flush=True)
+    repeat(CHANGES, lambda name: experiment(CHANGES[name], given.oracle_weights), row, given.out)
 
 
 if __name__ == "__main__":

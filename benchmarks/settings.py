@@ -9,12 +9,11 @@ partner with the same baseline. It takes about half an hour on two cores, and re
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from repeating import repeat
 
 TASKS = ("expressions-3", "oracle-small")
 SEEDS = 5
@@ -58,7 +57,7 @@ def experiment(change: Mapping[str, Mapping[str, object]]) -> str:
     return "\n".join(lines).replace("'", '"') + "\n"
 
 
-def row(name: str, folder: Path) -> list[str]:
+def rows(name: str, folder: Path) -> str:
     """Return the lines of the table that a change fills, one a task."""
     ratios = pd.read_csv(folder / "tables" / "ratios.csv", keep_default_na=False)
     ratios = ratios[(ratios["cost"] == "sequence") & (ratios["scope"] == "trajectory")]
@@ -79,7 +78,7 @@ def row(name: str, folder: Path) -> list[str]:
                 + ("" if found["survives"] == "True" else " ?")
             )
         lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -87,16 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/settings"))
     out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
     print("| changed | task | " + " | ".join(f"`{name}`" for name in PAIRS) + " |")
     print("|---" * (2 + len(PAIRS)) + "|")
-    for name, change in CHANGES.items():
-        stem = "".join(letter if letter.isalnum() else "-" for letter in name)
-        file = out / f"{stem}.toml"
-        file.write_text(experiment(change), encoding="utf-8")
-        words = ["run", str(file), "--out", str(out / stem), "--no-live"]
-        subprocess.run([sys.executable, "-m", "estbench", *words], check=True)
-        print("\n".join(row(name, out / stem)), flush=True)
+    repeat(CHANGES, lambda name: experiment(CHANGES[name]), rows, out)
 
 
 if __name__ == "__main__":
