@@ -19,6 +19,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from estbench.report.data.formatting import clean
 from estbench.report.data.labels import estimator_facts
@@ -234,12 +235,13 @@ def bands(figure: Figure) -> list[Band]:
     return [Band(top, bottom, tuple(members)) for (top, bottom), (_, _, members) in parts]
 
 
-def panel_title(axes: Axes, title: str, quantity: str = "") -> None:
+def panel_title(axes: Axes, title: str, quantity: str = "") -> Text:
     """Head a panel with what it is about (bold) and what is up (a level vertical label)."""
     head = axes.set_title(clean(title, 40))
     if quantity:
         place = ((1.0, 0.0), (8.0, 2.0), head, "offset points")
         axes.annotate(quantity, *place, color=MUTED, size=8.0)
+    return head
 
 
 def label_room(names: Iterable[str]) -> float:

@@ -27,9 +27,10 @@ __all__ = ["ROW_INCHES", "Rows", "grouped", "left_out", "name_rows", "rows_figur
 
 ROW_INCHES = 0.175
 FAMILY_GAP = 0.45  # rows between two families
-COLUMNS = 4  # tasks side by side; more go below
+COLUMNS = 5  # tasks side by side; more go below
 WIDTH = 7.4
 HEAD, FOOT, BETWEEN = 0.36, 0.42, 0.75
+BOLD_EM = 0.72  # width of a bold letter, as a part of its size
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def rows_figure(tasks: Sequence[str], names: Sequence[str], *, top: float = 0.0)
         for row, block in enumerate(blocks)
         for column, task in enumerate(block)
     }
+    longest = max(len(task) for task in tasks)
     figure, every = framed(WIDTH, height, [(*spot, wide, tall) for spot in spots.values()])
     for axes, (task, (start, _)) in zip(every, spots.items(), strict=True):
-        panel_title(axes, task)
-        axes.title.set_fontsize(9.0 if len(blocks[0]) < 4 else 8.0)
+        panel_title(axes, task).set_fontsize(min(9.0, 72.0 * (wide + gap) / (BOLD_EM * longest)))
         axes.set_ylim(last + 0.5 + 0.04 / ROW_INCHES, -0.5 - 0.04 / ROW_INCHES)
         name_rows(axes, places if start == left else {})
     return Rows(figure, dict(zip(spots, every, strict=True)), places)
