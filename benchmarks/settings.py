@@ -1,7 +1,7 @@
 """Measures how far the comparison at equal baseline depends on settings that it was not about.
 
 ``python benchmarks/settings.py [--out FOLDER]`` repeats a short experiment with one thing changed
-at a time (the reward, the discriminator, the batch, what is adapted, the learning rate, threads).
+at a time (the reward, the discriminator, the batch, what is adapted, the learning rate).
 It prints a row of docs/referee.md for each: noise of the trajectory per sequence, as a ratio to the
 partner with the same baseline. It takes about half an hour on two cores, and resumes.
 """
@@ -36,7 +36,6 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "adaptation: 4 batches": {"snapshots": {"adaptation_batches": 4}},
     "adaptation: 64 batches": {"snapshots": {"adaptation_batches": 64}},
     "learning rate x 1/4": {"training": {"generator_learning_rate": 1.25e-3}},
-    "two threads": {"execution": {"threads": 2}},
 }
 
 
@@ -50,7 +49,7 @@ def experiment(change: Mapping[str, Mapping[str, object]]) -> str:
         f"also_measured = {measured!r}",
         f"seeds = {SEEDS}",
     ]
-    for section in ("training", "snapshots", "timing", "execution"):
+    for section in ("training", "snapshots", "timing"):
         own = {**USUAL.get(section, {}), **change.get(section, {})}
         own |= {"rounds": 0} if section == "timing" else {}
         lines += [f"[{section}]", *(f"{key} = {value!r}" for key, value in own.items())]
