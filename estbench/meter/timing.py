@@ -25,7 +25,7 @@ __all__ = ["shuffled", "time_step"]
 
 # Timed steps a round; their median counts. Where a step takes milliseconds, three of them can all
 # fall into a moment in which somebody else has the machine.
-LEAST_STEPS, LEAST_S = 3, 0.15
+LEAST_STEPS, LEAST_S = 3, 0.1
 
 
 def shuffled(pairs: Sequence[tuple[str, str]], number: int) -> list[tuple[str, str]]:
@@ -36,7 +36,7 @@ def shuffled(pairs: Sequence[tuple[str, str]], number: int) -> list[tuple[str, s
 def time_step(
     experiment: Experiment, task: str, name: str, snapshot: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the seconds of a step, and of as many steps again the seconds by phase.
+    """Return the seconds of a step, and of some steps more the seconds by phase.
 
     A step is what training does with the generator: draws, reward, backward pass, total variance,
     training of what is learned, Adam. The discriminator's training and evaluations are left out;
@@ -90,7 +90,7 @@ def time_step(
         times.append(time.perf_counter() - started)
     clock = Clock(device)
     with listening(clock, method, policy, reward, learned) as heard, clock.phase("update"):
-        for _ in times:
+        for _ in range(LEAST_STEPS):
             step(heard, clock)
-    phases = {phase: seconds / len(times) for phase, seconds in clock.seconds.items()}
+    phases = {phase: seconds / LEAST_STEPS for phase, seconds in clock.seconds.items()}
     return {"seconds_per_step": statistics.median(times), "phases": phases}
