@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -183,8 +184,11 @@ class Comparisons:
         """Return the part of a training step that is no noise, at the batch size in use.
 
         1 / (1 + B / batch), where B = tr Cov / |grad J|^2 is the noise scale in sequences: a
-        geometric mean over seeds with its t interval.
+        geometric mean over seeds with its t interval. Unknown of an estimator that is biased by
+        design: its noise lies around another vector than the gradient.
         """
+        if estimator_facts(estimator).unbiased is False:
+            return Estimate(math.nan)
         rows = matching(self.snapshots, task=task, snapshot=snapshot, estimator=estimator)
         scale = mean_interval(logs(rows["noise_scale"])).exp()
         batch = batch_size(self.results, task)
