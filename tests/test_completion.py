@@ -13,7 +13,7 @@ from estbench.config import presets
 
 SHELLS = ("bash", "zsh", "fish")
 WORDS = [
-    (("run", "--preset", "seq"), {"seqgan", "seqgan-small"}),
+    (("run", "--preset", "seq"), {"seqgan", "seqgan-medium", "seqgan-small"}),
     (("run", "--estimators", "rod"), {"rodeo"}),
     (("run", "--estimators", "relax,rod"), {"relax,rodeo"}),
     (("run", "--tasks", "oracle-small,expressions-1"), {"oracle-small,expressions-15"}),
