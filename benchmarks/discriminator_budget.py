@@ -38,8 +38,8 @@ def experiment(change: Mapping[str, int | str], oracle: str) -> str:
         "[training]",
         *(f"{key} = {value!r}".replace("'", '"') for key, value in training.items()),
         "[snapshots]",
-        "sequences = 64",
-        "reference_sequences = 64",
+        "sequences = 128",
+        "reference_sequences = 128",
         "[timing]",
         "rounds = 0",
     ]
