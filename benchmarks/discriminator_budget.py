@@ -4,7 +4,7 @@
 of ``seqgan-medium`` (``rloo``, seed 0) with the discriminator trained more or less, on fresher
 generated sequences, or not asked at all. It prints a row for each: accuracy over the last quarter
 of the batches, and what the generator gained from the start to the end, in nats per token. On one
-core the rows take from five minutes to more than an hour; the run resumes.
+core the rows take from a quarter of an hour to hours; the run resumes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def row(name: str, folder: Path) -> str:
     curves = pd.read_parquet(tables / "curves.parquet")
     accuracy = curves[curves["metric"] == "discriminator_accuracy"].sort_values("step")["value"]
     cells = [name, f"{accuracy.tail(len(accuracy) // 4).mean():.2f}"]
-    cells += [f"{starts[name]:.2f} to {run[name]:.2f}" for name in METRICS]
+    cells += [f"{starts[metric]:.2f} to {run[metric]:.2f}" for metric in METRICS]
     return "| " + " | ".join([*cells, f"{run['cpu_s'] / 60:.0f}"]) + " |"
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from estbench.config.experiment import Experiment
-from estbench.meter.exact import exact
+from estbench.meter.exact import enumerable, exact
 from estbench.report.building import load_comparisons
 from estbench.report.data import ratios, trajectory
 from estbench.report.data.comparisons import BASELINED, Comparisons
@@ -32,8 +32,7 @@ from estbench.tasks.stage import make_stage
 
 COSTS = ("sequence", "evaluation", "second")
 FIRM = (LOWER, HIGHER)
-LISTED = ("expressions-3", "rough")  # tasks with 125 sequences
-GROUPS = {"reinforce": 0, "rloo-2": 2, "rloo-4": 4, "rloo": 8, "rloo-16": 16}
+KNOWN = ("reinforce", "rloo-2", "rloo-4", "rloo", "rloo-16")  # whose variance has a formula
 Pair = tuple[str, str, str, str]  # task, cost, estimator, against
 
 
@@ -143,20 +142,22 @@ def enumerated(directory: Path) -> Iterator[str]:
     table = table.set_index(["task", "estimator", "seed", "snapshot"]).sort_index()
     manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
     experiment = Experiment.from_dict(manifest["experiment"])
-    for task in [task for task in experiment.tasks if task in LISTED]:
+    for task in experiment.tasks:
+        stage = make_stage(experiment, task, experiment.seeds[0])
+        if stage.conditional or not enumerable(stage.policy):
+            continue
         rows = []
         for seed in experiment.seeds:
             stage = make_stage(experiment, task, seed)
             for snapshot in results.states(task, seed)["snapshots"]:
                 stage.load(snapshot)
                 known = exact(stage.policy, stage.reward)
-                for name, group in GROUPS.items():
+                for name in KNOWN:
                     row = table.loc[(task, name, seed, snapshot["snapshot"])]
-                    truth = (
-                        known.leave_one_out_variance(group)
-                        if group
-                        else (known.reinforce_variance())
-                    )
+                    group = int(row["sequences_per_draw"])
+                    truth = known.reinforce_variance()
+                    if group > 1:
+                        truth = known.leave_one_out_variance(group)
                     rows.append((bool(row["heavy"]), math.log(row["total_variance"] / truth)))
         for is_heavy in (False, True):
             own = np.array([gap for tail, gap in rows if tail == is_heavy])

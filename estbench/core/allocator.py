@@ -20,21 +20,20 @@ TRIM_THRESHOLD, MMAP_MAX = 128 * 1024, 65_536  # its defaults
 
 def keep_freed() -> None:
     """Let this process keep memory that was freed, for its next tensors. Needs glibc."""
-    _set(2**31 - 1, 0)
+    _call("mallopt", (M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_MAX, 0))
 
 
 def return_freed() -> None:
     """Let this process return memory that was freed, as glibc does by default."""
-    _set(TRIM_THRESHOLD, MMAP_MAX)
+    _call("mallopt", (M_TRIM_THRESHOLD, TRIM_THRESHOLD), (M_MMAP_MAX, MMAP_MAX))
+    _call("malloc_trim", (0,))
 
 
-def _set(trim_threshold: int, mmap_max: int) -> None:
+def _call(function: str, *every: tuple[int, ...]) -> None:
     if not sys.platform.startswith("linux"):
         return
     import ctypes  # 60 ms, and only workers need it
 
     with suppress(AttributeError):  # another C library
-        glibc = ctypes.CDLL(None)
-        glibc.mallopt(M_TRIM_THRESHOLD, trim_threshold)
-        glibc.mallopt(M_MMAP_MAX, mmap_max)
-        glibc.malloc_trim(0)
+        for arguments in every:
+            getattr(ctypes.CDLL(None), function)(*arguments)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from estbench.config.experiment import ExecutionSettings
+from estbench.core.allocator import keep_freed, return_freed
 from estbench.core.processes import Stopped
 
 __all__ = ["DeadlineExceeded", "OutOfMemory", "Stopped", "interruptible", "limited", "stop_all"]
@@ -51,6 +52,7 @@ def limited(settings: ExecutionSettings, on_hang: Callable[[Exception], None]) -
 @contextmanager
 def _memory(mib: int) -> Iterator[None]:
     """Bound the private memory of this process: a larger request fails at once, as it should."""
+    (return_freed if mib else keep_freed)()  # what is kept counts as used
     previous = _bound_memory(mib) if mib else None
     try:
         yield

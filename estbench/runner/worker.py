@@ -18,7 +18,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estbench.core.allocator import keep_freed, return_freed
 from estbench.core.errors import UserError, printable
 from estbench.core.processes import is_stop, message
 from estbench.runner.jobs import Job
@@ -123,7 +122,6 @@ def _made(job: Job, results: ResultSet) -> Outcome:
     job.prepare()
     execution = job.experiment.execution
     use_threads(execution.threads)
-    (return_freed if execution.memory_mb else keep_freed)()  # what is kept counts as used
     checkpoint = _checkpoint(job, results)
     states: dict[str, Any] = {}
 
