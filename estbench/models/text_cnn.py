@@ -307,6 +307,19 @@ def _max_over_time(embedded: Tensor, weight: Tensor) -> Tensor:
     return maxima
 
 
+def _first_of(maxima: Tensor, sums: Tensor) -> Tensor:
+    """Return the first positions ``[n, m]`` of maxima over dimension 1 of ``[n, P, m]``.
+
+    The same as ``sums.max(dim=1).indices``, which compares number by number on a CPU; here every
+    pass is vectorised, and the whole takes two fifths of the time.
+    """
+    P = sums.shape[1]
+    countdown = torch.arange(P, 0, -1, dtype=sums.dtype).unsqueeze(1)
+    # P, ..., 1 where a sum is the maximum, at most 0 elsewhere.
+    left = sums.sub_(maxima.unsqueeze(1)).sign_().mul_(P).add_(countdown).amax(dim=1)
+    return (P - left).long().clamp_(0, P - 1)  # sums that are not finite have no maximum
+
+
 class _MaxOverTime(torch.autograd.Function):
     """A convolution's maximum, whose backward pass visits the positions that won, and no others.
 
@@ -317,8 +330,9 @@ class _MaxOverTime(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embedded: Tensor, weight: Tensor) -> Tensor:
-        maxima, winners = _convolve(embedded, weight).max(dim=1)
-        ctx.save_for_backward(embedded, weight, winners)
+        sums = _convolve(embedded, weight)
+        maxima = sums.amax(dim=1)
+        ctx.save_for_backward(embedded, weight, _first_of(maxima, sums))
         return maxima
 
     @staticmethod
@@ -339,7 +353,9 @@ class _MaxOverTime(torch.autograd.Function):
                 per_sample_weights=gradient.t().contiguous(),
             ).view(m, w, D)
         if ctx.needs_input_grad[0]:
-            maps = winners.argsort(dim=1)
+            # NumPy sorts short integers by radix, several times as fast as torch sorts long ones.
+            order = winners.to(torch.int16).numpy().argsort(axis=1, kind="stable")
+            maps = torch.from_numpy(order)
             ends = torch.zeros(n * P + 1, dtype=torch.int64)
             ends[1:].scatter_add_(0, number.flatten(), ends.new_ones(1).expand(n * m))
             by_window = nn.functional.embedding_bag(

@@ -254,6 +254,17 @@ def test_gradients_of_repeated_windows_agree_with_the_dense_convolutions(
     torch.testing.assert_close(sparse, gradients(), atol=1e-12, rtol=0)
 
 
+def test_a_parameter_that_is_not_finite_makes_a_loss_and_gradients_that_are_not() -> None:
+    model = small()
+    with torch.no_grad():
+        model.filters[1][0, 0, 0] = math.nan
+    loss = model.training_logits(sequences(4, 6, 5), rng()).sum()
+    loss.backward()
+    assert loss.isnan()
+    assert model.embedding.grad is not None
+    assert model.embedding.grad.isnan().any()
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize(
     ("vocabulary", "length", "n", "N"),
