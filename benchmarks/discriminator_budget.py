@@ -1,10 +1,10 @@
 """What the discriminator's training buys at SeqGAN's published sizes: a table of docs/seqgan.md.
 
 ``python benchmarks/discriminator_budget.py [--oracle-weights PATH] [--out FOLDER]`` repeats one run
-of ``seqgan-medium`` (``rloo``, seed 0) with the discriminator trained more or less, on fresher
-generated sequences, or not asked at all. It prints a row for each: accuracy over the last quarter
-of the batches, and what the generator gained from the start to the end, in nats per token. On one
-core the rows take from a quarter of an hour to hours; the run resumes.
+of ``seqgan-medium`` (``seqgan-rollouts-lagged@16``, seed 0) with the discriminator trained more or
+less, on fresher generated sequences, or not asked at all. It prints a row for each: accuracy over
+the last quarter of the batches, and what the generator gained from the start to the end, in nats
+per token. On one core the rows take from a quarter of an hour to hours; the run resumes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def experiment(change: Mapping[str, int | str], oracle: str) -> str:
     training = {**change, **({"oracle_weights": oracle} if oracle else {})}
     lines = [
         'preset = "seqgan-medium"',
-        'estimators = ["rloo"]',
+        'estimators = ["seqgan-rollouts-lagged@16"]',
         "also_measured = []",
         "seeds = 1",
         "[training]",
