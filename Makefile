@@ -65,8 +65,8 @@ oldest: ## the quick tests with the oldest versions that pyproject.toml allows, 
 build: $(INSTALLED) ## the wheel and the source archive, in dist
 	$(BIN)/python -m hatchling build $(ARGS)
 
-speed: $(INSTALLED) ## time the parts that matter (pytest-benchmark)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(ARGS)
+speed: $(INSTALLED) ## time the parts that matter, beside others' and this machine's limits: one table
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-quiet $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,14 +1,22 @@
-"""What the benchmarks share: the paper's sizes, one thread, and models that have learned a little.
+"""What the benchmarks share: one table, the paper's sizes, and models that have learned a little.
 
-Absolute seconds depend on the machine; compare rows of one run. Figures of other implementations
-are printed beside ours as context; they were measured on another machine of two cores.
+Absolute seconds depend on the machine; compare rows of one run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import ctypes
+import gc
+import itertools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +67,202 @@ def best_seconds(work: Callable[[], object], rounds: int = 15) -> float:
 
 
 THREADS = torch.get_num_threads()
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+clock = perf_counter if DEVICE == "cuda" else time.process_time
+PATIENCE = 10.0  # seconds; what takes longer is run once, and its memory is not measured
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+      work: What was done.
+      way: By whom or how; "" for estbench.
+      seconds: Median; of CPU time, unless there is a GPU.
+      megabytes: Peak of one call above what the process held before it, or nan.
+      bound: Seconds that the operations as defined would take at this machine's rates, or nan.
+      times: ``seconds`` as a multiple of estbench's.
+    """
+
+    work: str
+    way: str
+    seconds: float
+    megabytes: float
+    bound: float = math.nan
+    times: float = math.nan
+
+
+@dataclass
+class Table:
+    """What ``make speed`` prints at the end.
+
+    Attributes:
+      rows: Its lines.
+      growth: Seconds of a step by what was varied and to which value.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    growth: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table in Markdown, and a line of exponents for each thing that was varied."""
+        yield "| work | | seconds | to estbench | MB | bound, seconds | times the bound |"
+        yield "|---|---|---|---|---|---|---|"
+        for row in self.rows:
+            cells = [row.work, row.way or "estbench", _number(row.seconds), _number(row.times)]
+            cells += [_number(row.megabytes), _number(row.bound), _number(row.seconds / row.bound)]
+            yield "| " + " | ".join(cells) + " |"
+        for name, seconds in self.growth.items():
+            pairs = itertools.pairwise(sorted(seconds.items()))
+            slopes = [
+                f"{math.log(after / before) / math.log(high / low):.2f} from {low:,} to {high:,}"
+                for (low, before), (high, after) in pairs
+            ]
+            yield f"growth with {name}, exponent: " + ", ".join(slopes)
+
+
+def _number(value: float) -> str:
+    """Return two digits, or more where there are more before the point; "" for nan."""
+    if math.isnan(value):
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+TABLE = pytest.StashKey[Table]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the table."""
+    config.stash[TABLE] = Table()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table, if anything was timed."""
+    table = config.stash[TABLE]
+    if table.rows or table.growth:
+        seconds = "seconds on the GPU's clock" if DEVICE == "cuda" else "CPU seconds"
+        terminalreporter.write_line(f"Medians, {seconds}; threads: {THREADS}")
+        for line in table.lines():
+            terminalreporter.write_line(line)
+
+
+def synchronised(work: Work) -> Callable[[], None]:
+    """Return work that waits for the device before it says that it has ended."""
+
+    def run() -> None:
+        work()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def seconds_of(work: Work) -> float:
+    """Return what one call takes."""
+    start = clock()
+    work()
+    return clock() - start
+
+
+def peak_megabytes(work: Work) -> float:
+    """Return how far memory rises above what was held before a call; nan where nothing tells."""
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not sys.platform.startswith("linux"):
+        return math.nan
+
+    def kilobytes(field: str) -> int:
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # memory that is kept for later would hide what is needed
+    try:
+        clear.write_text("5", encoding="ascii")  # the peak begins anew
+    except OSError:
+        return math.nan
+    before = kilobytes("VmRSS")
+    work()
+    return (kilobytes("VmHWM") - before) / 1e3
+
+
+class Beside:
+    """Times one piece of work in several ways, a round of each in turn, and adds rows to the table.
+
+    Args:
+      benchmark: pytest-benchmark's; keeps the times of our own way.
+      rates: The machine's.
+      table: Where the rows go.
+    """
+
+    def __init__(self, benchmark: Any, rates: Rates, table: Table) -> None:
+        self.benchmark, self.rates, self.table = benchmark, rates, table
+
+    def __call__(
+        self,
+        work: str,
+        ours: Work,
+        others: Mapping[str, Work] | None = None,
+        *,
+        flop: float = math.nan,
+        exponentials: float = 0.0,
+        rounds: int = 5,
+    ) -> float:
+        """Return our own median.
+
+        Args:
+          work: What is done.
+          ours: estbench's way.
+          others: Other ways of the same work, by name.
+          flop: Operations of its matrix products and convolutions as they are defined.
+          exponentials: Exponentials beside them.
+          rounds: Of each way.
+        """
+        ours = synchronised(ours)
+        ways = {name: synchronised(other) for name, other in (others or {}).items()}
+        ours()
+        seconds = {name: [seconds_of(other)] for name, other in ways.items()}  # and warms it up
+        patient = {name: found[0] < PATIENCE for name, found in seconds.items()}
+        for name in ways:
+            if patient[name]:
+                seconds[name].clear()
+
+        def in_turn() -> None:
+            for name, other in ways.items():
+                if patient[name]:
+                    seconds[name].append(seconds_of(other))
+
+        self.benchmark.group = work
+        mine: list[float] = []
+        self.benchmark.pedantic(lambda: mine.append(seconds_of(ours)), setup=in_turn, rounds=rounds)
+        median = statistics.median(mine)
+        bound = flop / self.rates.flops + exponentials / self.rates.exp2
+        peak = peak_megabytes(ours) if median < PATIENCE else math.nan
+        self.table.rows.append(Row(work, "", median, peak, bound))
+        for name, found in seconds.items():
+            theirs = statistics.median(found)
+            peak = peak_megabytes(ways[name]) if patient[name] else math.nan
+            self.table.rows.append(Row(work, name, theirs, peak, times=theirs / median))
+        return median
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> Table:
+    """Return the session's table."""
+    return request.config.stash[TABLE]
+
+
+@pytest.fixture
+def beside(benchmark: Any, rates: Rates, table: Table) -> Beside:
+    """Return what times work and adds it to the table."""
+    return Beside(benchmark, rates, table)
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,19 @@
-"""SeqGAN at its full size: V = 5000, T = 20, batch 64, 16 rollouts a position.
+"""SeqGAN at full size: V = 5000, T = 20, 1,720 feature maps, batch 64, 16 rollouts a position.
 
-Each row carries what the work is bound by (matrix products and exponentials, as they are defined),
-the seconds that they would take at this machine's own rates, measured in the same session, and the
-multiple of them that was needed. On another machine of two cores (AVX-512, 400 GFLOP/s) the PyTorch
-peers take, in seconds, with SeqGAN's original TensorFlow code last:
-
-    policy-gradient step with rollouts and rewards      31.6, 32.7, 6.2
-    10,000 sequences                                    21.7, 21.4, 2.5
-    an epoch of maximum likelihood, 9,984 sequences     3.4, 3.6, 5.5
-    1000 per-draw gradient norms, draw by draw          .68
-
-``test_growth`` tells how the cost of a step grows with V, T, batch and rollouts.
+A row carries the operations of its matrix products and convolutions as they are defined, and its
+exponentials. The bound is what these would take at the rates that the machine reaches in the same
+session; a multiple below 1 means that work is saved (table, shared prefixes, gradients of the
+positions that won).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import THREADS, Rates
+from conftest import DEVICE, PATIENCE, THREADS, Beside, Rates, Table, seconds_of, synchronised
+from peers import norms_by_opacus, norms_by_vmap
 
 from estbench.estimators import make
 from estbench.estimators.base import Surrogate
@@ -29,10 +23,12 @@ from estbench.meter.step import measured_step
 from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.models.text_cnn import TextCNN
+from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 
 V, T, BATCH, ROLLOUTS, H = 5000, 20, 64, 16, 32
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+STEPS = 30
+Norms = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -55,47 +51,26 @@ def discriminator(vocabulary: int = V, length: int = T) -> TextCNN:
     return made.to(DEVICE)
 
 
-def synchronised(work: Any) -> Any:
-    """Return work that waits for the device before it says that it has ended."""
-
-    def run() -> None:
-        work()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    return run
+def discriminator_flop(model: TextCNN) -> tuple[int, int]:
+    """Operations of one sequence's convolutions, and of its highway and output layers."""
+    T = model.length
+    convolutions = sum(2 * m * w * d * (T - w + 1) for m, w, d in (f.shape for f in model.filters))
+    return convolutions, 2 * model.features * (2 * model.features + 2)
 
 
-def discriminator_flop(model: TextCNN, batch: int, length: int, rollouts: int) -> float:
+def rewards_flop(model: TextCNN, batch: int, rollouts: int) -> float:
     """Operations of the rewards of a step, windows inside a prefix read once."""
-    filters = [f.shape for f in model.filters]
+    T = model.length
     past = sum(
-        2 * m * w * d * min(length - w + 1, length - known)
-        for m, w, d in filters
-        for known in range(1, length)
+        2 * m * w * d * min(T - w + 1, T - known)
+        for m, w, d in (f.shape for f in model.filters)
+        for known in range(1, T)
     )
-    whole = sum(2 * m * w * d * (length - w + 1) for m, w, d in filters)
-    rest = 2 * model.features * (2 * model.features + 2)
-    return batch * (whole + rest + rollouts * (past + (length - 1) * rest))
+    whole, rest = discriminator_flop(model)
+    return batch * (whole + rest + rollouts * (past + (T - 1) * rest))
 
 
-def note(benchmark: Any, rates: Rates, flop: float, exponentials: float) -> None:
-    """Add the bound and the multiple of it to a row."""
-    bound = flop / rates.flops + exponentials / rates.exp2
-    benchmark.extra_info |= {
-        "device": DEVICE,
-        "threads": rates.threads,
-        "GFLOP": round(flop / 1e9, 1),
-        "exponentials, 1e9": round(exponentials / 1e9, 2),
-        "GFLOP/s of this machine": round(rates.flops / 1e9, 1),
-        "exponentials/s of this machine, 1e9": round(rates.exp2 / 1e9, 2),
-        "bound, seconds": round(bound, 3),
-    }
-    if benchmark.stats is not None:
-        benchmark.extra_info["times the bound"] = round(benchmark.stats.stats.median / bound, 2)
-
-
-def step(name: str, vocabulary: int, length: int, batch: int, rollouts: int) -> Any:
+def step(name: str, vocabulary: int, length: int, batch: int, rollouts: int) -> Callable[[], None]:
     """Return one generator step: draws, rewards, gradients, their variance, Adam."""
     policy = generator(vocabulary, length)
     reward = Reward(discriminator(vocabulary, length))
@@ -127,16 +102,14 @@ def step_cost(vocabulary: int, length: int, batch: int, rollouts: int) -> tuple[
     rows = batch * length + batch * rollouts * length * (length - 1) / 2
     products = 2 * rows * H * vocabulary + 2 * rows * 2 * H * 4 * H
     gradients = 3 * 2 * batch * length * H * vocabulary
-    model = discriminator(vocabulary, length)
-    judged = discriminator_flop(model, batch, length, rollouts)
+    judged = rewards_flop(discriminator(vocabulary, length), batch, rollouts)
     return products + gradients + judged, rows * vocabulary + 2 * batch * length * vocabulary
 
 
-def test_step_with_rollouts(benchmark: Any, rates: Rates) -> None:
-    benchmark.group = "policy-gradient step with 16 rollouts and rewards"
-    run = synchronised(step("seqgan-rollouts", V, T, BATCH, ROLLOUTS))
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
-    note(benchmark, rates, *step_cost(V, T, BATCH, ROLLOUTS))
+def test_step_with_rollouts(beside: Beside) -> None:
+    flop, exponentials = step_cost(V, T, BATCH, ROLLOUTS)
+    run = step("seqgan-rollouts", V, T, BATCH, ROLLOUTS)
+    beside("policy-gradient step, 16 rollouts", run, flop=flop, exponentials=exponentials)
 
 
 @torch.no_grad()
@@ -169,9 +142,8 @@ def rewards_as_commonly_written(policy: Generator, model: TextCNN, tokens: torch
         rewards[:, -1] += judge(tokens) / ROLLOUTS
 
 
-@pytest.mark.parametrize("how", ["ours", "as commonly written"])
-def test_rewards_of_a_step(benchmark: Any, how: str) -> None:
-    """Rollouts and rewards, which are all but .2 s of a step, both ways in one session."""
+def test_rewards_of_a_step(beside: Beside) -> None:
+    """Rollouts and rewards, which are nearly all of a step."""
     policy, model = generator(), discriminator()
     reward, noise = Reward(model), rng(3)
     tokens = policy.sample(BATCH, rng())
@@ -181,97 +153,150 @@ def test_rewards_of_a_step(benchmark: Any, how: str) -> None:
         reward(tokens)
         reward.of_rollouts(tokens, policy.continue_from(tokens, uniforms))
 
-    ways = {"ours": ours, "as commonly written": lambda: rewards_as_commonly_written(*given)}
-    given = (policy, model, tokens)
-    benchmark.group = "rollouts and rewards of a step"
-    rounds, warmup = (5, 1) if how == "ours" else (1, 0)
-    benchmark.pedantic(synchronised(ways[how]), rounds=rounds, warmup_rounds=warmup)
+    def commonly() -> None:
+        rewards_as_commonly_written(policy, model, tokens)
+
+    beside("its rollouts and rewards", ours, {"loops, as commonly written": commonly})
 
 
-@pytest.mark.parametrize("name", ["reinforce", "rloo", "rebar", "relax", "rebar-sibling"])
-def test_step_of(benchmark: Any, name: str) -> None:
-    """Steps without rollouts, beside each other: what a control variate costs at V = 5000."""
-    benchmark.group = "step without rollouts"
-    benchmark.pedantic(synchronised(step(name, V, T, BATCH, 0)), rounds=5, warmup_rounds=2)
-
-
-def test_rollouts_alone(benchmark: Any, rates: Rates) -> None:
+def test_rollouts_alone(beside: Beside) -> None:
     policy = generator()
     tokens = policy.sample(BATCH, rng())
     uniforms = torch.rand(BATCH, ROLLOUTS, T - 1, T, generator=rng(1), device=DEVICE)
-    benchmark.group = "16 rollouts of every prefix"
-    run = synchronised(lambda: policy.continue_from(tokens, uniforms))
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
     rows = BATCH * ROLLOUTS * T * (T - 1) / 2
-    note(benchmark, rates, 2 * rows * H * (V + 8 * H), rows * V)
+    beside(
+        "its rollouts alone",
+        lambda: policy.continue_from(tokens, uniforms),
+        flop=2 * rows * H * (V + 8 * H),
+        exponentials=rows * V,
+    )
 
 
-def test_generate(benchmark: Any, rates: Rates) -> None:
-    policy = generator()
-    noise = rng()
-    benchmark.group = "10,000 sequences"
-    run = synchronised(lambda: policy.sample(10_000, noise))
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
-    rows = 10_000 * T
-    note(benchmark, rates, 2 * rows * H * (V + 8 * H), rows * V)
+def test_evaluations(beside: Beside) -> None:
+    """The rewards of 19,456 rollouts and 64 sequences; every sequence by itself beside it."""
+    rolled = torch.randint(V, (BATCH, T - 1, ROLLOUTS, T), generator=rng(), device=DEVICE)
+    tokens = torch.randint(V, (BATCH, T), generator=rng(), device=DEVICE)
+    for t in range(T - 1):
+        rolled[:, t, :, : t + 1] = tokens[:, None, : t + 1]
+    sequences = torch.cat([tokens, rolled.flatten(0, 2)])
+    model = discriminator()
+    reward = Reward(model)
+
+    def shared() -> None:
+        reward(tokens)
+        reward.of_rollouts(tokens, rolled)
+
+    others = {"every sequence by itself": lambda: reward(sequences)}
+    beside(
+        f"its rewards alone: {len(sequences):,} evaluations",
+        shared,
+        others,
+        flop=rewards_flop(model, BATCH, ROLLOUTS),
+    )
 
 
-def test_likelihood_epoch(benchmark: Any, rates: Rates) -> None:
+@pytest.mark.parametrize("name", ["reinforce", "rloo", "rebar", "relax"])
+def test_step_without_rollouts(beside: Beside, name: str) -> None:
+    beside(f"policy-gradient step, {name}", step(name, V, T, BATCH, 0))
+
+
+def test_generate(beside: Beside) -> None:
+    policy, noise, rows = generator(), rng(), 10_000 * T
+    beside(
+        "10,000 sequences",
+        lambda: policy.sample(10_000, noise),
+        flop=2 * rows * H * (V + 8 * H),
+        exponentials=rows * V,
+    )
+
+
+def test_likelihood_epoch(beside: Beside) -> None:
     policy = generator()
     data = torch.randint(V, (9_984, T), generator=rng(), device=DEVICE)
-    noise = rng(1)
-    benchmark.group = "an epoch of maximum likelihood, 9,984 sequences"
-    run = synchronised(lambda: pretrain(policy, data, 1, 64, 1e-2, noise, clip=5.0))
-    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
-    rows = 9_984 * T
-    note(benchmark, rates, 3 * 2 * rows * H * (V + 8 * H), rows * V)
+    noise, rows = rng(1), 9_984 * T
+    beside(
+        "epoch of maximum likelihood, 9,984 sequences",
+        lambda: pretrain(policy, data, 1, 64, 1e-2, noise, clip=5.0),
+        flop=3 * 2 * rows * H * (V + 8 * H),
+        exponentials=rows * V,
+        rounds=3,
+    )
 
 
-@pytest.mark.parametrize("how", ["norms", "loop"])
-def test_norms(benchmark: Any, rates: Rates, how: str) -> None:
-    """1000 draws' squared norms, 25 at a time; "loop" differentiates draw by draw."""
+def test_discriminator_steps(beside: Beside) -> None:
+    model, noise = discriminator(), rng()
+    real, fake = torch.randint(V, (2, STEPS * BATCH // 2, T), generator=noise, device=DEVICE)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    beside(
+        f"{STEPS} discriminator steps of {BATCH} sequences",
+        lambda: train_discriminator(model, optimiser, real, fake, STEPS, BATCH // 2, noise),
+        # Forward, and two products of the same size backward.
+        flop=3 * STEPS * BATCH * sum(discriminator_flop(model)),
+    )
+
+
+def test_norms(beside: Beside) -> None:
+    """1000 draws' squared norms, each way a chunk of draws at a time that suits it best."""
     policy = generator()
-    draws, chunk = 1000, 25
+    draws = 1000
     tokens = policy.sample(draws, rng())
     weights = torch.randn(draws, T, generator=rng(1), device=DEVICE)
 
-    def surrogate(rows: slice) -> Surrogate:
-        chosen = policy.log_probs(tokens[rows]).gather(2, tokens[rows].unsqueeze(2)).squeeze(2)
-        return Surrogate(chosen, weights[rows], tokens[rows].unsqueeze(1), weights[rows, :1])
-
-    def norms() -> None:
-        for start in range(0, draws, chunk):
-            with Tape(policy) as tape:
-                made = surrogate(slice(start, start + chunk))
-            tape.differentiate(made, check=start == 0, check_rows=False).squared_norms()
+    def ours(some: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        with Tape(policy) as tape:
+            chosen = policy.log_probs(some).gather(2, some.unsqueeze(2)).squeeze(2)
+            made = Surrogate(chosen, w, some.unsqueeze(1), w[:, :1])
+        return tape.differentiate(made, check=False).squared_norms()
 
     def loop() -> None:
         parameters = list(policy.parameters())
         for i in range(draws):
-            grads = torch.autograd.grad(surrogate(slice(i, i + 1)).values.sum(), parameters)
+            one = tokens[i : i + 1]
+            chosen = policy.log_probs(one).gather(2, one.unsqueeze(2)).squeeze(2)
+            grads = torch.autograd.grad((chosen * weights[i]).sum(), parameters)
             sum(float((g**2).sum()) for g in grads)
 
-    benchmark.group = "1000 per-draw gradient norms"
-    work = {"norms": norms, "loop": loop}[how]
-    benchmark.pedantic(synchronised(work), rounds=1 if how == "loop" else 5, warmup_rounds=1)
+    def chunked(norms: Norms) -> Callable[[], None]:
+        def by(chunk: int) -> None:
+            for start in range(0, draws, chunk):
+                norms(tokens[start : start + chunk], weights[start : start + chunk])
+
+        best = min((25, 100, 250), key=lambda chunk: seconds_of(synchronised(lambda: by(chunk))))
+        return lambda: by(best)
+
+    others = {
+        "torch.func.vmap": chunked(norms_by_vmap(V, DEVICE)),
+        "opacus": chunked(norms_by_opacus(V, DEVICE, ghost=False)),
+        "opacus, ghost norms": chunked(norms_by_opacus(V, DEVICE, ghost=True)),
+        "one draw after another": loop,
+    }
     rows = draws * T
-    # Logits, their gradient's way back (two products), and the Gram matrices of T x T.
-    note(benchmark, rates, 3 * 2 * rows * H * V + 2 * rows * T * V, 2 * rows * V)
+    beside(
+        "1000 per-draw norms, V = 5000",
+        chunked(ours),
+        others,
+        # Logits, their gradient's way back (two products), and the Gram matrices of T x T.
+        flop=3 * 2 * rows * H * V + 2 * rows * T * V,
+        exponentials=2 * rows * V,
+    )
 
 
-GROWTH = [
-    *((v, T, BATCH, ROLLOUTS) for v in (500, 5000, 50_000)),
-    *((V, t, BATCH, 4) for t in (10, 20, 40, 80)),
-    *((V, T, b, ROLLOUTS) for b in (16, 64, 128)),
-    *((V, T, BATCH, n) for n in (1, 4, 16, 32)),
-]
+GROWTH: dict[str, list[tuple[int, int, int, int]]] = {
+    "V": [(v, T, BATCH, ROLLOUTS) for v in (500, 5000, 50_000)],
+    "T": [(V, t, BATCH, 4) for t in (10, 20, 40, 80)],
+    "the batch": [(V, T, b, ROLLOUTS) for b in (16, 64, 128)],
+    "rollouts": [(V, T, BATCH, n) for n in (1, 4, 16, 32)],
+}
 
 
-@pytest.mark.parametrize(("vocabulary", "length", "batch", "rollouts"), dict.fromkeys(GROWTH))
-def test_growth(
-    benchmark: Any, rates: Rates, vocabulary: int, length: int, batch: int, rollouts: int
-) -> None:
-    benchmark.group = "growth of a step with rollouts"
-    run = synchronised(step("seqgan-rollouts", vocabulary, length, batch, rollouts))
-    benchmark.pedantic(run, rounds=2, warmup_rounds=1)
-    note(benchmark, rates, *step_cost(vocabulary, length, batch, rollouts))
+@pytest.mark.parametrize("varied", GROWTH)
+def test_growth(benchmark: object, rates: Rates, table: Table, varied: str) -> None:
+    """How the seconds of a step with rollouts grow; the exponents stand below the table."""
+    del benchmark, rates  # timed here: one number for each size
+    index = list(GROWTH).index(varied)
+    for sizes in GROWTH[varied]:
+        run = synchronised(step("seqgan-rollouts", *sizes))
+        found = [seconds_of(run)]
+        while len(found) < 3 and found[-1] < PATIENCE:
+            found.append(seconds_of(run))
+        table.growth.setdefault(varied, {})[sizes[index]] = min(found)

@@ -1,11 +1,10 @@
-"""The rest of a batch: the discriminator's epoch, its fakes, and maximum likelihood."""
+"""The rest of a batch at the paper's sizes: the discriminator's epoch, its fakes, likelihood."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from conftest import BATCH, Beside
 
 from estbench import tasks
 from estbench.models.build import build
@@ -14,12 +13,11 @@ from estbench.models.reward import Reward
 from estbench.training.discriminator import train_by_autograd, train_discriminator
 from estbench.training.pretraining import pretrain
 
-UPDATES, BATCH = 79, 128
+UPDATES = 79
 
 
 @pytest.mark.parametrize("setting", [3, 15], indirect=True, ids=["T=3", "T=15"])
-@pytest.mark.parametrize("path", ["ours", "autograd"])
-def test_discriminator_epoch(benchmark: Any, setting: tuple[Generator, Reward], path: str) -> None:
+def test_discriminator_epoch(beside: Beside, setting: tuple[Generator, Reward]) -> None:
     policy, reward = setting
     data = tasks.make(f"expressions-{policy.length}", 0).train
     rng = torch.Generator().manual_seed(0)
@@ -36,25 +34,23 @@ def test_discriminator_epoch(benchmark: Any, setting: tuple[Generator, Reward], 
         shape = (UPDATES, BATCH, policy.length)
         train_by_autograd(discriminator, optimiser, real[rows].reshape(shape), fake.reshape(shape))
 
-    benchmark.group = f"discriminator epoch of 79 updates, T={policy.length}"
-    benchmark.pedantic(ours if path == "ours" else autograd, rounds=5, warmup_rounds=1)
+    work = f"the paper's discriminator epoch, {UPDATES} updates, T = {policy.length}"
+    beside(work, ours, {"torch.nn.LSTM and autograd": autograd})
 
 
 @pytest.mark.parametrize("setting", [3, 15], indirect=True, ids=["T=3", "T=15"])
-def test_sample_the_fakes_of_an_epoch(benchmark: Any, setting: tuple[Generator, Reward]) -> None:
+def test_sample_the_fakes_of_an_epoch(beside: Beside, setting: tuple[Generator, Reward]) -> None:
     policy, _ = setting
     rng = torch.Generator().manual_seed(0)
-    benchmark.group = f"sample 10,112 sequences, T={policy.length}"
-    benchmark.pedantic(lambda: policy.sample(UPDATES * BATCH, rng), rounds=10, warmup_rounds=1)
+    work = f"its generated sequences, {UPDATES * BATCH:,}, T = {policy.length}"
+    beside(work, lambda: policy.sample(UPDATES * BATCH, rng))
 
 
 @pytest.mark.parametrize("length", [3, 15], ids=["T=3", "T=15"])
-def test_epoch_of_maximum_likelihood(benchmark: Any, length: int) -> None:
+def test_epoch_of_maximum_likelihood(beside: Beside, length: int) -> None:
     task = tasks.make(f"expressions-{length}", 0)
     policy, _ = build(task.vocabulary, task.length)
     rng = torch.Generator().manual_seed(0)
     policy.initialise(*task.initialisation, rng)
-    benchmark.group = f"epoch of maximum likelihood, T={length}"
-    benchmark.pedantic(
-        lambda: pretrain(policy, task.train, 1, BATCH, 1e-3, rng), rounds=3, warmup_rounds=1
-    )
+    work = f"the paper's epoch of maximum likelihood, T = {length}"
+    beside(work, lambda: pretrain(policy, task.train, 1, BATCH, 1e-3, rng), rounds=3)

@@ -255,7 +255,8 @@ class Factors:
                 totals += [_gram_by_form([s.factors[i] for s in sets], self.draws) for i in members]
                 continue
             k, m = len(sets), inputs.shape[1]
-            d = torch.cat([_d(s.factors[members[0]]) for s in sets], dim=1)
+            each = [_d(s.factors[members[0]]) for s in sets]
+            d = torch.cat(each, dim=1) if k > 1 else each[0]  # cat would copy a single one
             pairs = (d @ d.transpose(1, 2)).reshape(-1, k, m, k, m)
             if k == 1:
                 totals.append((pairs[:, 0, :, 0] * inputs).sum(dim=(1, 2)).reshape(-1, 1, 1))
