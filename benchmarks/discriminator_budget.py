@@ -1,61 +1,109 @@
 """What the discriminator's training buys at SeqGAN's published sizes: a table of docs/seqgan.md.
 
-``python benchmarks/discriminator_budget.py [--oracle-weights PATH] [--out FOLDER]`` repeats one run
-of ``seqgan-medium`` (``seqgan-rollouts-lagged@16``, seed 0) with the discriminator trained more or
-less, on fresher generated sequences, or not asked at all. It prints a row for each: accuracy over
-the last quarter of the batches, and what the generator gained from the start to the end, in nats
-per token. On one core the rows take from a quarter of an hour to hours; the run resumes.
+``python benchmarks/discriminator_budget.py [--oracle-weights PATH] [--out FOLDER]`` repeats two runs
+of ``seqgan-medium`` (``rloo`` and the published estimator, seed 0) with the discriminator trained
+more or less, on fresher generated sequences, or not asked at all; ``--only ROW ...`` does some of
+it. It prints a line for each run: what the generator gained from the start to the end, in nats per
+token; the discriminator's accuracy in training, over the last quarter of the batches; and, after
+the last batch of ``rloo``, the chance that it ranks an oracle's sequence above a generated one, for
+sequences that it was trained on and for others. On one core a row takes from 10 minutes (no
+discriminator) to three hours; the runs resume.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import torch
 from repeating import repeat
+from torch import Tensor
 
+from estbench.runner.manifest import held
+from estbench.store import ResultSet
+from estbench.store.states import load_states
+from estbench.training.session import make_session
+
+ESTIMATORS = ("rloo", "seqgan-rollouts-lagged@16")
+NOT_ASKED = {"discriminator_pretrain_updates": 0, "discriminator_updates": 0}
 CHANGES: Mapping[str, Mapping[str, int | str]] = {
     "80 updates a batch": {},
-    "constant reward": {"reward": "constant"},
-    "random reward": {"reward": "random"},
+    "random reward": {"reward": "random", **NOT_ASKED},
+    "constant reward": {"reward": "constant", **NOT_ASKED},
     "320 updates a batch": {"discriminator_updates": 320},
     "320, 4 pools": {"discriminator_updates": 320, "discriminator_rounds": 4},
     "1,280 updates a batch": {"discriminator_updates": 1280},
 }
-METRICS = ("nll_oracle", "kl_reverse", "kl_forward")
+METRICS = {
+    "nll_oracle": "NLL_oracle",
+    "kl_reverse": "KL(generator, oracle)",
+    "kl_forward": "KL(oracle, generator)",
+    "entropy": "entropy",
+}
+SEQUENCES = 4096
 
 
 def experiment(change: Mapping[str, int | str], oracle: str) -> str:
-    """Return the TOML of the run with a change."""
+    """Return the TOML of the runs with a change."""
     training = {**change, **({"oracle_weights": oracle} if oracle else {})}
     lines = [
         'preset = "seqgan-medium"',
-        'estimators = ["seqgan-rollouts-lagged@16"]',
+        f"estimators = {list(ESTIMATORS)}",
         "also_measured = []",
         "seeds = 1",
         "[training]",
-        *(f"{key} = {value!r}".replace("'", '"') for key, value in training.items()),
+        *(f"{key} = {value!r}" for key, value in training.items()),
         "[snapshots]",
         "sequences = 128",
         "reference_sequences = 128",
         "[timing]",
         "rounds = 0",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("'", '"') + "\n"
 
 
-def row(name: str, folder: Path) -> str:
-    """Return the line of the table that a change fills."""
+def above(real: Tensor, generated: Tensor) -> float:
+    """Return the chance that a logit of the first is above one of the second (the AUC)."""
+    ranks = torch.cat([generated, real]).argsort().argsort()[len(generated) :].double() + 1
+    n, m = len(real), len(generated)
+    return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+
+
+@torch.no_grad()
+def ranking(folder: Path) -> tuple[float, float]:
+    """Return ``above`` at the end of ``rloo``'s run: sequences trained on, and held out."""
+    found = held(ResultSet(folder))
+    assert found is not None
+    session = make_session(found, "oracle", 0)
+    states = load_states((folder / "reference" / "oracle" / "seed-000.pt").read_bytes())
+    session.stage.load(states.get("state", states)["snapshots"][-1])
+    generated = session.policy.sample(SEQUENCES, torch.Generator().manual_seed(0))
+    logits = session.discriminator(generated)
+    pools = session.task.train[:SEQUENCES], session.task.heldout[:SEQUENCES]
+    seen, unseen = (above(session.discriminator(pool), logits) for pool in pools)
+    return seen, unseen
+
+
+def lines(name: str, folder: Path) -> Iterator[str]:
+    """Yield the lines of the table that a change fills, one for each estimator."""
     tables = folder / "tables"
-    (run,) = pd.read_parquet(tables / "runs.parquet").to_dict("records")
-    starts = pd.read_parquet(tables / "starts.parquet").set_index("metric")["value"]
+    runs = pd.read_parquet(tables / "runs.parquet").set_index("estimator")
+    starts = pd.read_parquet(tables / "starts.parquet")
     curves = pd.read_parquet(tables / "curves.parquet")
-    accuracy = curves[curves["metric"] == "discriminator_accuracy"].sort_values("step")["value"]
-    cells = [name, f"{accuracy.tail(len(accuracy) // 4).mean():.2f}"]
-    cells += [f"{starts[metric]:.2f} to {run[metric]:.2f}" for metric in METRICS]
-    return "| " + " | ".join([*cells, f"{run['cpu_s'] / 60:.0f}"]) + " |"
+    for estimator in ESTIMATORS:
+        run = runs.loc[estimator]
+        start = starts[starts["estimator"] == estimator].set_index("metric")["value"]
+        cells = [name, f"`{estimator}`"]
+        cells += [f"{start[metric]:.2f} to {run[metric]:.2f}" for metric in METRICS]
+        of_it = curves[curves["estimator"] == estimator].sort_values("step")
+        accuracy = of_it.loc[of_it["metric"] == "discriminator_accuracy", "value"].dropna()
+        trained = bool(len(accuracy))
+        cells += [f"{accuracy.tail(len(accuracy) // 4).mean():.2f}" if trained else ""]
+        ranked = ranking(folder) if trained and estimator == "rloo" else ()
+        cells += [f"{chance:.2f}" for chance in ranked] or ["", ""]
+        yield "| " + " | ".join([*cells, f"{run['cpu_s'] / 60:.0f}"]) + " |"
 
 
 def main() -> None:
@@ -63,11 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--oracle-weights", default="")
     parser.add_argument("--out", type=Path, default=Path("results/discriminator-budget"))
+    parser.add_argument("--only", nargs="+", choices=list(CHANGES), default=list(CHANGES))
     given = parser.parse_args()
-    heads = ("NLL_oracle", "KL(generator, oracle)", "KL(oracle, generator)", "CPU minutes")
-    print("| | accuracy | " + " | ".join(heads) + " |")
-    print("|---" * (2 + len(heads)) + "|")
-    repeat(CHANGES, lambda name: experiment(CHANGES[name], given.oracle_weights), row, given.out)
+    heads = ["", "", *METRICS.values(), "accuracy", "ranks those seen", "others", "CPU minutes"]
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
+    repeat(
+        given.only,
+        lambda name: experiment(CHANGES[name], given.oracle_weights),
+        lambda name, folder: "\n".join(lines(name, folder)),
+        given.out,
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,9 @@ NAMES = (
 )
 
 
-def step(name: str, policy: Policy, reward: Reward | FunctionReward, batch: int) -> Callable[[], None]:
+def step(
+    name: str, policy: Policy, reward: Reward | FunctionReward, batch: int
+) -> Callable[[], None]:
     """Return a step that checks nothing but that the meter had no fault."""
     method = make(name)
     rng = torch.Generator().manual_seed(0)
@@ -71,4 +73,6 @@ def test_toy_step(beside: Beside, name: str) -> None:
         "storchastic": step_by_storchastic(name, TOY, float(task.targets[0]))
     }
     work = f"the toy's step, {name}, {TOY:,} draws"
-    beside(work, step(name, policy, FunctionReward(task.reward, task.reward), TOY), others, rounds=20)
+    beside(
+        work, step(name, policy, FunctionReward(task.reward, task.reward), TOY), others, rounds=20
+    )
