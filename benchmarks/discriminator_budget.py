@@ -1,13 +1,15 @@
 """What the discriminator's training buys at SeqGAN's published sizes: a table of docs/seqgan.md.
 
-``python benchmarks/discriminator_budget.py [--oracle-weights PATH] [--out FOLDER]`` repeats two runs
-of ``seqgan-medium`` (``rloo`` and the published estimator, seed 0) with the discriminator trained
-more or less, on fresher generated sequences, or not asked at all; ``--only ROW ...`` does some of
-it. It prints a line for each run: what the generator gained from the start to the end, in nats per
-token; the discriminator's accuracy in training, over the last quarter of the batches; and, after
-the last batch of ``rloo``, the chance that it ranks an oracle's sequence above a generated one, for
-sequences that it was trained on and for others. On one core a row takes from 10 minutes (no
-discriminator) to three hours; the runs resume.
+``python benchmarks/discriminator_budget.py [--oracle-weights PATH] [--out FOLDER] [--only ROW]``
+
+A row repeats two runs of ``seqgan-medium``, ``rloo`` and the published estimator with seed 0, and
+trains the discriminator more or less, on fresher generated sequences, or does not ask it at all.
+It has a line for each run, in nats per token from the start to the end; and one for the generator
+of the start, sampled at the temperature that gives the published estimator's last NLL_oracle. Of
+the discriminator it says the accuracy in training, over the last quarter of the batches, and, after
+``rloo``'s last batch, the chance that it ranks an oracle's sequence above a generated one: one that
+it was trained on, or another one. On one core a row takes from 10 minutes (no discriminator) to
+three hours; the runs resume.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 from repeating import repeat
+from scipy.optimize import brentq
 from torch import Tensor
 
 from estbench.runner.manifest import held
 from estbench.store import ResultSet
 from estbench.store.states import load_states
+from estbench.training.seqgan import AdversarialSession
 from estbench.training.session import make_session
 
 ESTIMATORS = ("rloo", "seqgan-rollouts-lagged@16")
@@ -71,19 +75,41 @@ def above(real: Tensor, generated: Tensor) -> float:
     return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
 
 
-@torch.no_grad()
-def ranking(folder: Path) -> tuple[float, float]:
-    """Return ``above`` at the end of ``rloo``'s run: sequences trained on, and held out."""
+def at(folder: Path, snapshot: int) -> AdversarialSession:
+    """Return ``rloo``'s run as it was at a snapshot."""
     found = held(ResultSet(folder))
     assert found is not None
     session = make_session(found, "oracle", 0)
+    assert isinstance(session, AdversarialSession)
     states = load_states((folder / "reference" / "oracle" / "seed-000.pt").read_bytes())
-    session.stage.load(states.get("state", states)["snapshots"][-1])
+    session.stage.load(states.get("state", states)["snapshots"][snapshot])
+    return session
+
+
+@torch.no_grad()
+def ranking(folder: Path) -> tuple[float, float]:
+    """Return ``above`` at the end of ``rloo``'s run: sequences trained on, and held out."""
+    session = at(folder, -1)
     generated = session.policy.sample(SEQUENCES, torch.Generator().manual_seed(0))
     logits = session.discriminator(generated)
     pools = session.task.train[:SEQUENCES], session.task.heldout[:SEQUENCES]
     seen, unseen = (above(session.discriminator(pool), logits) for pool in pools)
     return seen, unseen
+
+
+@torch.no_grad()
+def cooled(folder: Path, nll_oracle: float) -> tuple[float, dict[str, float]]:
+    """Return the temperature at which the start has an NLL_oracle, and its metrics there."""
+    session = at(folder, 0)
+
+    def there(temperature: float) -> dict[str, float]:
+        return session.quality_at(temperature, torch.Generator().manual_seed(0))
+
+    def gap(temperature: float) -> float:
+        return there(temperature)["nll_oracle"] - nll_oracle
+
+    temperature = float(brentq(gap, 0.5, 2.0, xtol=1e-3))
+    return temperature, there(temperature)
 
 
 def lines(name: str, folder: Path) -> Iterator[str]:
@@ -104,6 +130,10 @@ def lines(name: str, folder: Path) -> Iterator[str]:
         ranked = ranking(folder) if trained and estimator == "rloo" else ()
         cells += [f"{chance:.2f}" for chance in ranked] or ["", ""]
         yield "| " + " | ".join([*cells, f"{run['cpu_s'] / 60:.0f}"]) + " |"
+    temperature, metrics = cooled(folder, float(runs.loc[ESTIMATORS[-1], "nll_oracle"]))
+    cells = [name, f"the start at temperature {temperature:.2f}"]
+    cells += [f"{metrics[metric]:.2f}" for metric in METRICS]
+    yield "| " + " | ".join([*cells, "", "", "", ""]) + " |"
 
 
 def main() -> None:
