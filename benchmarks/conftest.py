@@ -5,7 +5,6 @@ Absolute seconds depend on the machine; compare rows of one run.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import math
@@ -22,6 +21,7 @@ import pytest
 import torch
 
 from estbench import tasks
+from estbench.core.allocator import keep_freed, return_freed
 from estbench.core.seeding import stream
 from estbench.models.build import build
 from estbench.models.lstm_discriminator import LSTMDiscriminator
@@ -135,7 +135,8 @@ TABLE = pytest.StashKey[Table]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the table."""
+    """Make the table, and let this process keep freed memory as a worker of ``run`` does."""
+    keep_freed()
     config.stash[TABLE] = Table()
 
 
@@ -183,14 +184,16 @@ def peak_megabytes(work: Work) -> float:
         return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # memory that is kept for later would hide what is needed
+    return_freed()  # what is kept for later would hide what is needed
     try:
         clear.write_text("5", encoding="ascii")  # the peak begins anew
+        before = kilobytes("VmRSS")
+        work()
+        return (kilobytes("VmHWM") - before) / 1e3
     except OSError:
         return math.nan
-    before = kilobytes("VmRSS")
-    work()
-    return (kilobytes("VmHWM") - before) / 1e3
+    finally:
+        keep_freed()
 
 
 class Beside:
