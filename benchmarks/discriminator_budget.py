@@ -1,15 +1,16 @@
-"""What the discriminator's training buys at SeqGAN's published sizes: a table of docs/seqgan.md.
+"""What the discriminator's training buys at SeqGAN's published sizes: tables of docs/seqgan.md.
 
 ``python benchmarks/discriminator_budget.py [--oracle-weights PATH] [--out FOLDER] [--only ROW]``
 
-A row repeats two runs of ``seqgan-medium``, ``rloo`` and the published estimator with seed 0, and
-trains the discriminator more or less, on fresher generated sequences, or does not ask it at all.
-It has a line for each run, in nats per token from the start to the end; and one for the generator
-of the start, sampled at the temperature that gives the published estimator's last NLL_oracle. Of
+A row repeats runs of ``seqgan-medium``, ``rloo`` and the published estimator, and trains the
+discriminator more or less, on fresher generated sequences, or does not ask it at all; the latter
+takes minutes, and has three seeds. It has a line for each estimator: changes from the start to the
+end, in nats per token, the mean over seeds and a 95 % t interval; and one for the generator of the
+start, sampled at the temperature that gives the published estimator's last NLL_oracle (seed 0). Of
 the discriminator it says the accuracy in training, over the last quarter of the batches, and, after
 ``rloo``'s last batch, the chance that it ranks an oracle's sequence above a generated one: one that
-it was trained on, or another one. On one core a row takes from 10 minutes (no discriminator) to
-three hours; the runs resume.
+it was trained on, or another one. On one core a row takes from 20 minutes to three hours; the runs
+resume.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from repeating import repeat
+from scipy import stats
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -56,7 +58,7 @@ def experiment(change: Mapping[str, int | str], oracle: str) -> str:
         'preset = "seqgan-medium"',
         f"estimators = {list(ESTIMATORS)}",
         "also_measured = []",
-        "seeds = 1",
+        f"seeds = {3 if 'reward' in change else 1}",
         "[training]",
         *(f"{key} = {value!r}" for key, value in training.items()),
         "[snapshots]",
@@ -112,27 +114,38 @@ def cooled(folder: Path, nll_oracle: float) -> tuple[float, dict[str, float]]:
     return temperature, there(temperature)
 
 
+def with_interval(values: pd.Series[float]) -> str:
+    """Return the mean, and its 95 % t interval if there is more than one value."""
+    mean, n = values.mean(), len(values)
+    if n == 1:
+        return f"{mean:.2f}"
+    half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5
+    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
 def lines(name: str, folder: Path) -> Iterator[str]:
-    """Yield the lines of the table that a change fills, one for each estimator."""
-    tables = folder / "tables"
-    runs = pd.read_parquet(tables / "runs.parquet").set_index("estimator")
-    starts = pd.read_parquet(tables / "starts.parquet")
+    """Yield the lines of the table that a change fills: its estimators, and the start, cooled."""
+    tables, metrics = folder / "tables", list(METRICS)
+    keys = ["estimator", "seed"]
+    runs = pd.read_parquet(tables / "runs.parquet").set_index(keys).sort_index()
+    starts = pd.read_parquet(tables / "starts.parquet").pivot_table("value", keys, "metric")
+    changes = runs[metrics] - starts[metrics]
     curves = pd.read_parquet(tables / "curves.parquet")
+    of_it = curves[curves["metric"] == "discriminator_accuracy"].dropna(subset="value")
     for estimator in ESTIMATORS:
-        run = runs.loc[estimator]
-        start = starts[starts["estimator"] == estimator].set_index("metric")["value"]
-        cells = [name, f"`{estimator}`"]
-        cells += [f"{start[metric]:.2f} to {run[metric]:.2f}" for metric in METRICS]
-        of_it = curves[curves["estimator"] == estimator].sort_values("step")
-        accuracy = of_it.loc[of_it["metric"] == "discriminator_accuracy", "value"].dropna()
-        trained = bool(len(accuracy))
-        cells += [f"{accuracy.tail(len(accuracy) // 4).mean():.2f}" if trained else ""]
-        ranked = ranking(folder) if trained and estimator == "rloo" else ()
+        found = changes.loc[estimator]
+        cells = [name, f"`{estimator}`", f"{len(found)}"]
+        cells += [with_interval(found[metric]) for metric in metrics]
+        accuracy = of_it[of_it["estimator"] == estimator].sort_values("step")["value"]
+        cells += [f"{accuracy.tail(len(accuracy) // 4).mean():.2f}" if len(accuracy) else ""]
+        ranked = ranking(folder) if len(accuracy) and estimator == "rloo" else ()
         cells += [f"{chance:.2f}" for chance in ranked] or ["", ""]
-        yield "| " + " | ".join([*cells, f"{run['cpu_s'] / 60:.0f}"]) + " |"
-    temperature, metrics = cooled(folder, float(runs.loc[ESTIMATORS[-1], "nll_oracle"]))
-    cells = [name, f"the start at temperature {temperature:.2f}"]
-    cells += [f"{metrics[metric]:.2f}" for metric in METRICS]
+        cells += [f"{runs.loc[estimator, 'cpu_s'].mean() / 60:.0f}"]
+        yield "| " + " | ".join(cells) + " |"
+    run = ESTIMATORS[-1], 0
+    temperature, there = cooled(folder, float(runs.loc[run, "nll_oracle"]))
+    cells = [name, f"the start at temperature {temperature:.2f}", "1"]
+    cells += [f"{there[metric] - starts.loc[run, metric]:.2f}" for metric in metrics]
     yield "| " + " | ".join([*cells, "", "", "", ""]) + " |"
 
 
@@ -143,7 +156,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/discriminator-budget"))
     parser.add_argument("--only", nargs="+", choices=list(CHANGES), default=list(CHANGES))
     given = parser.parse_args()
-    heads = ["", "", *METRICS.values(), "accuracy", "ranks those seen", "others", "CPU minutes"]
+    heads = [
+        "",
+        "",
+        "seeds",
+        *METRICS.values(),
+        "accuracy",
+        "ranks those seen",
+        "others",
+        "CPU minutes",
+    ]
     print("| " + " | ".join(heads) + " |")
     print("|---" * len(heads) + "|")
     repeat(

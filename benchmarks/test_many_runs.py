@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from estbench.config.experiment import Experiment
 from estbench.report.out.long import write_curves
 from estbench.report.records import load
-from estbench.runner.plan import make_plan
+from estbench.runner.plan import Again, make_plan
 from estbench.store import ResultSet
 from estbench.store.digest import digest
 
@@ -48,6 +48,6 @@ def test_digest(benchmark: BenchmarkFixture, held: Set) -> None:
 
 
 def test_plan_of_a_finished_grid(benchmark: BenchmarkFixture, held: Set) -> None:
-    plan = benchmark(make_plan, held[1], ResultSet(held[0]))
+    plan = benchmark(make_plan, held[1], ResultSet(held[0]), Again())
     assert plan.empty
     assert len(plan.ended) == 400
