@@ -17,27 +17,25 @@ step() { # SECONDS TITLE COMMAND...: one that runs out of time does not take the
   timeout --signal=INT "$seconds" "$@" || echo "-- ended with exit code $?"
   echo "-- $((SECONDS - start)) s"
 }
-run() { "$python" -m estbench run --no-live --device "$device" "$@"; }
-export -f run
-export python device
+run=("$python" -m estbench run --no-live --device)
 
 if [ "$device" = cuda ]; then
   nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv || exit 3
 fi
 "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)'
 
-step 60 'tests of the card' "$python" -m pytest -q tests/meter/test_devices.py -k "$device"
-step 100 'speeds at full size' "$python" -m pytest -q benchmarks/test_full_size.py \
+step 50 'tests of the card' "$python" -m pytest -q tests/meter/test_devices.py -k "$device"
+step 90 'speeds at full size' "$python" -m pytest -q benchmarks/test_full_size.py \
   --benchmark-enable --benchmark-quiet -k 'not growth and not rewards_of_a_step'
 
 # The same run twice, and once on the processor.
 for name in first second cpu; do
   on=$device
   [ $name = cpu ] && on=cpu
-  step 40 "seqgan-small, rloo, one seed: $name" bash -c \
-    "run --preset seqgan-small --estimators rloo --seeds 1 --jobs 1 --device $on --out '$out/$name'"
+  step 35 "seqgan-small, rloo, one seed: $name" "${run[@]}" $on --preset seqgan-small \
+    --estimators rloo --seeds 1 --jobs 1 --out "$out/$name"
 done
-step 20 'how far they differ' "$python" - "$out" <<'END'
+step 15 'how far they differ' "$python" - "$out" <<'END'
 import sys
 from pathlib import Path
 
@@ -57,9 +55,9 @@ for name in ("second", "cpu"):
     print("largest relative difference by batch:", by_step.iloc[[0, -1]].to_dict())
 END
 
-step 130 'a whole run of seqgan-medium' bash -c \
-  "run --preset seqgan-medium --estimators seqgan-rollouts-lagged@16 --seeds 1 --out '$out/medium'"
+step 120 'a whole run of seqgan-medium' "${run[@]}" "$device" --preset seqgan-medium \
+  --estimators seqgan-rollouts-lagged@16 --seeds 1 --out "$out/medium"
 for jobs in 1 4 8; do
-  step 30 "eight runs of seqgan-small, $jobs at a time" bash -c \
-    "run --preset seqgan-small --estimators rloo --seeds 8 --jobs $jobs --out '$out/$jobs-a-card'"
+  step 30 "eight runs of seqgan-small, $jobs at a time" "${run[@]}" "$device" \
+    --preset seqgan-small --estimators rloo --seeds 8 --jobs $jobs --out "$out/$jobs-a-card"
 done
