@@ -42,12 +42,12 @@ class _CrossEntropy(torch.autograd.Function):
         scale = math.log2(math.e)
         inputs = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
         into = torch.cat([weight.t(), bias.unsqueeze(0)]) * scale
-        back = torch.cat([weight, weight.new_ones(len(weight), 1)], dim=1)
         reach = (inputs.abs().amax(dim=0) @ into.abs()).max()
         # Elsewhere the maximum of a row costs less than waiting for the answer.
         bounded = reach.device.type == "cpu" and bool(reach < SAFE)
         buffer = hidden.new_empty(ROWS, len(weight))
-        returned, d_into, tops = torch.empty_like(inputs), torch.zeros_like(back), []
+        returned, total = torch.empty_like(hidden), hidden.new_empty(len(hidden), 1)
+        d_into, tops = torch.zeros_like(into), []
         for start in range(0, len(inputs), ROWS):
             rows = slice(start, start + ROWS)
             h = inputs[rows]
@@ -56,18 +56,18 @@ class _CrossEntropy(torch.autograd.Function):
                 tops.append(weights.amax(dim=1))
                 weights -= tops[-1].unsqueeze(1)
             weights.exp2_()
-            # The last column is the sum over V.
-            torch.mm(weights, back, out=returned[rows])
-            d_into.addmm_(weights.t(), h / returned[rows, -1:])
-        total = returned[:, -1:]
+            torch.sum(weights, dim=1, keepdim=True, out=total[rows])
+            torch.mm(weights, weight, out=returned[rows])
+            # [H + 1, V] takes three fifths of the time of [V, H + 1].
+            d_into.addmm_((h / total[rows]).t(), weights)
         own = weight.index_select(0, targets)
         chosen = (hidden * own).sum(dim=1) + bias.index_select(0, targets)
         log_total = total.squeeze(1).log()
         if not bounded:
             log_total = log_total + torch.cat(tops) / scale
-        d_weight, d_bias = d_into[:, :-1], d_into[:, -1]
+        d_weight, d_bias = d_into[:-1].t().contiguous(), d_into[-1]
         ctx.save_for_backward(
-            returned[:, :-1] / total - own,
+            returned / total - own,
             d_weight.index_add(0, targets, hidden, alpha=-1),
             d_bias.index_add(0, targets, inputs[:, -1], alpha=-1),
         )
