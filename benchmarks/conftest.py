@@ -23,10 +23,14 @@ import torch
 from estbench import tasks
 from estbench.core.allocator import keep_freed, return_freed
 from estbench.core.seeding import stream
+from estbench.estimators.base import Estimator
+from estbench.meter.moments import total_variance
+from estbench.meter.step import measured_step
 from estbench.models.build import build
 from estbench.models.lstm_discriminator import LSTMDiscriminator
 from estbench.models.lstm_generator import Generator
-from estbench.models.reward import Reward
+from estbench.models.policy import Policy
+from estbench.models.reward import FunctionReward, Reward
 from estbench.training.discriminator import train_discriminator
 from estbench.training.pretraining import pretrain
 
@@ -80,7 +84,7 @@ class Row:
 
     Attributes:
       work: What was done.
-      way: By whom or how; "" for estbench.
+      way: By whom or how.
       seconds: Median; of CPU time, unless there is a GPU.
       megabytes: Peak of one call above what the process held before it, or nan.
       bound: Seconds that the operations as defined would take at this machine's rates, or nan.
@@ -112,7 +116,7 @@ class Table:
         yield "| work | | seconds | to estbench | MB | bound, seconds | times the bound |"
         yield "|---|---|---|---|---|---|---|"
         for row in self.rows:
-            cells = [row.work, row.way or "estbench", _number(row.seconds), _number(row.times)]
+            cells = [row.work, row.way, _number(row.seconds), _number(row.times)]
             cells += [_number(row.megabytes), _number(row.bound), _number(row.seconds / row.bound)]
             yield "| " + " | ".join(cells) + " |"
         for name, seconds in self.growth.items():
@@ -196,6 +200,28 @@ def peak_megabytes(work: Work) -> float:
         keep_freed()
 
 
+def step_of(
+    method: Estimator, policy: Policy, reward: Reward | FunctionReward, batch: int, clip: float = 0
+) -> Callable[[], None]:
+    """Return a generator step: draws, rewards, gradients, their variance, what is learned, Adam.
+
+    It checks nothing but that the meter had no fault.
+    """
+    state = method.initial_state(policy, torch.Generator(policy.device).manual_seed(0))
+    optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3, fused=True)
+    rng = torch.Generator(policy.device).manual_seed(1)
+    draws = batch // method.info.group
+
+    def run() -> None:
+        found, _, fault = measured_step(
+            method, policy, reward, draws, rng, state, optimiser, check_rows=False, clip=clip
+        )
+        assert not fault
+        total_variance(found)
+
+    return run
+
+
 class Beside:
     """Times one piece of work in several ways, a round of each in turn, and adds rows to the table.
 
@@ -231,16 +257,13 @@ class Beside:
         ours = synchronised(ours)
         ways = {name: synchronised(other) for name, other in (others or {}).items()}
         ours()
-        seconds = {name: [seconds_of(other)] for name, other in ways.items()}  # and warms it up
-        patient = {name: found[0] < PATIENCE for name, found in seconds.items()}
-        for name in ways:
-            if patient[name]:
-                seconds[name].clear()
+        first = {name: seconds_of(other) for name, other in ways.items()}  # and warms it up
+        quick = [name for name in ways if first[name] < PATIENCE]
+        seconds: dict[str, list[float]] = {name: [] for name in quick}
 
         def in_turn() -> None:
-            for name, other in ways.items():
-                if patient[name]:
-                    seconds[name].append(seconds_of(other))
+            for name in quick:
+                seconds[name].append(seconds_of(ways[name]))
 
         self.benchmark.group = work
         mine: list[float] = []
@@ -248,10 +271,10 @@ class Beside:
         median = statistics.median(mine)
         bound = flop / self.rates.flops + exponentials / self.rates.exp2
         peak = peak_megabytes(ours) if median < PATIENCE else math.nan
-        self.table.rows.append(Row(work, "", median, peak, bound))
-        for name, found in seconds.items():
-            theirs = statistics.median(found)
-            peak = peak_megabytes(ways[name]) if patient[name] else math.nan
+        self.table.rows.append(Row(work, "estbench", median, peak, bound))
+        for name, other in ways.items():
+            theirs = statistics.median(seconds[name]) if name in quick else first[name]
+            peak = peak_megabytes(other) if name in quick else math.nan
             self.table.rows.append(Row(work, name, theirs, peak, times=theirs / median))
         return median
 

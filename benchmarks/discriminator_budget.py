@@ -26,6 +26,8 @@ from scipy import stats
 from scipy.optimize import brentq
 from torch import Tensor
 
+from estbench.report.data.formatting import with_interval
+from estbench.report.data.statistics import mean_interval
 from estbench.runner.manifest import held
 from estbench.store import ResultSet
 from estbench.store.states import load_states
@@ -79,9 +81,8 @@ def experiment(name: str, oracle: str) -> str:
 
 def above(real: Tensor, generated: Tensor) -> float:
     """Return the chance that a logit of the first is above one of the second (the AUC)."""
-    ranks = torch.cat([generated, real]).argsort().argsort()[len(generated) :].double() + 1
-    n, m = len(real), len(generated)
-    return float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+    won = stats.mannwhitneyu(real.numpy(), generated.numpy()).statistic
+    return float(won / (len(real) * len(generated)))
 
 
 def at(folder: Path, snapshot: int) -> AdversarialSession:
@@ -121,15 +122,6 @@ def cooled(folder: Path, nll_oracle: float) -> tuple[float, dict[str, float]]:
     return temperature, there(temperature)
 
 
-def with_interval(values: pd.Series[float]) -> str:
-    """Return the mean, and its 95 % t interval if there is more than one value."""
-    mean, n = values.mean(), len(values)
-    if n == 1:
-        return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, n - 1) * values.std() / n**0.5
-    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
-
-
 def lines(name: str, folder: Path) -> Iterator[str]:
     """Yield the lines of the table that a change fills: its estimators, and the start, cooled."""
     tables, metrics = folder / "tables", list(METRICS)
@@ -142,7 +134,7 @@ def lines(name: str, folder: Path) -> Iterator[str]:
     for estimator in ESTIMATORS:
         found = changes.loc[estimator]
         cells = [name, f"`{estimator}`", f"{len(found)}"]
-        cells += [with_interval(found[metric]) for metric in metrics]
+        cells += [with_interval(mean_interval(found[metric]), "number") for metric in metrics]
         accuracy = of_it[of_it["estimator"] == estimator].sort_values("step")["value"]
         cells += [f"{accuracy.tail(len(accuracy) // 4).mean():.2f}" if len(accuracy) else ""]
         ranked = ranking(folder) if len(accuracy) and estimator == "rloo" else ()

@@ -1,4 +1,4 @@
-"""The same work by others: ``torch.func.vmap``, opacus and storchastic (extra ``bench``).
+"""The same work by us and by others: ``torch.func.vmap``, opacus and storchastic (extra ``bench``).
 
 Each is written as its documentation does it. Models have the generator's sizes; vmap's LSTM is a
 loop of cells, because vmap has no rule for torch's fused one, and opacus has an LSTM of its own.
@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["norms_by_opacus", "norms_by_vmap", "step_by_storchastic"]
+from estbench.estimators.base import Surrogate
+from estbench.meter.gradients import Tape
+from estbench.models.policy import Policy, at_tokens
+
+__all__ = ["Norms", "norms_by_others", "norms_by_tape", "step_by_storchastic"]
 
 H = 32
 Norms = Callable[[Tensor, Tensor], Tensor]
@@ -49,7 +53,49 @@ class _Cells(nn.Module):
         return log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
 
 
-def norms_by_vmap(vocabulary: int, device: str = "cpu") -> Norms:
+def norms_by_tape(policy: Policy) -> Norms:
+    """Return norms by our meter."""
+
+    def norms(tokens: Tensor, weights: Tensor) -> Tensor:
+        with Tape(policy) as tape:
+            chosen = at_tokens(policy.log_probs(tokens), tokens)
+            made = Surrogate(chosen, weights, tokens.unsqueeze(1), weights[:, :1])
+        return tape.differentiate(made, check=False).squared_norms()
+
+    return norms
+
+
+def norms_by_others(policy: Policy) -> dict[str, Norms]:
+    """Return what finds the norms of a policy of the generator's sizes, by name."""
+    V, device = policy.vocabulary, policy.device
+    return {
+        "torch.func.vmap": norms_by_vmap(V, device),
+        "opacus": norms_by_opacus(V, device, ghost=False),
+        "opacus, ghost norms": norms_by_opacus(V, device, ghost=True),
+        "one draw after another": norms_one_by_one(policy),
+    }
+
+
+def norms_one_by_one(policy: Policy) -> Norms:
+    """Return norms by autograd, a forward and a backward pass for each draw.
+
+    A shared forward pass would cost every backward pass the whole batch.
+    """
+    parameters = list(policy.parameters())
+
+    def norm(tokens: Tensor, weights: Tensor) -> Tensor:
+        chosen = at_tokens(policy.log_probs(tokens), tokens)
+        grads = torch.autograd.grad((chosen * weights).sum(), parameters)
+        return torch.stack([g.square().sum() for g in grads]).sum()
+
+    def norms(tokens: Tensor, weights: Tensor) -> Tensor:
+        ones = zip(tokens.split(1), weights.split(1), strict=True)
+        return torch.stack([norm(*one) for one in ones])
+
+    return norms
+
+
+def norms_by_vmap(vocabulary: int, device: torch.device) -> Norms:
     """Return norms by ``vmap(grad)``: every draw's gradient is formed."""
     model = _Cells(vocabulary).to(device)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -85,7 +131,7 @@ class _Batched(nn.Module):
         return log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2)
 
 
-def norms_by_opacus(vocabulary: int, device: str = "cpu", *, ghost: bool) -> Norms:
+def norms_by_opacus(vocabulary: int, device: torch.device, ghost: bool) -> Norms:
     """Return norms from opacus' per-sample gradients, or from its ghost norms, which form none."""
     from opacus.grad_sample import GradSampleModule
     from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import (

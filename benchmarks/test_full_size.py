@@ -12,14 +12,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import DEVICE, PATIENCE, THREADS, Beside, Rates, Table, seconds_of, synchronised
-from peers import norms_by_opacus, norms_by_vmap
+from conftest import DEVICE, PATIENCE, THREADS, Beside, Table, seconds_of, step_of, synchronised
+from peers import Norms, norms_by_others, norms_by_tape
 
 from estbench.estimators import make
-from estbench.estimators.base import Surrogate
-from estbench.meter.gradients import Tape
-from estbench.meter.moments import total_variance
-from estbench.meter.step import measured_step
 from estbench.models.lstm_generator import Generator
 from estbench.models.reward import Reward
 from estbench.models.text_cnn import TextCNN
@@ -28,7 +24,6 @@ from estbench.training.pretraining import pretrain
 
 V, T, BATCH, ROLLOUTS, H = 5000, 20, 64, 16, 32
 STEPS = 30
-Norms = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -72,29 +67,9 @@ def rewards_flop(model: TextCNN, batch: int, rollouts: int) -> float:
 
 def step(name: str, vocabulary: int, length: int, batch: int, rollouts: int) -> Callable[[], None]:
     """Return one generator step: draws, rewards, gradients, their variance, Adam."""
-    policy = generator(vocabulary, length)
-    reward = Reward(discriminator(vocabulary, length))
     method = make(name, rollouts=rollouts)
-    state = method.initial_state(policy, rng())
-    optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3, fused=True)
-    noise = rng(2)
-
-    def run() -> None:
-        found, _, fault = measured_step(
-            method,
-            policy,
-            reward,
-            batch // method.info.group,
-            noise,
-            state,
-            optimiser,
-            check_rows=False,
-            clip=5.0,
-        )
-        assert not fault
-        total_variance(found)
-
-    return run
+    reward = Reward(discriminator(vocabulary, length))
+    return step_of(method, generator(vocabulary, length), reward, batch, clip=5.0)
 
 
 def step_cost(vocabulary: int, length: int, batch: int, rollouts: int) -> tuple[float, float]:
@@ -242,20 +217,6 @@ def test_norms(beside: Beside) -> None:
     tokens = policy.sample(draws, rng())
     weights = torch.randn(draws, T, generator=rng(1), device=DEVICE)
 
-    def ours(some: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        with Tape(policy) as tape:
-            chosen = policy.log_probs(some).gather(2, some.unsqueeze(2)).squeeze(2)
-            made = Surrogate(chosen, w, some.unsqueeze(1), w[:, :1])
-        return tape.differentiate(made, check=False).squared_norms()
-
-    def loop() -> None:
-        parameters = list(policy.parameters())
-        for i in range(draws):
-            one = tokens[i : i + 1]
-            chosen = policy.log_probs(one).gather(2, one.unsqueeze(2)).squeeze(2)
-            grads = torch.autograd.grad((chosen * weights[i]).sum(), parameters)
-            sum(float((g**2).sum()) for g in grads)
-
     def chunked(norms: Norms) -> Callable[[], None]:
         def by(chunk: int) -> None:
             for start in range(0, draws, chunk):
@@ -264,16 +225,11 @@ def test_norms(beside: Beside) -> None:
         best = min((25, 100, 250), key=lambda chunk: seconds_of(synchronised(lambda: by(chunk))))
         return lambda: by(best)
 
-    others = {
-        "torch.func.vmap": chunked(norms_by_vmap(V, DEVICE)),
-        "opacus": chunked(norms_by_opacus(V, DEVICE, ghost=False)),
-        "opacus, ghost norms": chunked(norms_by_opacus(V, DEVICE, ghost=True)),
-        "one draw after another": loop,
-    }
+    others = {name: chunked(norms) for name, norms in norms_by_others(policy).items()}
     rows = draws * T
     beside(
         "1000 per-draw norms, V = 5000",
-        chunked(ours),
+        chunked(norms_by_tape(policy)),
         others,
         # Logits, their gradient's way back (two products), and the Gram matrices of T x T.
         flop=3 * 2 * rows * H * V + 2 * rows * T * V,
@@ -290,9 +246,8 @@ GROWTH: dict[str, list[tuple[int, int, int, int]]] = {
 
 
 @pytest.mark.parametrize("varied", GROWTH)
-def test_growth(benchmark: object, rates: Rates, table: Table, varied: str) -> None:
+def test_growth(table: Table, varied: str) -> None:
     """How the seconds of a step with rollouts grow; the exponents stand below the table."""
-    del benchmark, rates  # timed here: one number for each size
     index = list(GROWTH).index(varied)
     for sizes in GROWTH[varied]:
         run = synchronised(step("seqgan-rollouts", *sizes))

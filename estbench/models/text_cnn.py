@@ -308,10 +308,10 @@ def _max_over_time(embedded: Tensor, weight: Tensor) -> Tensor:
 
 
 def _first_of(maxima: Tensor, sums: Tensor) -> Tensor:
-    """Return the first positions ``[n, m]`` of maxima over dimension 1 of ``[n, P, m]``.
+    """Return the first positions ``[n, m]`` of maxima over dimension 1 of sums ``[n, P, m]``.
 
     The same as ``sums.max(dim=1).indices``, which compares number by number on a CPU; here every
-    pass is vectorised, and the whole takes two fifths of the time.
+    pass is vectorised, and the whole takes two fifths of the time. The sums are overwritten.
     """
     P = sums.shape[1]
     countdown = torch.arange(P, 0, -1, dtype=sums.dtype).unsqueeze(1)
