@@ -1,4 +1,5 @@
-# Every target makes .venv by itself where it is missing, and again when what it holds is out of date.
+# Every target makes .venv by itself where it is missing, with what the target needs, and again when
+# what it holds is out of date.
 #
 #   PYTHON=python3.12                  the interpreter that .venv is made from
 #   TORCH=torch==2.7.1                 what is installed for torch; may hold options of pip
@@ -14,6 +15,7 @@ ARGS ?=
 DIR ?= results/bench
 
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -22,32 +24,38 @@ INSTALLED := $(VENV)/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## make .venv and install into it
+setup: $(INSTALLED) ## make .venv, with all that is needed to work on estbench
 
 # A torch that was asked for by name replaces another one.
 ifneq ($(origin TORCH),file)
 ifneq ($(TORCH),$(shell cat $(VENV)/.torch 2>/dev/null))
-$(INSTALLED): force
+$(RUNS): force
 endif
 endif
 
-# Torch comes first and by itself, so that TORCH= may name another version or another source.
-$(INSTALLED): pyproject.toml $(PINS)
+# What runs need. Torch comes first and by itself, so that TORCH= may name another version or source.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt
+$(RUNS): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit("make: estbench needs Python 3.11 or later; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	grep -v '^torch==' $(PINS) > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
+	$(PIP) $(TORCH)
+	$(PIP) -e .
 	@echo '$(TORCH)' > $(VENV)/.torch
 	@touch $@
 
-bench: $(INSTALLED) ## compare the estimators: tables, figures and report in results/bench (minutes)
+# What tests, checks of the code, the site and benchmarks need besides: twice as much again.
+$(INSTALLED): $(RUNS)
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+bench: $(RUNS) ## compare the estimators: tables, figures and report in results/bench (minutes)
 	$(BIN)/python -m estbench run --preset bench $(ARGS)
 
-smoke: $(INSTALLED) ## everything once, quickly, in results/smoke (about a minute)
+smoke: $(RUNS) ## everything once, quickly, in results/smoke (about a minute)
 	$(BIN)/python -m estbench run --preset smoke $(ARGS)
 
-paper: $(INSTALLED) ## the paper's own schedule, in results/paper (long)
+paper: $(RUNS) ## the paper's own schedule, in results/paper (long)
 	$(BIN)/python -m estbench run --preset paper $(ARGS)
 
 test: $(INSTALLED) ## the quick tests, in five minutes
@@ -79,7 +87,7 @@ docs: $(INSTALLED) ## the site, in build/docs; warnings are errors
 index: $(INSTALLED) ## the catalogue of estimators, anew: docs/estimators and what estbench list reads
 	$(BIN)/python -m estbench.cli.index
 
-report: $(INSTALLED) ## tables, figures and report.html of DIR, anew
+report: $(RUNS) ## tables, figures and report.html of DIR, anew
 	$(BIN)/python -m estbench report $(DIR)
 
 clean: ## remove caches and builds; .venv and results stay
