@@ -18,6 +18,7 @@ from estbench.runner.progress import Display
 from estbench.runner.timing import Again, failed_rows, rounds_due, run_timing
 from estbench.runner.worker import Outcome, copy_as_run, one_line
 from estbench.store import Record, ResultSet
+from estbench.store.checkpoints import checkpoint_path, remove_checkpoint
 
 __all__ = ["Failure", "Summary", "run_experiment"]
 
@@ -174,6 +175,9 @@ class _Call:
                     left = costs.left(waiting, engine.workers)
                     left = None if left is None else left + timing_seconds
                     self.display.ended(ending.job.label, ending.error, ending.seconds, left)
+                for job in plan.training:  # nobody begins there any more
+                    start = checkpoint_path(self.results.path, "start", job.task, "", job.seed)
+                    remove_checkpoint(start)
         finally:
             engine.close()
 

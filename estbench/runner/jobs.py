@@ -33,6 +33,7 @@ class Job:
       experiment: What is passed to it.
       prepare: Called in the worker before the clock starts: ``warm_up`` below.
       events: Whether a training run also writes event files for TensorBoard.
+      start: What the pre-training that it shares with other runs will be found by; "" if none.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Job:
     experiment: Experiment = field(compare=False, repr=False)
     prepare: Callable[[], None] = field(compare=False, repr=False)
     events: bool = field(default=False, compare=False, repr=False)
+    start: str = field(default="", compare=False, repr=False)
 
     @property
     def place(self) -> tuple[str, str, str, int]:

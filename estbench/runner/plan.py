@@ -79,7 +79,9 @@ class _Planner:
         function, files = functions[kind], plugins.loaded()
         prepare = partial(jobs.warm_up, files) if files else jobs.warm_up
         head = (kind, task, estimator, seed, identity)
-        return Job(*head, function, self.experiment, prepare, self.events)
+        shared = kind != "snapshots" and set(self.experiment.estimators) != {REFERENCE_ESTIMATOR}
+        start = self.keys("start", task, REFERENCE_ESTIMATOR, seed) if shared else ""
+        return Job(*head, function, self.experiment, prepare, self.events, start)
 
     def find(self, job: Job) -> Record | None:
         """Return the record of a job, or None where the job has to be done."""

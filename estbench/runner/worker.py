@@ -176,9 +176,16 @@ def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:
         "version of numpy": numpy.__version__,
         "version of estbench": source_digest(),
     }
-    path = checkpoint_path(results.path, *job.place)
+    start = checkpoint_path(results.path, "start", job.task, "", job.seed)
     return Checkpoint(
-        path, head, job.experiment.device, every, notes, check_there=results.check_there
+        checkpoint_path(results.path, *job.place),
+        head,
+        job.experiment.device,
+        every,
+        notes,
+        check_there=results.check_there,
+        start=start if job.start else None,
+        start_head=head | {"key": job.start},
     )
 
 

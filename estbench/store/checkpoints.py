@@ -40,11 +40,14 @@ class UnusableCheckpointError(Exception):
 
 
 def checkpoint_path(directory: Path, kind: str, task: str, estimator: str, seed: int) -> Path:
-    """Return where the checkpoint of a "run" or a "reference" is kept in a result set."""
+    """Return where the checkpoint of a "run" or a "reference" is kept in a result set.
+
+    Of kind "start" is what all runs of a task and seed begin with, whatever their estimator.
+    """
     folder = directory / FOLDER
-    if kind == "reference":
-        return folder / "reference" / task / f"seed-{seed:03d}.pt"
-    return folder / "runs" / task / estimator / f"seed-{seed:03d}.pt"
+    if kind == "run":
+        return folder / "runs" / task / estimator / f"seed-{seed:03d}.pt"
+    return folder / kind / task / f"seed-{seed:03d}.pt"
 
 
 def write_checkpoint(path: Path, head: Mapping[str, str], state: Any) -> int:

@@ -33,7 +33,10 @@ class Keys:
         self._training: dict[str, dict[str, Any]] = {}
 
     def __call__(self, kind: str, task: str, estimator: str, seed: int) -> str:
-        """Return the key of a "run", "reference" or "snapshots" record, as hexadecimal SHA-256."""
+        """Return the key of a "run", "reference" or "snapshots" record, as hexadecimal SHA-256.
+
+        Of kind "start" is the pre-training that all runs of a task and seed share.
+        """
         shared = self._shared.get((kind, task, estimator))
         if shared is None:
             shared = self._shared[kind, task, estimator] = self._settings(kind, task, estimator)

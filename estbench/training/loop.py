@@ -59,6 +59,7 @@ def train(
     run.tell_again()
     run.session.pretrain(phases)
     for _ in phases.steps("start", 1):
+        phases.leave(run.session)
         run.begin()
         if at_batch:
             at_batch(0, run.session)

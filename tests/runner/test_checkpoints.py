@@ -20,9 +20,12 @@ from estbench.config.experiment import Experiment
 from estbench.runner import jobs, worker
 from estbench.runner.events import event_folder
 from estbench.runner.jobs import Job
+from estbench.runner.plan import make_plan
+from estbench.runner.timing import Again
 from estbench.runner.worker import Outcome
 from estbench.store import SCHEMA, ResultSet, SetGoneError, key, numbers
 from estbench.store.checkpoints import checkpoint_path, read_checkpoint, source_digest
+from estbench.training.pretraining import MaximumLikelihood
 
 TASK = "expressions-3"
 ALWAYS = "ESTBENCH_CHECKPOINT_S"
@@ -221,6 +224,26 @@ def test_an_interval_that_is_none_is_said(
     monkeypatch.setenv(ALWAYS, given)
     note = execute(a_job("rloo"), tmp_path).note
     assert f"ESTBENCH_CHECKPOINT_S={given!r} is no number of seconds: 60 it is" in note
+
+
+def test_runs_of_a_task_and_seed_are_pretrained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, always: None
+) -> None:
+    epochs: list[str] = []
+    real = MaximumLikelihood.epoch
+    monkeypatch.setattr(MaximumLikelihood, "epoch", lambda self: (epochs.append(""), real(self))[1])
+    both = replace(experiment(TASK), estimators=("rloo", "relax"), seeds=(0, 1))
+    plan = make_plan(both, ResultSet(tmp_path), Again())
+    assert len(plan.training) == 4
+    for job in plan.training:
+        assert execute(job, tmp_path).note == ""
+    assert len(epochs) == 2 * both.training.pretrain_epochs
+    shared = execute(a_job("relax"), tmp_path / "alone")
+    assert shared.error == ""
+    alone = record(tmp_path / "alone", a_job("relax"))
+    assert numbers(record(tmp_path, a_job("relax"))) == numbers(alone)
+    of_rloo = make_plan(experiment(TASK), ResultSet(tmp_path / "rloo"), Again())
+    assert {job.start for job in of_rloo.training} == {""}, "nobody else would read it"
 
 
 def test_event_files_of_a_run_that_went_on_are_those_of_one_that_was_never_stopped(

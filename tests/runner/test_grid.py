@@ -15,6 +15,7 @@ from estbench.config.experiment import TimingSettings, TrainingSettings
 from estbench.core.errors import UserError
 from estbench.runner import jobs, run_experiment
 from estbench.store import SCHEMA, SetGoneError, StorageError
+from estbench.store.checkpoints import checkpoint_path
 
 from . import fakes
 from .conftest import SMALL, Grid
@@ -70,6 +71,16 @@ def test_the_reference_is_rloos_run(grid: Grid) -> None:
     assert reference is not None
     assert run["curves"] == reference["curves"]
     assert reference["snapshot_steps"] == [0, 1, 2, 4, 8]
+
+
+def test_what_runs_of_a_seed_shared_is_gone_with_the_last_of_them(grid: Grid) -> None:
+    grid.run(seeds=(0,))
+    for task in grid.experiment.tasks:
+        shared = checkpoint_path(grid.directory, "start", task, "", 1)
+        shared.parent.mkdir(parents=True)
+        shared.write_bytes(b"")
+    grid.run()
+    assert not (grid.directory / "checkpoints").exists()
 
 
 def test_running_again_computes_nothing_and_touches_nothing(grid: Grid) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from functools import partial
@@ -97,6 +98,46 @@ def test_so_does_every_kind_of_task(
     stride: int,
 ) -> None:
     assert interruptible(task, estimator, changes, tmp_path / "c.pt", monkeypatch, stride) >= 5
+
+
+@pytest.mark.parametrize(
+    ("task", "estimator", "changes"),
+    [
+        (TASK, "relax", CNN),
+        (TASK, "seqgan-rollouts-lagged", {}),
+        ("oracle-small", "rebar", {"quality_sequences": 32, "evaluation_samples": 8}),
+        ("arithmetic-tiny", "ppo-clip@2", {"batches": 6, "batch_size": 16, "beta": 0.1}),
+    ],
+)
+def test_a_run_that_begins_with_anothers_pretraining_is_the_same_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    estimator: str,
+    changes: dict[str, Any],
+) -> None:
+    def begun(name: str) -> resume.Checkpoint:
+        start = {"start": tmp_path / "start.pt", "start_head": HEAD}
+        return resume.Checkpoint(tmp_path / name, HEAD, every=math.inf, **start)
+
+    tiny = experiment(task, **changes)
+    whole = train(tiny, task, estimator, 0)
+    monkeypatch.setattr(resume, "WORTH_S", 0.0)
+    train(tiny, task, "rloo", 0, phases=begun("no checkpoints, nothing is left"))
+    assert list(tmp_path.iterdir()) == []
+    first = begun("rloo.pt")
+    first.every = 1000.0
+    train(tiny, task, "rloo", 0, phases=first)
+    assert [path.name for path in tmp_path.iterdir()] == ["start.pt"]
+    second = begun("other.pt")
+    found = train(tiny, task, estimator, 0, phases=second)
+    assert second.notes == []
+    assert bits(found) == bits(whole)
+    # What the second begins with is what was left, not what it has trained again.
+    (tmp_path / "start.pt").write_bytes(b"damaged")
+    third = begun("third.pt")
+    assert bits(train(tiny, task, estimator, 0, phases=third)) == bits(whole)
+    assert third.notes == ["a checkpoint was of no use, the run began anew: it is damaged"]
 
 
 def test_text_of_the_users_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
