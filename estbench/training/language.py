@@ -6,8 +6,6 @@ estimator of a seed starts from the same policy, which solves some of the prompt
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -66,7 +64,6 @@ class LanguageSession(Session):
         return self.losses
 
     def pretrain(self, phases: Phases) -> None:
-        """See ``Session.pretrain``; a process that has done it before for this seed knows it."""
         for _ in phases.steps("likelihood", 1):
             experiment, task, seed = self.identity
             weights, losses = pretrained(self.settings, experiment.device, task, seed)
@@ -112,7 +109,6 @@ class LanguageSession(Session):
         return {name: value.clone() for name, value in self.policy.state_dict().items()}
 
 
-@lru_cache(maxsize=64)
 def pretrained(
     settings: TrainingSettings, device: str, task: str, seed: int
 ) -> tuple[dict[str, Tensor], tuple[float, ...]]:

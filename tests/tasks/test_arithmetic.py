@@ -233,7 +233,6 @@ class TestPretraining:
     def test_seeds_differ_and_repeat(self) -> None:
         settings = experiment(success_rate=0.0).training_for(TINY)
         first = pretrained(settings, "cpu", TINY, 0)[0]
-        pretrained.cache_clear()
         again = pretrained(settings, "cpu", TINY, 0)[0]
         other = pretrained(settings, "cpu", TINY, 1)[0]
         assert all(torch.equal(first[name], again[name]) for name in first)
