@@ -136,7 +136,8 @@ class Relax(Tuned):
         if not self.coupled:
             shapes["conditional"] = (policy.length, policy.vocabulary)
         sample = GumbelSample.draw(policy, reward, draws, rng, shapes)
-        learned = self._weights(policy, sample, state)
+        by_network = self._weights(policy, sample, state)
+        learned = _unit(state) * by_network
         controls = {"factor": learned.detach()}
         if self.control:
             controls["eta"] = self.control.weights(policy, reward, sample, self.temperature)
@@ -152,7 +153,7 @@ class Relax(Tuned):
             sample.terminal,
             components=components,
             info=coefficients,
-            cache={"sample": sample},
+            cache={"sample": sample, "by network": by_network},
         )
 
     def adapt(
@@ -184,13 +185,19 @@ class Relax(Tuned):
     ) -> None:
         """One step on phi down the mean squared norm of the draws, at a factor of 1."""
         values = self.coefficients.values(state["coefficients"]) | {"factor": 1.0}
-        learned = self._weights(policy, sample, state)
-        weights = combine(_with_factor(components, learned), values)
+        by_network = surrogate.cache.pop("by network", None)  # a step on phi ends its graph
+        if by_network is None:
+            by_network = self._weights(policy, sample, state)
+        weights = combine(_with_factor(components, _unit(state) * by_network), values)
         loss = gradients.mean_squared_norm(surrogate, weights, None)
         learn(state["network"], state["optimiser"], loss)
 
     def _weights(self, policy: Policy, sample: GumbelSample, state: Learned) -> Tensor:
-        """Return the weights ``[n, T, V]`` on l that c_phi gives, with their graph in phi."""
+        """Return the weights ``[n, T, V]`` on l that the network gives, with their graph in phi.
+
+        It works in units of the rewards' spread, so that its learning rate means the same whether
+        rewards differ by .001 or by 10.
+        """
         return control_weights(sample, self.coupled, lambda z: self._at(policy, sample, z, state))
 
     def _embedded(self, policy: Policy, seen: Tensor | None) -> Tensor | None:
@@ -208,19 +215,19 @@ class Relax(Tuned):
     def _at(
         self, policy: Policy, sample: GumbelSample, z: Tensor, state: Learned
     ) -> tuple[Tensor, Tensor]:
-        """Return c_phi ``[n, T]`` and its derivative ``[n, T, V]`` in z, with their graphs.
-
-        The network works in units of the rewards' spread, so that its learning rate means the
-        same whether rewards differ by .001 or by 10.
-        """
+        """Return the network ``[n, T]`` and its derivative ``[n, T, V]`` in z, with their graphs."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             seen = (z / self.temperature).softmax(dim=-1)
-            unit = moving_deviation(state["rewards"]) or 1.0
             embedded = self._embedded(policy, seen)
-            value = unit * state["network"](sample.features, sample.tokens, seen, embedded)
+            value = state["network"](sample.features, sample.tokens, seen, embedded)
             (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
         return value, slope
+
+
+def _unit(state: Learned) -> float:
+    """Return the spread of the rewards seen so far: c_phi is the network times this."""
+    return moving_deviation(state["rewards"]) or 1.0
 
 
 def _with_factor(components: Sequence[Component], learned: Tensor) -> list[Component]:

@@ -96,7 +96,7 @@ class StateNetwork(nn.Module):
         tables = [self.scores, self.scores_by_position]
         others = [p for p in self.parameters() if all(p is not table for table in tables)]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": tables, "lr": scores}]
-        return Adam(groups, lr=learning_rate)
+        return Adam(groups, lr=learning_rate, fused=True)
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
