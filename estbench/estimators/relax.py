@@ -215,7 +215,7 @@ class Relax(Tuned):
     def _at(
         self, policy: Policy, sample: GumbelSample, z: Tensor, state: Learned
     ) -> tuple[Tensor, Tensor]:
-        """Return the network ``[n, T]`` and its derivative ``[n, T, V]`` in z, with their graphs."""
+        """Return the network ``[n, T]`` and its slope in z ``[n, T, V]``, with their graphs."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             seen = (z / self.temperature).softmax(dim=-1)

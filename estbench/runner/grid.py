@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ def run_experiment(
                     most = min(workers, max(len(plan.training), len(plan.measuring)))
                     engine = make_backend(experiment.execution, most, results.path, display.note)
                     call.train_and_measure(plan, engine, timing_seconds, tell)
+            for task, seed in product(experiment.tasks, experiment.seeds):
+                # Nobody begins there any more.
+                remove_checkpoint(checkpoint_path(results.path, "start", task, "", seed))
             if due:
                 call.time(whole, len(due), again)
             results.check_there()
@@ -175,9 +179,6 @@ class _Call:
                     left = costs.left(waiting, engine.workers)
                     left = None if left is None else left + timing_seconds
                     self.display.ended(ending.job.label, ending.error, ending.seconds, left)
-                for job in plan.training:  # nobody begins there any more
-                    start = checkpoint_path(self.results.path, "start", job.task, "", job.seed)
-                    remove_checkpoint(start)
         finally:
             engine.close()
 
