@@ -854,7 +854,7 @@ MUTANTS = [
         "relax",
         "            (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)\n",
         "            (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)\n"
-        '            value = unit * state["network"](\n'
+        '            value = state["network"](\n'
         "                sample.features, sample.tokens, (1e3 * seen).softmax(dim=-1)\n"
         "            )\n",
         ("relax",),
