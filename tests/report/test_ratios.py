@@ -576,7 +576,7 @@ def test_over_all_nine_snapshots_the_integral_is_what_was_computed_by_hand(
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 3.0])
-@pytest.mark.parametrize("name", ["paper", "catalogue", "seqgan-small"])
+@pytest.mark.parametrize("name", ["paper", "catalogue", "seqgan-small", "seqgan-medium"])
 def test_no_firm_verdict_of_the_reference_sets_hangs_on_the_thresholds(
     name: str, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
