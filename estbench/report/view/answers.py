@@ -33,6 +33,7 @@ from estbench.report.view.verdicts import useful_shares
 from estbench.report.view.words import (
     BASELINED_WORDS,
     about,
+    at_most,
     count,
     interval_words,
     listed,
@@ -148,21 +149,20 @@ def _limit(comparisons: Comparisons) -> Iterator[Said]:
     limited = [task for task, share in worst.items() if share > HALF]
     most = max(worst, key=lambda task: worst[task])
     notes = tuple(note for task in worst for note in task_notes(comparisons, task)[:1])
-    size = percent_words(worst[most])
     if limited:
         where = "" if len(tasks) == 1 else f" on {_tasks(limited, tasks)}"
-        text = f"Noise limits learning{where}: up to {size}"
+        text = f"Noise limits learning{where}: {at_most(worst[most], 'up to')}"
     elif worst[most] > LITTLE:
-        text = f"Noise takes less than half of every step: at most {size}"
+        text = f"Noise takes less than half of every step: {at_most(worst[most], 'at most')}"
     else:
-        text = f"The choice of estimator hardly matters here: at most {size}"
+        text = f"The choice of estimator hardly matters here: {at_most(worst[most], 'at most')}"
     yield Said(f"{text} of a step of {BASELINED_WORDS} is noise{batch}.", notes)
     if lower := firm(comparisons, most, "sequence"):
         best = min(lower, key=lambda r: r.estimate.value).estimator
         if shares := noise_shares(comparisons, most, best):
             yield Said(
                 f"With {clean(best, 60)}, the least noisy unbiased estimator per sequence"
-                f"{_on(comparisons, most)}, it is at most {percent_words(max(shares))}."
+                f"{_on(comparisons, most)}, it is {at_most(max(shares), 'at most')}."
             )
 
 

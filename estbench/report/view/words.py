@@ -13,6 +13,7 @@ from estbench.report.data.statistics import Estimate
 __all__ = [
     "BASELINED_WORDS",
     "about",
+    "at_most",
     "batches_text",
     "count",
     "interval_words",
@@ -105,6 +106,12 @@ def percent_words(share: float) -> str:
     if 99.5 <= percent < 100.0:
         return "over 99 %"
     return f"{percent:.0f} %"
+
+
+def at_most(share: float, word: str) -> str:
+    """Return a share as "up to 66 %", with that word; of nearly everything, "over 99 %" alone."""
+    text = percent_words(share)
+    return text if text.startswith("over") else f"{word} {text}"
 
 
 def span_text(ratio: Ratio) -> str:
