@@ -153,9 +153,9 @@ def _limit(comparisons: Comparisons) -> Iterator[Said]:
         where = "" if len(tasks) == 1 else f" on {_tasks(limited, tasks)}"
         text = f"Noise limits learning{where}: {at_most(worst[most], 'up to')}"
     elif worst[most] > LITTLE:
-        text = f"Noise takes less than half of every step: {at_most(worst[most], 'at most')}"
+        text = f"Noise takes less than half of every step: at most {percent_words(worst[most])}"
     else:
-        text = f"The choice of estimator hardly matters here: {at_most(worst[most], 'at most')}"
+        text = f"The choice of estimator hardly matters here: at most {percent_words(worst[most])}"
     yield Said(f"{text} of a step of {BASELINED_WORDS} is noise{batch}.", notes)
     if lower := firm(comparisons, most, "sequence"):
         best = min(lower, key=lambda r: r.estimate.value).estimator
