@@ -699,7 +699,13 @@ def test_the_remedy_for_shared_positions_works() -> None:
 
 @pytest.mark.parametrize("kind", [Autocast, AutocastLSTM])
 def test_a_policy_under_autocast_is_measured_at_once(kind: type[nn.Module]) -> None:
-    table = estbench.measure(kind(), smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
+    policy = kind()
+    if kind is AutocastLSTM:
+        try:
+            policy.logits(torch.zeros(1, H))
+        except RuntimeError as error:  # oneDNN has it for AVX-512 only
+            pytest.skip(f"PyTorch has no LSTM in bfloat16 for this processor: {error}")
+    table = estbench.measure(policy, smooth, "rloo, relax", relaxed=smooth, draws=64, adapt=128)
     assert (table["meter_fault"] == "").all()
 
 
