@@ -67,7 +67,7 @@ class Outcome:
     Attributes:
       job: The job.
       error: "" or, where it failed, the kind of error and its message, in one line.
-      seconds: How long it took.
+      seconds: How long it took, without pre-training that another run had done.
       note: "" or, in a line, what went wrong beside its numbers.
     """
 
@@ -150,7 +150,9 @@ def _made(job: Job, results: ResultSet) -> Outcome:
         record["timing"]["wall_s"] += checkpoint.wall_s
         record["timing"]["cpu_s"] += checkpoint.cpu_s
     save(results, job, record, states)
-    return replace(outcome(job, record), note="; ".join(notes))
+    ended = outcome(job, record)
+    shared_s = checkpoint.shared_s if checkpoint is not None else 0.0
+    return replace(ended, seconds=ended.seconds - shared_s, note="; ".join(notes))
 
 
 def _checkpoint(job: Job, results: ResultSet) -> Checkpoint | None:

@@ -108,6 +108,7 @@ class Checkpoint(Phases):
       notes: What went wrong, in lines; no run fails for its checkpoint.
       wall_s: Seconds that earlier processes worked on what was saved.
       cpu_s: The same in seconds of the processor.
+      shared_s: Seconds of ``wall_s`` that another run has spent, on pre-training.
       written: Checkpoints written by this process.
       size: Bytes of the last one.
       check_there: Called before one is written; raises SetGoneError, which ends the run.
@@ -123,6 +124,7 @@ class Checkpoint(Phases):
     notes: list[str] = field(default_factory=list)
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    shared_s: float = 0.0
     written: int = 0
     size: int = 0
     check_there: Callable[[], None] = lambda: None
@@ -164,6 +166,7 @@ class Checkpoint(Phases):
             return False
         if "session" in saved:
             run.session.load_state_dict(saved["session"])
+            self.shared_s = saved["wall_s"]
         else:
             try:
                 run.load_state_dict(saved["run"])

@@ -236,7 +236,11 @@ def test_runs_of_a_task_and_seed_are_pretrained_once(
     plan = make_plan(both, ResultSet(tmp_path), Again())
     assert len(plan.training) == 4
     for job in plan.training:
-        assert execute(job, tmp_path).note == ""
+        ending = execute(job, tmp_path)
+        assert ending.note == ""
+        whole = record(tmp_path, job)["timing"]["wall_s"]
+        first = job.estimator == plan.training[0].estimator
+        assert (ending.seconds == whole) == first, "the time left counts pre-training once"
     assert len(epochs) == 2 * both.training.pretrain_epochs
     shared = execute(a_job("relax"), tmp_path / "alone")
     assert shared.error == ""

@@ -20,6 +20,7 @@ from training.interrupting import HEAD, Killed, bits, dying, experiment, in_piec
 import estbench
 from estbench import estimators
 from estbench.core import plugins
+from estbench.core.registry import ESTIMATORS
 from estbench.core.seeding import stream
 from estbench.meter.step import measured_step
 from estbench.runner.worker import state_file
@@ -150,6 +151,9 @@ def test_text_of_the_users_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_estimator_of_the_users_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ESTIMATORS.load()
+    monkeypatch.setattr(ESTIMATORS, "entries", dict(ESTIMATORS.entries))
+    monkeypatch.setattr(plugins, "_LOADED", {})
     plugins.ensure([str(Path(__file__).parents[2] / "examples" / "own_estimator.py")])
     deaths = interruptible(TASK, "first-token", {}, tmp_path / "c.pt", monkeypatch, 2)
     assert deaths == BOUNDARIES // 2
