@@ -33,6 +33,12 @@ STEP = 1e-5
 DIRECTIONS = 3
 TOLERANCE = 1e-3
 
+LATE, EARLY_ALONE, EARLY = (False, False), (True, True), (True, False)
+MOVED = (LATE, EARLY_ALONE, EARLY)
+"""When what is trained is moved, see ``_slopes``. Weights are either made again while training, or
+kept from when the draws were made: the first asks about the former, the others about the latter.
+"""
+
 Tensors = dict[str, dict[str, Tensor]]
 """What is trained, by path in the state and name inside a module."""
 
@@ -65,9 +71,8 @@ def learned_gradients(make: Make) -> None:
         if own or not any((path, name) in whole.stepped for name in tensors):
             continue  # it is trained on something else, or not at all
         move = [_direction(tensors, 0)]
-        late, early = (_slopes(make, whole, path, move, early) for early in (False, True))
         ensure(
-            not any(late + early),
+            not any(any(_slopes(make, whole, path, move, *when)) for when in MOVED),
             f"the draws' mean squared norm moves with {path}, and no gradient of it gets there: "
             "is the loss detached?",
         )
@@ -80,15 +85,12 @@ def _compare(make: Make, whole: _Trial, path: str, through: dict[str, Tensor]) -
     moves = [_direction(tensors, k) for k in range(DIRECTIONS)]
     single = [{name: d} for name, d in _direction(tensors, 0).items()]
     worst = "nothing that it is made of moves the draws' mean squared norm"
-    # Weights are either made again while training, or kept from when the draws were made. Only in
-    # the second case may what the draws saw move as well: coefficients that are solved for in
-    # between would follow it.
-    for early in (False, True):
-        slopes = _slopes(make, whole, path, moves, early)
+    for when in MOVED:
+        slopes = _slopes(make, whole, path, moves, *when)
         if _agree(_along(through, moves), slopes):
             return
         if any(slopes):
-            right = _slopes(make, whole, path, single, early)
+            right = _slopes(make, whole, path, single, *when)
             mine = _along(through, single)
             k = max(range(len(single)), key=lambda k: abs(mine[k] - right[k]))
             worst = (
@@ -111,7 +113,12 @@ def _along(gradient: dict[str, Tensor], moves: Sequence[dict[str, Tensor]]) -> l
 
 
 def _slopes(
-    make: Make, whole: _Trial, path: str, moves: Sequence[dict[str, Tensor]], early: bool
+    make: Make,
+    whole: _Trial,
+    path: str,
+    moves: Sequence[dict[str, Tensor]],
+    early: bool,
+    solved: bool,
 ) -> list[float]:
     """Return the slopes of what is minimised along moves of a part of the state.
 
@@ -121,12 +128,15 @@ def _slopes(
       path: The part.
       moves: Directions, a tensor for each name that is moved.
       early: Whether the draws are made by what was moved, or by what it was.
+      solved: Whether coefficients that are solved for in between are those of the first trial;
+        else they follow what was moved.
     """
     factors = whole.factors if any(whole.factors) else [1.0] * len(whole.losses)
 
     def at(move: dict[str, Tensor], sign: int) -> float:
         moved = {(path, name): sign * STEP * d for name, d in move.items()}
-        losses = _trial(make, moved=moved, early=early).losses
+        grams = whole.grams if solved else []
+        losses = _trial(make, moved=moved, early=early, grams=grams).losses
         if len(losses) != len(factors):
             raise NotApplicableError("how often it asks for the squares depends on what it learned")
         return sum(f * loss for f, loss in zip(factors, losses, strict=True))
@@ -147,6 +157,7 @@ class _Trial:
       tensors: What could be trained.
       losses: The mean squared norms that were asked for before the first step.
       factors: What each is multiplied by in the loss; 0 where no gradient flowed through it.
+      grams: The matrices that coefficients were solved from.
       gradients: What every tensor had as its gradient when it was to be moved.
       stepped: Tensors that an optimiser was to move.
     """
@@ -154,6 +165,7 @@ class _Trial:
     tensors: Tensors
     losses: list[float]
     factors: list[float]
+    grams: list[Tensor]
     gradients: dict[tuple[str, str], Tensor]
     stepped: set[tuple[str, str]]
 
@@ -163,6 +175,7 @@ def _trial(
     share: float = 1.0,
     moved: dict[tuple[str, str], Tensor] | None = None,
     early: bool = False,
+    grams: Sequence[Tensor] = (),
 ) -> _Trial:
     """Train on fixed draws, and take the step back.
 
@@ -171,6 +184,7 @@ def _trial(
       share: What the gradient through the mean squared norm is multiplied by.
       moved: What is added to tensors of the state.
       early: Whether that is done before the draws are made, or after.
+      grams: Matrices that are given in place of the draws' own, as far as they go.
     """
     setting = Setting(make)
     setting.adapt(SEQUENCES, seed=7)  # what is built on first use is there now
@@ -183,9 +197,9 @@ def _trial(
             tensor.grad = None
 
     def move() -> None:
-        with torch.no_grad():
-            for (path, name), change in (moved or {}).items():
-                tensors[path][name].add_(change)
+        for (path, name), change in (moved or {}).items():
+            # Behind the back of a graph that was kept: losses are read, its gradients are not.
+            tensors[path][name].data.add_(change)
 
     if early:
         move()
@@ -193,7 +207,7 @@ def _trial(
         surrogate = setting.surrogate(max(2, SEQUENCES // setting.method.info.group), seed=8)
     if not early:
         move()
-    spy = _Spy(tape, share)
+    spy = _Spy(tape, share, grams)
     flat = {(path, name): p for path, part in tensors.items() for name, p in part.items()}
     before = {key: p.detach().clone() for key, p in flat.items()}
     with _taken_back(spy) as at_step:
@@ -205,21 +219,25 @@ def _trial(
             raise NotApplicableError("something is trained without one of torch's optimisers")
         gradients[key] = torch.zeros_like(p) if found is None else found.detach()
     stepped = {key for key, p in flat.items() if id(p) in at_step}
-    return _Trial(tensors, spy.losses, spy.factors, gradients, stepped)
+    return _Trial(tensors, spy.losses, spy.factors, spy.grams, gradients, stepped)
 
 
 class _Spy:
     """The draws' gradients, with an ear on the mean squared norm."""
 
-    def __init__(self, tape: Tape, share: float) -> None:
+    def __init__(self, tape: Tape, share: float, given: Sequence[Tensor]) -> None:
         self.tape = tape
         self.share = share
+        self.given = given
+        self.grams: list[Tensor] = []
         self.listening = True
         self.losses: list[float] = []
         self.factors: list[float] = []
 
     def gram(self, surrogate: Surrogate, components: Sequence[Component]) -> Tensor:
-        return self.tape.gram(surrogate, components)
+        k = len(self.grams)
+        self.grams.append(self.tape.gram(surrogate, components))
+        return self.given[k].clone() if k < len(self.given) else self.grams[k]
 
     def mean_squared_norm(
         self, surrogate: Surrogate, weights: Tensor, pathwise: Tensor | None
