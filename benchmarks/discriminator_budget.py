@@ -4,14 +4,14 @@
 
 A row repeats runs of ``seqgan-medium`` by the published estimator and by ``rloo``. It trains the
 discriminator more, gives it each generated sequence four times in place of once (both with the
-published estimator alone), or does not ask it at all. Each estimator has a
-line: changes from the start to the end, in nats per token (the mean over seeds and a 95 % t
-interval), the accuracy in training over the last quarter of the batches, and the chance that the
-discriminator, after the last batch, ranks a sequence of the oracle above a generated one: one that
-it was trained on, or another. Last comes the generator of the start, sampled at the temperature
-that gives the published estimator's last NLL_oracle (seed 0). On one core a run takes from ten
-minutes to two and a half hours; ``--jobs 2`` makes two at a time, and a run that was stopped goes
-on from its last checkpoint.
+published estimator alone), or does not ask it at all. Each estimator has a line: changes from the
+start to the end, in nats per token (the mean over seeds and a 95 % t interval), the accuracy in
+training over the last quarter of the batches, and the chance that the discriminator, after the last
+batch, ranks a sequence of the oracle above a generated one: one that it was trained on, or another.
+Last comes the generator of the start, sampled at the temperature that gives the published
+estimator's last NLL_oracle (seed 0). On one core a run takes from ten minutes to two and a half
+hours; ``--jobs 2`` makes two at a time, and a run that was stopped goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations

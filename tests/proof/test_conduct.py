@@ -197,6 +197,16 @@ class NegatedLoss(WrongObjective):
         return -loss
 
 
+class HalfOfAKeptGraph(Relax):
+    """Half of the graph that training takes over from the draws is cut off."""
+
+    def surrogate(self, *given: Any) -> Surrogate:
+        found = super().surrogate(*given)
+        kept = found.cache["by network"]
+        found.cache["by network"] = (kept + kept.detach()) / 2
+        return found
+
+
 class HalfOfPhi(Relax):
     """The weights carry c_phi and not its slope, as when training goes through ``values``."""
 
@@ -365,6 +375,7 @@ BROKEN: dict[str, tuple[Callable[[], Estimator], str]] = {
     "DetachedLoss": (DetachedLoss, "learned gradients"),
     "TwiceThroughTheWeights": (TwiceThroughTheWeights, "learned gradients"),
     "NegatedLoss": (NegatedLoss, "learned gradients"),
+    "HalfOfAKeptGraph": (HalfOfAKeptGraph, "learned gradients"),
     "HalfOfPhi": (HalfOfPhi, "learned gradients"),
     "OneTensorDetached": (OneTensorDetached, "learned gradients"),
     "OwnScaled": (OwnScaled, "learned gradients"),
