@@ -27,6 +27,7 @@ from typing import Any
 
 import joblib
 import torch
+from repeating import file_stem
 from scipy import stats
 from scipy.optimize import brentq
 from torch import Tensor
@@ -36,7 +37,7 @@ from estbench.config.presets import preset
 from estbench.report.data.formatting import with_interval
 from estbench.report.data.statistics import mean_interval
 from estbench.store.atomic import write_bytes
-from estbench.store.checkpoints import source_digest
+from estbench.store.checkpoints import remove_checkpoint, source_digest
 from estbench.training.loop import train
 from estbench.training.resume import Checkpoint
 from estbench.training.seqgan import AdversarialSession
@@ -126,11 +127,11 @@ class Run:
 
     def found(self) -> dict[str, Any]:
         """Return its record, made now if there is none."""
-        name = f"{self.change} {self.estimator} {self.seed}"
-        stem = "".join(letter if letter.isalnum() else "-" for letter in name)
-        record = self.folder / f"{stem}.json"
+        stem = file_stem(f"{self.change} {self.estimator} {self.seed}")
+        record, state = self.folder / f"{stem}.json", self.folder / f"{stem}.pt"
         if not record.exists():
-            write_bytes(record, json.dumps(self.made(self.folder / f"{stem}.pt")).encode())
+            write_bytes(record, json.dumps(self.made(state)).encode())
+            remove_checkpoint(state)  # last: until then a kill loses nothing
         return dict(json.loads(record.read_bytes()))
 
     def made(self, path: Path) -> dict[str, Any]:
@@ -144,7 +145,6 @@ class Run:
         record = train(*identity, watch, checkpoint)
         cpu_s = checkpoint.cpu_s + time.process_time() - began
         cold = self.cooled(watch.start, record) if self.estimator == PUBLISHED else {}
-        checkpoint.path.unlink(missing_ok=True)
         return record | watch.chances | {"cpu_s": cpu_s, "cooled": cold}
 
     @torch.no_grad()

@@ -7,7 +7,12 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["repeat"]
+__all__ = ["file_stem", "repeat"]
+
+
+def file_stem(name: str) -> str:
+    """Return a change's name as that of its files."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def repeat(
@@ -23,7 +28,7 @@ def repeat(
     """
     out.mkdir(parents=True, exist_ok=True)
     for name in changes:
-        stem = "".join(letter if letter.isalnum() else "-" for letter in name)
+        stem = file_stem(name)
         file = out / f"{stem}.toml"
         file.write_text(toml(name), encoding="utf-8")
         words = ["run", str(file), "--out", str(out / stem), "--no-live"]

@@ -30,8 +30,11 @@ from estbench.meter.rules import UNROLLED, Rule, Unrolled, rule_of
 from estbench.meter.streamed import GivenShapeError, Streamed
 from estbench.meter.taps import Declined, Tap, at_least_float32
 
-__all__ = ["DrawGradients", "MeterError", "Tape"]
+__all__ = ["CHECK_ROWS_EVERY", "DrawGradients", "MeterError", "Tape"]
 
+# The order of rows is a matter of code, not of parameters: whoever differentiates again and again
+# compares it now and then. It takes a third of a small call.
+CHECK_ROWS_EVERY = 16
 TOLERANCE = 1e-5
 ROUNDING = 4  # the same in units of the coarsest type's precision, where that is more
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from estbench.core.processes import described, is_stop
 from estbench.estimators.base import Draws, Estimator
 from estbench.meter.bias import Centred
-from estbench.meter.gradients import Tape
+from estbench.meter.gradients import CHECK_ROWS_EVERY, Tape
 from estbench.meter.measuring import adapt_once
 from estbench.models.lstm_generator import Generator
 from estbench.models.reward import FunctionReward
@@ -39,7 +39,6 @@ Failed = TypeVar("Failed")
 
 V, T = 4, 3
 BINARY = 2  # tokens, for estimators that fit no more
-CHECK_ROWS_EVERY = 16
 
 
 class BrokenRuleError(Exception):
@@ -189,11 +188,7 @@ class Setting:
         return self.method.surrogate(self.policy, self.reward, draws, noise, self.state)
 
     def gradients(self, draws: int, seed: int | torch.Generator = 4) -> tuple[Tensor, Draws]:
-        """Return the gradients ``[draws, P]`` of draws, and their surrogate.
-
-        Three draws are compared with autograd's in one call of 16: the order of rows is a matter
-        of code, and the comparison takes a third of a call.
-        """
+        """Return the gradients ``[draws, P]`` of draws, and their surrogate."""
         with Tape(self.policy, self.fault) as tape:
             surrogate = self.surrogate(draws, seed)
         found = tape.differentiate(surrogate, check_rows=self.calls % CHECK_ROWS_EVERY == 0)

@@ -17,6 +17,7 @@ from estbench.config.experiment import Experiment
 from estbench.core.seeding import stream
 from estbench.estimators import make
 from estbench.meter.contexts import contexts_a_draw, within_contexts
+from estbench.meter.gradients import CHECK_ROWS_EVERY
 from estbench.meter.measuring import adapt_once
 from estbench.meter.step import measured_step
 from estbench.training import watching
@@ -27,9 +28,6 @@ from estbench.training.state_dict import Stateful, UnknownObjectError, class_nam
 
 __all__ = ["train"]
 
-# The order of rows is a matter of code, not of parameters: now and then is often enough. That the
-# draws add up to the gradient is checked at every batch.
-CHECK_ROWS_EVERY = 16
 VARIANCE_EVERY = 4  # batches between measurements by other draws, which cost a step's forward pass
 SAMPLES = 20  # sequences kept in the record, for people to look at
 
